@@ -1,0 +1,53 @@
+# Targets of fixed meaning; CI runs the same ones. `make` alone lists them.
+PYTHON ?= python3
+OUT    ?= data
+RUN    ?= runs/default
+INPUT  ?=
+ARGS   ?=
+
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup prepare train test check format bench clean
+
+help:
+	@echo "make prepare [INPUT=PATH] [OUT=data]       RIPE Atlas files (or a simulated Internet) to a token store"
+	@echo "make train   [OUT=data] [RUN=runs/default] train the transformer on OUT/store.zarr"
+	@echo "make test | check | bench | format         tests; lint, types, import rule; benchmarks; reformat"
+	@echo "make setup | clean                         the .venv with pinned versions; remove what was built"
+	@echo "ARGS='...' passes further options, PYTHON=python3.12 picks the interpreter (3.11 to 3.13)."
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "pinglm needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing pinned packages into .venv (a minute or two the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+prepare: setup
+	$(BIN)/python cli.py prepare $(if $(INPUT),--input '$(INPUT)') --out '$(OUT)' $(ARGS)
+
+train: setup
+	$(BIN)/python cli.py train --store '$(OUT)/store.zarr' --out '$(RUN)' $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Transformer, trainer and what uses a trained model, in JAX. Never imports `pipeline`."""

@@ -1,0 +1,119 @@
+"""Restartable units of work on a `concurrent.futures` executor.
+
+A stage is a list of units. A unit is a function of its arguments: it writes its own files, whole or
+not at all, and returns a small JSON-able dict. When it has returned, a marker file keeps that dict; a
+stage that was killed and runs again skips the units that have one. Nothing else is shared, so the
+bytes do not depend on how many workers there are, nor on whether they are threads, processes or a
+Dask cluster.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stores.errors import ConfigError
+from stores.files import write_json
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, units done, units in all)."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of a stage: `function(*arguments)`, picklable, returning a JSON-able dict."""
+
+    name: str
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple[Any, ...]
+
+
+def run_units(
+    stage: str,
+    units: Sequence[Unit],
+    markers: Path,
+    executor: concurrent.futures.Executor,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Run the units that have no marker under `markers` yet; return every unit's dict, in order.
+
+    The first failure cancels what has not started and is raised.
+    """
+    results: dict[int, dict[str, Any]] = {}
+    waiting: dict[concurrent.futures.Future[dict[str, Any]], int] = {}
+    for index, unit in enumerate(units):
+        marker = markers / f"{unit.name}.json"
+        if marker.exists():
+            results[index] = json.loads(marker.read_bytes())
+        else:
+            waiting[executor.submit(unit.function, *unit.arguments)] = index
+    progress(stage, len(results), len(units))
+    try:
+        for future in concurrent.futures.as_completed(waiting):
+            index = waiting[future]
+            results[index] = future.result()
+            write_json(markers / f"{units[index].name}.json", results[index])
+            progress(stage, len(results), len(units))
+    except BaseException:
+        for future in waiting:
+            future.cancel()
+        raise
+    return [results[index] for index in range(len(units))]
+
+
+@contextmanager
+def open_executor(workers: int, scheduler: str | None = None) -> Iterator[concurrent.futures.Executor]:
+    """An executor for `run_units`: this process for one worker, `workers` processes for more, or the
+    workers of the Dask scheduler at address `scheduler` (which must see the same file system).
+
+    Raises `ConfigError` when the scheduler cannot be reached or Dask is not installed.
+    """
+    if scheduler is not None:
+        with _dask_client(scheduler) as client:
+            yield client.get_executor(pure=False)
+    elif workers == 1:
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            yield executor
+    else:
+        spawn = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker) as executor:
+            yield executor
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_worker() -> None:
+    """One thread a worker, and no worker that outlives a killed parent."""
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def leave_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _dask_client(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ConfigError(
+            "--scheduler needs Dask, which is not installed: pip install 'pinglm[cluster]'"
+        ) from None
+    try:
+        return Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--scheduler {address}: no Dask scheduler answers there: {error}") from error

@@ -1,0 +1,52 @@
+"""Every error that pinglm raises on purpose.
+
+    PinglmError
+     ├─ ConfigError     (ValueError)         options that contradict each other, or a folder's own record
+     ├─ InputError      (ValueError)         an input file that cannot be read, or is not what it should be
+     ├─ OutputError     (OSError)            an output that cannot be written: disk full, folder in use
+     ├─ TokenError      (ValueError)         tokens that are no valid window
+     ├─ NotAStoreError  (FileNotFoundError)  a path without a finished manifest
+     ├─ DamagedStoreError (ValueError)       a store whose files differ from its manifest
+     ├─ CheckpointError (ValueError)         a run that does not fit the store, the shape, or the disk
+     └─ TrainingError   (RuntimeError)       training that went wrong: NaN, batch larger than the split
+
+A message is one line: what, where, expected, found, what to do. The command line prints it and exits 1.
+"""
+
+from __future__ import annotations
+
+
+class PinglmError(Exception):
+    """Base of all errors below: catch this to catch every failure pinglm explains."""
+
+
+class ConfigError(PinglmError, ValueError):
+    """Options contradict each other or what a folder was made with."""
+
+
+class InputError(PinglmError, ValueError):
+    """An input file is missing, unreadable, truncated, or of the wrong shape."""
+
+
+class OutputError(PinglmError, OSError):
+    """An output cannot be written: no space, no permission, or the folder holds something else."""
+
+
+class TokenError(PinglmError, ValueError):
+    """A token sequence breaks the grammar; the message names position, expected and found."""
+
+
+class NotAStoreError(PinglmError, FileNotFoundError):
+    """The path has no finished manifest, so it is not a token store."""
+
+
+class DamagedStoreError(PinglmError, ValueError):
+    """A file of the store is missing, has another size, or other content than the manifest says."""
+
+
+class CheckpointError(PinglmError, ValueError):
+    """A checkpoint is missing, or belongs to another store, shape or configuration."""
+
+
+class TrainingError(PinglmError, RuntimeError):
+    """Training cannot go on: a loss that is not finite, or a split smaller than one batch."""

@@ -1,0 +1,65 @@
+"""Where the arrays of a store lie, and their zarr v3 metadata.
+
+    store.zarr/zarr.json                       the manifest, in the attributes; written last
+    store.zarr/{train,test}/{full,none,mixed}/
+        tokens/c/<chunk>/0                     uint16 (windows per chunk, 1024), raw little-endian rows
+        length/c/0                             uint16 (windows,)
+        measurements/c/0                       uint16 (windows,)
+
+A chunk file of `tokens` holds whole rows and nothing else, so `np.memmap` of it equals zarr's own read.
+The last chunk is padded with zero rows to full size, as zarr v3 demands: rows come from the shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stores.vocabulary import CONTEXT
+
+SPLITS = ("train", "test")
+MODES = ("full", "none", "mixed")
+MAX_WINDOWS_PER_CHUNK = 16_384  # 32 MiB
+
+
+def windows_per_chunk(windows: int) -> int:
+    """Rows of every chunk file of a `tokens` array: the fewest files of at most 32 MiB, of even size,
+    so that the padding of the last one stays below one row per file."""
+    chunks = max(1, -(-windows // MAX_WINDOWS_PER_CHUNK))
+    return max(1, -(-windows // chunks))
+
+
+def chunk_file(store: Path, split: str, mode: str, name: str, chunk: int = 0) -> Path:
+    """Path of one chunk file; `name` is "tokens", "length" or "measurements" (one chunk each)."""
+    folder = store / split / mode / name / "c" / str(chunk)
+    return folder / "0" if name == "tokens" else folder
+
+
+def write_array_metadata(store: Path, windows: Mapping[tuple[str, str], int]) -> None:
+    """Write every `zarr.json` below the root for arrays of that many windows by (split, mode).
+
+    The root has none yet: until `manifest.write_manifest`, the folder is no zarr group and no store.
+    """
+    import zarr  # readers of the store need only NumPy
+
+    for split in SPLITS:
+        group = zarr.create_group(store / split, zarr_format=3, overwrite=False)
+        for mode in MODES:
+            count = windows[split, mode]
+            rows = windows_per_chunk(count)
+            arrays = group.create_group(mode)
+            for name, shape, chunks in (
+                ("tokens", (count, CONTEXT), (rows, CONTEXT)),
+                ("length", (count,), (max(1, count),)),
+                ("measurements", (count,), (max(1, count),)),
+            ):
+                arrays.create_array(
+                    name,
+                    shape=shape,
+                    chunks=chunks,
+                    dtype="<u2",
+                    compressors=None,
+                    filters=None,
+                    fill_value=0,
+                    config={"write_empty_chunks": True},
+                )
