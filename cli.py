@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +13,6 @@ from stores.errors import PinglmError
 
 app = typer.Typer(
     name="pinglm",
-    help="Train transformers on Internet latency: RIPE Atlas pings to token store to predictions.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -20,12 +20,71 @@ app = typer.Typer(
 )
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Worker processes.", show_default="all cores")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", help="Address of a Dask scheduler to run on instead.")
+]
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
     print()
+
+
+@app.callback()
+def commands() -> None:
+    """Train transformers on Internet latency: RIPE Atlas pings to token store to predictions."""
+
+
+@app.command("ingest")
+def ingest_command(
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", help="File, folder or glob of RIPE Atlas results. Repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
+    source: Annotated[
+        Literal["from", "src_addr"], typer.Option(help="Preferred source address.")
+    ] = "from",
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Take source addresses that are not global.")
+    ] = False,
+    rtt: Annotated[
+        Literal["mean", "min", "median"], typer.Option(help="RTT of a result's packets.")
+    ] = "mean",
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """RIPE Atlas results to the measurement table.
+
+    Example: `pinglm ingest --input 'dumps/ping-*.bz2' --input more/ --out data`
+    """
+    from rich import print as rich_print
+
+    from pipeline.atlas_result import REASONS
+    from pipeline.folder import open_folder
+    from pipeline.ingest import IngestOptions, ingest
+    from pipeline.inputs import find_inputs, find_left_out
+    from pipeline.units import available_cores, open_executor
+    from pipeline.views import ledger_table, progress_bars
+
+    files, left_out = find_inputs(inputs), find_left_out(inputs)
+    options = IngestOptions(source, allow_private, rtt)
+    with (
+        open_folder(out) as folder,
+        open_executor(workers or available_cores(), scheduler) as executor,
+        progress_bars(silent=as_json) as progress,
+    ):
+        record = ingest(files, folder, options, executor, progress, left_out)
+    if as_json:
+        print_json(record)
+    else:
+        title = f"{len(record['files'])} files to {out}/measurements"
+        rich_print(ledger_table(title, record["totals"], REASONS))
 
 
 def main() -> None:

@@ -6,14 +6,16 @@
     DIR/.pinglm/<stage>/...              its scratch files
     DIR/.pinglm/<stage>.json             a finished stage's record, written last
 
-A stage that runs again with the same options continues or is already finished; with other options it
-is refused, so that one folder never mixes two runs.
+A stage that runs again with the same options continues, or is already finished; with other options it
+is refused, so that one folder never mixes two runs. Units are not synced to disk one by one: a stage's outputs
+are, before its record is written. So a killed stage continues, but one that lost power starts over.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from stores.errors import ConfigError, OutputError
-from stores.files import write_json
+from stores.files import TEMPORARY_SUFFIX, sync_file, write_json
 
 WORK = ".pinglm"
+WORK_VERSION = 1
+"""Raise it when scratch files or units change their meaning: unfinished work of another version is refused."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +43,41 @@ class OutputFolder:
 
     def begin(self, stage: str, options: dict[str, Any]) -> dict[str, Any] | None:
         """The stage's record if it is finished with these `options` (JSON-able), else `None` after
-        noting them. Raises `ConfigError` when the folder was made with others, naming the first."""
+        noting them.
+
+        Raises `ConfigError` when the folder was made with other options, naming the first that differs, and
+        `OutputError` when outputs of the finished stage are gone or have another size.
+        """
+        noted = self.scratch(stage) / "options.json"
+        now = {"version": WORK_VERSION, **json.loads(json.dumps(options))}
         record = self.record(stage)
         if record is not None:
-            self._compare(stage, record["options"], options)
+            self._compare(stage, record["options"], now)
+            self._outputs_exist(stage, record)
+            shutil.rmtree(self.scratch(stage), ignore_errors=True)
             return record
-        noted = self.scratch(stage) / "options.json"
         if noted.exists():
-            self._compare(stage, json.loads(noted.read_bytes()), options)
-        else:
-            write_json(noted, options)
+            before = json.loads(noted.read_bytes())
+            self._compare(stage, before["options"], now)
+            if before["boot"] == _boot_id():
+                return None
+            shutil.rmtree(self.scratch(stage))
+        write_json(noted, {"options": now, "boot": _boot_id()})
         return None
 
     def finish(self, stage: str, options: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-        """Write the record (the stage counts as finished from here on), then drop the scratch files."""
-        record = {"stage": stage, "options": options, **record}
+        """Sync the outputs, write the record (the stage counts as finished from here on), drop the scratch.
+
+        `record["outputs"]` lists {"path" relative to DIR, "size"}.
+        """
+        for output in record["outputs"]:
+            sync_file(self.path / output["path"])
+        record = {"stage": stage, "options": {"version": WORK_VERSION, **options}, **record}
         write_json(self.path / WORK / f"{stage}.json", record)
         shutil.rmtree(self.scratch(stage), ignore_errors=True)
-        return record
+        written = self.record(stage)
+        assert written is not None
+        return written
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """Record of a finished stage, or `None`."""
@@ -64,12 +85,22 @@ class OutputFolder:
         return json.loads(path.read_bytes()) if path.exists() else None
 
     def _compare(self, stage: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-        now = json.loads(json.dumps(now))  # as it would come back from disk
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise ConfigError(
                     f"{self.path}: its {stage} was started with {_difference(name, before, now)}: "
                     "use the same options, another --out, or remove the folder"
+                )
+
+    def _outputs_exist(self, stage: str, record: dict[str, Any]) -> None:
+        for output in record["outputs"]:
+            path = self.path / output["path"]
+            found = path.stat().st_size if path.is_file() else None
+            if found != output["size"]:
+                state = "is gone" if found is None else f"has {found} bytes, not {output['size']}"
+                raise OutputError(
+                    f"{path}: {state} since {stage} was finished: "
+                    "remove the output folder and run again"
                 )
 
 
@@ -81,11 +112,12 @@ def _difference(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[OutputFolder]:
-    """Make or reopen an output folder and hold its lock.
+    """Make or reopen an output folder, hold its lock, and remove what killed writers left.
 
     Raises `OutputError` when `path` is a file or holds something that is not ours, and `ConfigError`
     when another process works in it.
     """
+    path = path.resolve()
     work = path / WORK
     try:
         if path.exists() and not work.is_dir() and (not path.is_dir() or any(path.iterdir())):
@@ -93,7 +125,7 @@ def open_folder(path: Path) -> Iterator[OutputFolder]:
                 f"{path}: holds something else than pinglm output: choose an empty or new folder"
             )
         work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w")
+        lock = open(work / "lock", "w")  # noqa: SIM115 - held for the whole block below
     except OSError as error:
         if isinstance(error, OutputError):
             raise
@@ -101,6 +133,17 @@ def open_folder(path: Path) -> Iterator[OutputFolder]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ConfigError(f"{path}: another pinglm process is working in this folder") from None
+        for leftover in path.rglob(f".*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
         yield OutputFolder(path)
+
+
+def _boot_id() -> str:
+    """Changes when the machine starts anew; empty where the system does not tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return os.environ.get("HOSTNAME", "")

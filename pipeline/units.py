@@ -10,9 +10,11 @@ Dask cluster.
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stores.errors import ConfigError
+from stores.errors import ConfigError, OutputError
 from stores.files import write_json
 
 Progress = Callable[[str, int, int], None]
@@ -35,6 +37,11 @@ class Unit:
     function: Callable[..., dict[str, Any]]
     arguments: tuple[Any, ...]
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the arguments, so that a marker of other work is not taken for this one."""
+        return hashlib.sha256(repr(self.arguments).encode()).hexdigest()[:16]
+
 
 def run_units(
     stage: str,
@@ -45,14 +52,19 @@ def run_units(
 ) -> list[dict[str, Any]]:
     """Run the units that have no marker under `markers` yet; return every unit's dict, in order.
 
-    The first failure cancels what has not started and is raised.
+    The first failure cancels what has not started and is raised; a worker that died is an `OutputError`.
     """
     results: dict[int, dict[str, Any]] = {}
     waiting: dict[concurrent.futures.Future[dict[str, Any]], int] = {}
     for index, unit in enumerate(units):
         marker = markers / f"{unit.name}.json"
         if marker.exists():
-            results[index] = json.loads(marker.read_bytes())
+            finished = json.loads(marker.read_bytes())
+            if finished["arguments"] != unit.fingerprint:
+                raise ConfigError(
+                    f"{marker}: this unit was finished with other arguments: remove the output folder"
+                )
+            results[index] = finished["result"]
         else:
             waiting[executor.submit(unit.function, *unit.arguments)] = index
     progress(stage, len(results), len(units))
@@ -60,17 +72,25 @@ def run_units(
         for future in concurrent.futures.as_completed(waiting):
             index = waiting[future]
             results[index] = future.result()
-            write_json(markers / f"{units[index].name}.json", results[index])
+            finished = {"arguments": units[index].fingerprint, "result": results[index]}
+            write_json(markers / f"{units[index].name}.json", finished)
             progress(stage, len(results), len(units))
-    except BaseException:
+    except BaseException as error:
         for future in waiting:
             future.cancel()
+        if isinstance(error, concurrent.futures.BrokenExecutor) or "KilledWorker" in repr(error):
+            raise OutputError(
+                f"{stage}: a worker process died (out of memory?): "
+                "run the same command again to continue, with fewer --workers"
+            ) from error
         raise
     return [results[index] for index in range(len(units))]
 
 
 @contextmanager
-def open_executor(workers: int, scheduler: str | None = None) -> Iterator[concurrent.futures.Executor]:
+def open_executor(
+    workers: int, scheduler: str | None = None
+) -> Iterator[concurrent.futures.Executor]:
     """An executor for `run_units`: this process for one worker, `workers` processes for more, or the
     workers of the Dask scheduler at address `scheduler` (which must see the same file system).
 
@@ -80,12 +100,15 @@ def open_executor(workers: int, scheduler: str | None = None) -> Iterator[concur
         with _dask_client(scheduler) as client:
             yield client.get_executor(pure=False)
     elif workers == 1:
-        with concurrent.futures.ThreadPoolExecutor(1) as executor:
-            yield executor
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            yield thread
     else:
         spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker) as executor:
+        executor = concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker)
+        try:
             yield executor
+        finally:
+            executor.shutdown(cancel_futures=True)
 
 
 def available_cores() -> int:
@@ -94,8 +117,9 @@ def available_cores() -> int:
 
 
 def _start_worker() -> None:
-    """One thread a worker, and no worker that outlives a killed parent."""
+    """One thread a worker; Ctrl-C is the parent's; and no worker outlives a killed parent."""
     os.environ["POLARS_MAX_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -116,4 +140,6 @@ def _dask_client(address: str) -> Any:
     try:
         return Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--scheduler {address}: no Dask scheduler answers there: {error}") from error
+        raise ConfigError(
+            f"--scheduler {address}: no Dask scheduler answers there: {error}"
+        ) from error

@@ -185,29 +185,40 @@ def encode_measurement(
     return tokens
 
 
-def encode_windows(
-    stream: Iterable[tuple[Measurement, bool]], context: int = CONTEXT
-) -> list[list[int]]:
-    """Next-fit windows of a stream of (measurement, written with its time?).
+Timed = tuple[Measurement, bool]
+"""A measurement, and whether it is written with its time."""
 
-    A measurement that does not fit opens the next window. The clock that deltas count from starts
-    empty in every window and at every change of source.
+
+def encode_window(window: Iterable[Timed]) -> list[int]:
+    """Tokens of one window.
+
+    The clock that deltas count from starts empty, and is emptied at every change of source.
     """
-    windows: list[list[int]] = []
+    tokens: list[int] = []
     clock: int | None = None
     source: Address | None = None
-    for measurement, with_time in stream:
+    for measurement, with_time in window:
         if measurement.src != source:
             source, clock = measurement.src, None
-        tokens = encode_measurement(measurement, with_time, clock)
-        if not windows or len(windows[-1]) + len(tokens) > context:
-            windows.append([])
-            tokens = encode_measurement(measurement, with_time, None)
-            clock = None
-        windows[-1] += tokens
+        tokens += encode_measurement(measurement, with_time, clock)
         if with_time:
             clock = measurement.time
+    return tokens
+
+
+def next_fit(stream: Iterable[Timed], context: int = CONTEXT) -> list[list[Timed]]:
+    """Windows of a stream, in order: a measurement that does not fit any more opens the next one."""
+    windows: list[list[Timed]] = []
+    for item in stream:
+        if not windows or len(encode_window([*windows[-1], item])) > context:
+            windows.append([])
+        windows[-1].append(item)
     return windows
+
+
+def encode_windows(stream: Iterable[Timed], context: int = CONTEXT) -> list[list[int]]:
+    """Tokens of the next-fit windows of a stream."""
+    return [encode_window(window) for window in next_fit(stream, context)]
 
 
 # --- Decoding ---------------------------------------------------------------------------------------
@@ -262,7 +273,9 @@ def _assemble(
     """Measurement of parsed fields, and the clock after it; `position` is where it ended."""
     for name in ("src", "dst", "result"):
         if name not in fields:
-            raise TokenError(f"position {position}: expected the measurement's {name}, found its end")
+            raise TokenError(
+                f"position {position}: expected the measurement's {name}, found its end"
+            )
     (src_role, src), (dst_role, dst), (role, result) = (fields[f] for f in FIELDS[:3])
     if (src_role == SRC_IPV4) != (dst_role == DST_IPV4):
         raise TokenError(

@@ -1,39 +1,56 @@
-"""Files that are whole or absent: temporary name, fsync, rename."""
+"""Files that are whole or absent: temporary name, rename, and fsync before anything relies on them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stores.errors import OutputError
+from stores.errors import OutputError, PinglmError
 
 _BLOCK = 1 << 20
 
 
+TEMPORARY_SUFFIX = ".tmp"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; on a clean exit it is synced and renamed to `path`.
+    """Give a temporary path in the same folder; on a clean exit it is renamed to `path`.
 
     On any error the temporary file is removed and `path` is as it was. Makes missing parent folders.
-    Raises `OutputError` naming `path` when the system refuses (no space, no permission).
+    The file survives a killed process, but not a power loss before `sync_file`. Raises `OutputError`
+    naming `path` when the system refuses (no space, no permission).
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not isinstance(error, OutputError):
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and not isinstance(error, PinglmError):
             raise OutputError(f"{path}: cannot write: {error.strerror or error}") from error
         raise
+
+
+def sync_file(path: Path) -> None:
+    """Return when the file's bytes and its name are on disk."""
+    try:
+        for target, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
+            descriptor = os.open(target, flags)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be synced to disk: {error.strerror}") from error
 
 
 def write_bytes(path: Path, data: Any) -> None:

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from stores.files import write_bytes
 from stores.vocabulary import CONTEXT
 
 SPLITS = ("train", "test")
 MODES = ("full", "none", "mixed")
-MAX_WINDOWS_PER_CHUNK = 16_384  # 32 MiB
+MAX_WINDOWS_PER_CHUNK = 8_192  # 16 MiB
 
 
 def windows_per_chunk(windows: int) -> int:
-    """Rows of every chunk file of a `tokens` array: the fewest files of at most 32 MiB, of even size,
+    """Rows of every chunk file of a `tokens` array: the fewest files of at most 16 MiB, of even size,
     so that the padding of the last one stays below one row per file."""
     chunks = max(1, -(-windows // MAX_WINDOWS_PER_CHUNK))
     return max(1, -(-windows // chunks))
@@ -38,16 +40,18 @@ def chunk_file(store: Path, split: str, mode: str, name: str, chunk: int = 0) ->
 def write_array_metadata(store: Path, windows: Mapping[tuple[str, str], int]) -> None:
     """Write every `zarr.json` below the root for arrays of that many windows by (split, mode).
 
-    The root has none yet: until `manifest.write_manifest`, the folder is no zarr group and no store.
+    Chunk files that are there stay. The root has no `zarr.json` yet: until `manifest.write_manifest`,
+    the folder is no zarr group and no store.
     """
     import zarr  # readers of the store need only NumPy
 
+    files: dict[str, Any] = {}
+    root = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3)
     for split in SPLITS:
-        group = zarr.create_group(store / split, zarr_format=3, overwrite=False)
         for mode in MODES:
             count = windows[split, mode]
             rows = windows_per_chunk(count)
-            arrays = group.create_group(mode)
+            arrays = root.require_group(f"{split}/{mode}")
             for name, shape, chunks in (
                 ("tokens", (count, CONTEXT), (rows, CONTEXT)),
                 ("length", (count,), (max(1, count),)),
@@ -61,5 +65,7 @@ def write_array_metadata(store: Path, windows: Mapping[tuple[str, str], int]) ->
                     compressors=None,
                     filters=None,
                     fill_value=0,
-                    config={"write_empty_chunks": True},
                 )
+    for key, content in files.items():
+        if key != "zarr.json":
+            write_bytes(store / key, content.to_bytes())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stores.errors import DamagedStoreError, NotAStoreError
-from stores.files import write_json
+from stores.files import sync_file, write_json
 
 FORMAT_VERSION = 1
 ATTRIBUTE = "pinglm"
@@ -49,6 +49,7 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     attributes = {ATTRIBUTE: {"digest": manifest.digest, **asdict(manifest)}}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_json(store / "zarr.json", group)
+    sync_file(store / "zarr.json")
 
 
 def read_manifest(store: Path) -> Manifest:

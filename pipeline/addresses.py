@@ -1,0 +1,78 @@
+"""Addresses as 17-byte keys: the family, then 16 bytes (an IPv4 address is the last four).
+
+As NumPy `S17`, keys compare bytewise, so sorting groups the families and then follows the address.
+NumPy drops trailing zero bytes of an `S17` item, which changes neither order nor equality here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Keys = NDArray[np.bytes_]
+"""Array of `S17`."""
+KEY_BYTES = 17
+
+_IPV4_PREFIX = b"\x04" + bytes(12)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def parse_addresses(texts: Iterable[str | None]) -> Keys:
+    """Keys (n,) of textual addresses; the empty key where a text is no IPv4 or IPv6 address.
+
+    Strict: no leading zeros, no zone, no surrounding space. About 0.5 µs each, so call it on distinct texts.
+    """
+    keys = bytearray()
+    for text in texts:
+        try:
+            if text is None:
+                keys += bytes(KEY_BYTES)
+            elif ":" in text:
+                keys += b"\x06" + socket.inet_pton(socket.AF_INET6, text)
+            else:
+                keys += _IPV4_PREFIX + socket.inet_pton(socket.AF_INET, text)
+        except (OSError, ValueError):
+            keys += bytes(KEY_BYTES)
+    return np.frombuffer(bytes(keys), f"S{KEY_BYTES}")
+
+
+def format_addresses(keys: Keys) -> list[str]:
+    """Canonical text of valid keys (n,): dotted quad, or RFC 5952."""
+    raw = _raw(keys)
+    return [
+        socket.inet_ntop(socket.AF_INET6, row[1:])
+        if row[0] == 6
+        else socket.inet_ntop(socket.AF_INET, row[13:])
+        for row in (raw[i].tobytes() for i in range(len(raw)))
+    ]
+
+
+def families(keys: Keys) -> NDArray[np.uint8]:
+    """4, 6, or 0 for the empty key: uint8 (n,)."""
+    return _raw(keys)[:, 0]
+
+
+def words(keys: Keys) -> NDArray[np.uint64]:
+    """High and low 64 bits of the address: uint64 (n, 2)."""
+    return np.ascontiguousarray(_raw(keys)[:, 1:]).view(">u8").astype(np.uint64)
+
+
+def hash_keys(keys: Keys) -> NDArray[np.uint64]:
+    """Stable 64-bit hash of keys: uint64 (n,)."""
+    halves = words(keys)
+    return mix(mix(families(keys).astype(np.uint64), halves[:, 0]), halves[:, 1])
+
+
+def mix(hashes: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Fold `values` into `hashes`, elementwise, with the SplitMix64 finalizer."""
+    h = (hashes ^ values) + _GOLDEN
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def _raw(keys: Keys) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(keys, f"S{KEY_BYTES}").view(np.uint8).reshape(-1, KEY_BYTES)
