@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +29,35 @@ SchedulerOption = Annotated[
     str | None, typer.Option("--scheduler", help="Address of a Dask scheduler to run on instead.")
 ]
 
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="The store, or the output folder it lies in.")
+]
+SplitName = Literal["train", "test"]
+ModeName = Literal["full", "none", "mixed"]
+
+
+OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
+SourceOption = Annotated[
+    Literal["from", "src_addr"], typer.Option(help="Preferred source address of a result.")
+]
+PrivateOption = Annotated[
+    bool, typer.Option("--allow-private", help="Take source addresses that are not global.")
+]
+RttOption = Annotated[
+    Literal["mean", "min", "median"], typer.Option(help="RTT of a result's packets.")
+]
+ByOption = Annotated[
+    Literal["time", "source", "pair"],
+    typer.Option(help="Test is the last tenth of the time, or a tenth of the sources or pairs."),
+]
+RowsPerShardOption = Annotated[int, typer.Option(min=1, help="About this many rows a shard.")]
+TrainShardsOption = Annotated[int | None, typer.Option(min=1, help="Number of train shards.")]
+TestShardsOption = Annotated[int | None, typer.Option(min=1, help="Number of test shards.")]
+PassesOption = Annotated[int, typer.Option(min=1, help="Differently shuffled copies of the data.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="Seed of the simulation and of every shuffle.")
+]
+
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
@@ -39,22 +70,148 @@ def commands() -> None:
     """Train transformers on Internet latency: RIPE Atlas pings to token store to predictions."""
 
 
+@contextmanager
+def _working(
+    out: Path, workers: int | None, scheduler: str | None, as_json: bool
+) -> Iterator[tuple[Any, Any, Any]]:
+    """Output folder, executor and progress callback of an offline stage."""
+    from pipeline.folder import open_folder
+    from pipeline.units import available_cores, open_executor
+    from pipeline.views import progress_bars
+
+    with (
+        open_folder(out) as folder,
+        open_executor(workers or available_cores(), scheduler) as executor,
+        progress_bars(silent=as_json) as progress,
+    ):
+        yield folder, executor, progress
+
+
+@app.command("prepare")
+def prepare_command(
+    out: OutOption,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="RIPE Atlas results or measurement Parquet: file, folder or glob. Repeatable. "
+            "Without it, a simulated Internet.",
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows to simulate, without --input.")
+    ] = None,
+    source: SourceOption = "from",
+    allow_private: PrivateOption = False,
+    rtt: RttOption = "mean",
+    by: ByOption = "time",
+    rows_per_shard: RowsPerShardOption = 500_000,
+    train_shards: TrainShardsOption = None,
+    test_shards: TestShardsOption = None,
+    passes: PassesOption = 1,
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All stages: input files, or a simulated Internet, to a verified token store.
+
+    Interrupted or killed, the same command continues.
+
+    Examples: `pinglm prepare --out data` · `pinglm prepare --input dumps/ --by source --out data`
+    """
+    from pipeline.ingest import IngestOptions
+    from pipeline.inputs import find_inputs, find_left_out
+    from pipeline.prepare import PrepareOptions, prepare
+    from pipeline.simulate import SimulateOptions
+    from pipeline.split import SplitOptions
+    from pipeline.tokenize import TokenizeOptions
+    from pipeline.views import print_report
+
+    if inputs and rows is not None:
+        raise typer.BadParameter("--rows is for the simulated Internet, not for --input")
+    files, left_out = (find_inputs(inputs), find_left_out(inputs)) if inputs else ([], [])
+    simulated = {} if rows is None else {"rows": rows}
+    options = PrepareOptions(
+        IngestOptions(source, allow_private, rtt),
+        SimulateOptions(seed=seed, **simulated),
+        SplitOptions(
+            by, rows_per_shard=rows_per_shard, train_shards=train_shards, test_shards=test_shards
+        ),
+        TokenizeOptions(seed, passes),
+    )
+    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
+        report = prepare(files, folder, options, executor, progress, left_out)
+    print_json(report) if as_json else print_report(report, out)
+
+
+@app.command("split")
+def split_command(
+    out: OutOption,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Measurement Parquet: file, folder or glob. Repeatable. "
+            "Without it, what `ingest` left in the output folder.",
+        ),
+    ] = None,
+    by: ByOption = "time",
+    rows_per_shard: RowsPerShardOption = 500_000,
+    train_shards: TrainShardsOption = None,
+    test_shards: TestShardsOption = None,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measurement tables to train and test shards, 90/10.
+
+    Example: `pinglm split --input pings.parquet --by pair --out data`
+    """
+    from pipeline.inputs import find_inputs
+    from pipeline.split import SplitOptions, own_tables, split, tables_of
+    from pipeline.views import print_split
+
+    options = SplitOptions(
+        by, rows_per_shard=rows_per_shard, train_shards=train_shards, test_shards=test_shards
+    )
+    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
+        tables = tables_of(find_inputs(inputs)) if inputs else own_tables(folder)
+        record = split(tables, folder, options, executor, progress)
+    print_json(record) if as_json else print_split(record, out)
+
+
+@app.command("tokenize")
+def tokenize_command(
+    out: OutOption,
+    passes: PassesOption = 1,
+    seed: SeedOption = 0,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The shards in a folder to its token store, in all three timestamp modes.
+
+    Example: `pinglm tokenize --out data --passes 2`
+    """
+    from pipeline.tokenize import TokenizeOptions, tokenize
+    from pipeline.views import print_store
+
+    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
+        record = tokenize(folder, TokenizeOptions(seed, passes), executor, progress)
+    print_json(record) if as_json else print_store(record, out)
+
+
 @app.command("ingest")
 def ingest_command(
     inputs: Annotated[
         list[str],
         typer.Option("--input", help="File, folder or glob of RIPE Atlas results. Repeatable."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
-    source: Annotated[
-        Literal["from", "src_addr"], typer.Option(help="Preferred source address.")
-    ] = "from",
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Take source addresses that are not global.")
-    ] = False,
-    rtt: Annotated[
-        Literal["mean", "min", "median"], typer.Option(help="RTT of a result's packets.")
-    ] = "mean",
+    out: OutOption,
+    source: SourceOption = "from",
+    allow_private: PrivateOption = False,
+    rtt: RttOption = "mean",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
@@ -85,6 +242,85 @@ def ingest_command(
     else:
         title = f"{len(record['files'])} files to {out}/measurements"
         rich_print(ledger_table(title, record["totals"], REASONS))
+
+
+@app.command("inspect-store")
+def inspect_store_command(
+    store: StoreArgument,
+    split: Annotated[SplitName | None, typer.Option("--split", help="Only this split.")] = None,
+    mode: Annotated[ModeName | None, typer.Option("--mode", help="Only this mode.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw it too, into a .png or .html file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Token statistics of a store: fill, field mix, delta widths, field orders, RTTs.
+
+    Example: `pinglm inspect-store data/store.zarr --plot store.html`
+    """
+    from stores.inspect import inspect_store
+    from stores.layout import MODES, SPLITS
+    from stores.plot import check_plot_path, plot_report
+    from stores.views import inspect_view, print_view, progress_bar
+
+    if plot:
+        check_plot_path(plot)
+    with progress_bar("inspect", silent=as_json) as progress:
+        report = inspect_store(
+            store, [split] if split else SPLITS, [mode] if mode else MODES, progress
+        )
+    if plot:
+        plot_report(report, plot)
+    if as_json:
+        print_json(report)
+    else:
+        print_view(inspect_view(report))
+
+
+@app.command("decode")
+def decode_command(
+    store: StoreArgument,
+    split: Annotated[SplitName, typer.Option("--split", help="Which split.")] = "train",
+    mode: Annotated[ModeName, typer.Option("--mode", help="Which timestamp mode.")] = "full",
+    index: Annotated[int, typer.Option("--index", help="First window to show.")] = 0,
+    count: Annotated[int, typer.Option("--count", help="How many windows.", min=1)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Show windows of a store as tokens and as measurements.
+
+    Example: `pinglm decode data/store.zarr --split train --mode mixed --index 7`
+    """
+    from stores import TokenStore
+    from stores.decode import decode_windows
+    from stores.views import decode_view, print_view
+
+    opened = TokenStore.open(store)
+    windows = decode_windows(opened, split, mode, index, count)
+    if as_json:
+        print_json({"path": str(opened.path), "digest": opened.digest, "windows": windows})
+    else:
+        print_view(decode_view(windows))
+
+
+@app.command("verify-store")
+def verify_store_command(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Check every byte of a store: digests, grammar, ledger. Exits 1 on any damage, naming it.
+
+    Example: `pinglm verify-store data/store.zarr`
+    """
+    from dataclasses import asdict
+
+    from stores.verify import verify_store
+    from stores.views import print_view, progress_bar, verify_view
+
+    with progress_bar("verify", silent=as_json) as progress:
+        report = verify_store(store, progress)
+    if as_json:
+        print_json({"sound": report.sound, **asdict(report)})
+    else:
+        print_view(verify_view(report))
+    if not report.sound:
+        raise typer.Exit(1)
 
 
 def main() -> None:

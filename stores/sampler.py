@@ -1,0 +1,163 @@
+"""Batch = f(seed, step): the training order, with no state to save, to resume or to share.
+
+The windows that a run reads form one endless sequence. Every ten consecutive ones are a block of 4
+`full`, 3 `none` and 3 `mixed` windows in an order of its own; the k-th window of a mode is window
+k mod n of that mode's epoch k // n, and each epoch has its own order. A batch is `batch_size`
+consecutive windows of the sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.codec import MASK64
+from stores.errors import ConfigError
+from stores.layout import MODES
+from stores.permutation import keyed, permute
+from stores.reader import TokenStore
+
+SHARES = {"full": 4, "none": 3, "mixed": 3}
+BLOCK = sum(SHARES.values())
+
+_PLAN_WINDOWS = 8192  # planned at once, so that NumPy's cost per call vanishes
+_MODE_OF_SLOT = np.repeat(np.arange(len(MODES)), [SHARES[mode] for mode in MODES])
+_RANK_OF_SLOT = np.concatenate([np.arange(SHARES[mode]) for mode in MODES])
+_SHARE_OF_SLOT = np.repeat([SHARES[mode] for mode in MODES], [SHARES[mode] for mode in MODES])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which windows some consecutive steps read: everything is (steps, windows of a batch)."""
+
+    first_step: int
+    mode: NDArray[np.int64]
+    """Index into `MODES`."""
+    row: NDArray[np.int64]
+    chunk: list[list[int]]
+    offset: list[list[int]]
+    """Places in the store, as `TokenStore.gather_at` takes them."""
+    length: NDArray[np.uint16]
+
+
+class MixtureSampler:
+    """Batches of the three modes, mixed 40/30/30.
+
+    The mixture is exact over every ten windows from a multiple of ten on, so over any stretch it is off
+    by less than one block. Each mode is read once per epoch of that mode, every window of it, before
+    any comes again. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        split: str,
+        batch_size: int,
+        seed: int,
+        *,
+        shard_index: int = 0,
+        shard_count: int = 1,
+    ) -> None:
+        """`batch_size` counts windows over all hosts; `seed` is any integer.
+
+        Raises `ConfigError` when a mode of the split holds no window, when the batch is larger than the
+        split, or when `shard_count` does not divide it.
+        """
+        windows = [store.windows(split, mode) for mode in MODES]
+        if 0 in windows:
+            raise ConfigError(
+                f"{store.path}: {split}/{MODES[windows.index(0)]} holds no window, so no batch can be "
+                "drawn: prepare more rows"
+            )
+        if not 1 <= batch_size <= sum(windows):
+            raise ConfigError(
+                f"batch of {batch_size} windows: expected 1 to the {sum(windows)} that "
+                f"{split} holds in {store.path}"
+            )
+        if shard_count < 1 or batch_size % shard_count or not 0 <= shard_index < shard_count:
+            raise ConfigError(
+                f"shard {shard_index} of {shard_count}: expected an index below the count, "
+                f"and a count that divides the batch of {batch_size}"
+            )
+        self.store = store
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed & MASK64
+        self.shard_index = shard_index
+        self.shard_count = shard_count
+        self._plan: Plan | None = None
+
+    def shard(self, index: int, count: int) -> MixtureSampler:
+        """The sampler of host `index` out of `count`: its contiguous part of every batch.
+
+        The batches of all shards, one after the other, are the batch of the whole. Raises
+        `ConfigError` unless `count` divides the batch size and 0 ≤ index < count.
+        """
+        return MixtureSampler(
+            self.store,
+            self.split,
+            self.batch_size,
+            self.seed,
+            shard_index=index,
+            shard_count=count,
+        )
+
+    def batch(self, step: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """Tokens uint16 (B, 1024) and lengths uint16 (B,) of a step ≥ 0, fresh arrays.
+
+        B is `batch_size` over the shard count. Tokens past a window's length are 0 and to be masked.
+        A pure function of store, split, batch size, seed and step. Costs about 0.6 µs a window from
+        the page cache; a step far from the last one asked for also plans the steps around it, 3 ms.
+        """
+        plan = self._plan_of(step)
+        at = step - plan.first_step
+        return self.store.gather_at(plan.chunk[at], plan.offset[at]), plan.length[at].copy()
+
+    def windows(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which windows `batch(step)` holds: index into `MODES` and row, int64 (B,) each."""
+        plan = self._plan_of(step)
+        at = step - plan.first_step
+        return plan.mode[at].copy(), plan.row[at].copy()
+
+    def _plan_of(self, step: int) -> Plan:
+        if step < 0:
+            raise ConfigError(f"step {step}: expected 0 or more")
+        steps = max(1, _PLAN_WINDOWS // self.batch_size)
+        first_step = step // steps * steps
+        plan = self._plan
+        if plan is None or plan.first_step != first_step:
+            self._plan = plan = self._make_plan(first_step, steps)
+        return plan
+
+    def _make_plan(self, first_step: int, steps: int) -> Plan:
+        first = first_step * self.batch_size
+        mode, count = self._sequence(first, first + steps * self.batch_size)
+        part = self.batch_size // self.shard_count
+        mine = slice(self.shard_index * part, (self.shard_index + 1) * part)
+        mode = mode.reshape(steps, -1)[:, mine]
+        count = count.reshape(steps, -1)[:, mine]
+        row = np.empty_like(count)
+        chunk, offset = np.empty_like(count), np.empty_like(count)
+        length = np.empty(count.shape, np.uint16)
+        for index, name in enumerate(MODES):
+            at = mode == index
+            epoch, place = np.divmod(count[at], self.store.windows(self.split, name))
+            key = keyed(self.seed, 1 + index, epoch)
+            row[at] = permute(place, self.store.windows(self.split, name), key)
+            chunk[at], offset[at] = self.store.locate(self.split, name, row[at])
+            length[at] = self.store.lengths(self.split, name)[row[at]]
+        return Plan(first_step, mode, row, chunk.tolist(), offset.tolist(), length)
+
+    def _sequence(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of windows first … stop - 1 of the sequence: the mode, and how many of that mode came before.
+
+        Each block sorts its ten slots by a keyed hash; slot s always holds the same mode and the same
+        rank in it, so no count has to be carried from block to block.
+        """
+        blocks = np.arange(first // BLOCK, -(-stop // BLOCK))
+        slots = np.argsort(keyed(self.seed, 0, blocks[:, None], np.arange(BLOCK)), axis=1)
+        counts = blocks[:, None] * _SHARE_OF_SLOT[slots] + _RANK_OF_SLOT[slots]
+        inside = slice(first - first // BLOCK * BLOCK, stop - first // BLOCK * BLOCK)
+        return _MODE_OF_SLOT[slots].ravel()[inside], counts.ravel()[inside]

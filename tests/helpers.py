@@ -1,0 +1,129 @@
+"""Valid stores built from plain code only, for tests that should not depend on the pipeline."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.codec import Measurement, encode_windows
+from stores.files import sha256_file
+from stores.layout import (
+    MODES,
+    SPLITS,
+    chunk_file,
+    windows_per_chunk,
+    write_array_metadata,
+)
+from stores.manifest import FORMAT_VERSION, Manifest, write_manifest
+from stores.vocabulary import CONTEXT, MEASUREMENT_START, VOCABULARY_VERSION
+
+
+def random_measurements(count: int, seed: int = 0) -> list[Measurement]:
+    """Measurements of a few sources in time order, source after source; both families, some failed."""
+    rng = random.Random(seed)
+    measurements: list[Measurement] = []
+    while len(measurements) < count:
+        v4 = rng.random() < 0.6
+        source = IPv4Address(rng.getrandbits(32)) if v4 else IPv6Address(rng.getrandbits(128))
+        time = rng.randrange(1_600_000_000, 1_700_000_000)
+        for _ in range(min(rng.randrange(1, 120), count - len(measurements))):
+            target = IPv4Address(rng.getrandbits(32)) if v4 else IPv6Address(rng.getrandbits(128))
+            rtt = None if rng.random() < 0.05 else rng.lognormvariate(3.9, 1.0)
+            time += rng.choice((0, 60, 240, 300, 7000))
+            measurements.append(Measurement(source, target, rtt, time))
+    return measurements
+
+
+def windows_of_mode(
+    measurements: Sequence[Measurement], mode: str, seed: int = 0
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Tokens (windows, 1024) and lengths (windows,) of measurements written in a mode."""
+    rng = random.Random(seed)
+    measurements = list(measurements)
+    if mode == "none":
+        rng.shuffle(measurements)
+    timed = [mode == "full" or (mode == "mixed" and rng.random() < 0.5) for _ in measurements]
+    windows = encode_windows(zip(measurements, timed, strict=True))
+    tokens = np.zeros((len(windows), CONTEXT), np.uint16)
+    for row, window in enumerate(windows):
+        tokens[row, : len(window)] = window
+    return tokens, np.array([len(window) for window in windows], np.uint16)
+
+
+def build_store(
+    path: Path, *, train: int = 3000, test: int = 400, seed: int = 0, per_chunk: int | None = None
+) -> Path:
+    """A finished store of that many random measurements; `per_chunk` forces small chunk files."""
+    counts = dict(zip(SPLITS, (train, test), strict=True))
+    arrays = {}
+    for at, split in enumerate(SPLITS):
+        measurements = random_measurements(counts[split], seed * 2 + at)
+        for mode in MODES:
+            arrays[split, mode] = windows_of_mode(measurements, mode, seed)
+    return write_store(path, arrays, counts, per_chunk)
+
+
+def write_store(
+    path: Path,
+    arrays: dict[tuple[str, str], tuple[NDArray[np.uint16], NDArray[np.uint16]]],
+    counts: dict[str, int],
+    per_chunk: int | None = None,
+) -> Path:
+    """A finished store of these tokens and lengths; `counts` are the measurements of each split."""
+    windows = {key: len(lengths) for key, (_, lengths) in arrays.items()}
+    described, written = {}, []
+    for (split, mode), (tokens, lengths) in arrays.items():
+        rows = per_chunk or windows_per_chunk(len(tokens))
+        inside = np.arange(CONTEXT) < lengths[:, None]
+        measurements = ((tokens == MEASUREMENT_START) & inside).sum(1).astype("<u2")
+        described[f"{split}/{mode}"] = {
+            "windows": len(tokens),
+            "windows_per_chunk": rows,
+            "measurements": int(measurements.sum()),
+            "tokens": int(lengths.sum(dtype=np.int64)),
+        }
+        files = [
+            (chunk_file(path, split, mode, "length"), lengths),
+            (chunk_file(path, split, mode, "measurements"), measurements),
+        ]
+        for first in range(0, len(tokens), rows):
+            chunk = np.zeros((rows, CONTEXT), np.uint16)
+            part = tokens[first : first + rows]
+            chunk[: len(part)] = part
+            files.append((chunk_file(path, split, mode, "tokens", first // rows), chunk))
+        for file, values in files:
+            if len(tokens):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                values.astype("<u2").tofile(file)
+                written.append(file)
+    write_metadata(path, windows, per_chunk)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        vocabulary_version=VOCABULARY_VERSION,
+        configuration={"tokenize": {"passes": 1, "seed": 0}},
+        inputs=[{"name": "random.parquet", "size": 1, "sha256": "0" * 64}],
+        ledger={"rows": sum(counts.values()) + 3, **counts, "rejected": {"bad_rtt": 3}},
+        arrays=described,
+        files={
+            str(file.relative_to(path)): {"size": file.stat().st_size, "sha256": sha256_file(file)}
+            for file in sorted(written)
+        },
+    )
+    write_manifest(path, manifest)
+    return path
+
+
+def write_metadata(path: Path, windows: dict[tuple[str, str], int], per_chunk: int | None) -> None:
+    """zarr metadata, with the chunk length forced where `per_chunk` is given."""
+    write_array_metadata(path, windows)
+    for split, mode in windows if per_chunk else ():
+        file = path / split / mode / "tokens" / "zarr.json"
+        metadata = json.loads(file.read_bytes())
+        metadata["chunk_grid"]["configuration"]["chunk_shape"][0] = per_chunk
+        file.write_text(json.dumps(metadata))
