@@ -102,7 +102,7 @@ def _fits(expected: pa.DataType, found: pa.DataType) -> bool:
 
 
 def _canonical(batches: list[pa.RecordBatch]) -> pa.Table:
-    types = {field.name: field.type for field in (*SCHEMA, PRB_ID)}
+    types = {field.name: field.type for field in (*SCHEMA, PRB_ID, *ORIGIN)}
     columns = {}
     table = pa.Table.from_batches(batches)
     for name in table.column_names:

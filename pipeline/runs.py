@@ -148,6 +148,16 @@ REASONS = {
     14: "time_after_9999",
 }
 """Why split takes a row not. Exact duplicates (`duplicate`) are found later, by `pipeline.shards`."""
+MEANINGS = {
+    **{f"null_{name}": f"{name} is null" for name in SCHEMA.names},
+    "bad_src_addr": "src_addr is no IPv4 or IPv6 address",
+    "bad_dst_addr": "dst_addr is no IPv4 or IPv6 address",
+    "ip_version_mismatch": "ip_version, or one address, is of another family",
+    "rtt_not_finite": "rtt is NaN or infinite",
+    "time_before_1970": "event_time has no Unix time of 0 or more",
+    "time_after_9999": "event_time is past the year 9999",
+    "duplicate": "an equal row, or result, came before",
+}
 _CODE = {word: code for code, word in REASONS.items()}
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.folder import OutputFolder
+from pipeline.inputs import InputFile
 from pipeline.measurements import PRB_ID
 from pipeline.parquet_input import inspect_parquet
 from pipeline.runs import RUN_ROWS, write_runs
@@ -61,10 +62,33 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Table:
-    """A Parquet file of measurements: where it lies, and its name in ledgers and errors."""
+    """A Parquet file of measurements: where it lies, its name in ledgers and errors, and whether an
+    earlier stage wrote it (then it is no input of the user's, and needs no digest)."""
 
     path: Path
     name: str
+    ours: bool = False
+
+
+def tables_of(files: Sequence[InputFile]) -> list[Table]:
+    """Input files as tables. Raises `InputError` for one that is no Parquet."""
+    for file in files:
+        if file.kind != "parquet":
+            raise InputError(
+                f"{file.path}: expected Parquet: `prepare` or `ingest` takes other files"
+            )
+    return [Table(Path(file.path), file.name) for file in files]
+
+
+def own_tables(folder: OutputFolder) -> list[Table]:
+    """What `ingest` or `simulate` wrote in this folder, in order; empty if neither has finished."""
+    record = folder.record("ingest") or folder.record("simulate") or {"outputs": []}
+    names = [output["path"] for output in record["outputs"]]
+    return [
+        Table(folder.path / name, name, ours=True)
+        for name in names
+        if name.startswith("measurements/")
+    ]
 
 
 def split(
@@ -73,11 +97,9 @@ def split(
     options: SplitOptions,
     executor: concurrent.futures.Executor,
     progress: Progress,
-    origins: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write DIR/splits/{train,test}/shard_*.parquet and DIR/rejected/split-*.parquet; return the record.
 
-    `origins` are the names that the tables' `source_file` columns speak of, empty files among them.
     The record holds `files` (the ledger by input name), `totals`, `shards`, `overlap`, `inputs`.
     Memory: a run or a shard per worker (some 300 MiB), whatever the number of rows. Raises `InputError` for
     files that are no measurement tables or hold no valid row at all.
@@ -88,10 +110,12 @@ def split(
         return record
 
     scratch = folder.scratch("split")
+    origins = [file["file"] for file in (folder.record("ingest") or {"files": []})["files"]]
     names = list(dict.fromkeys([*origins, *(table.name for table in tables)]))
     write_json(scratch / "files.json", names)
     units, with_probes = _run_units(tables, folder, scratch)
-    digests = [Unit(f"digest-{i:05d}", _digest, (t.path,)) for i, t in enumerate(tables)]
+    theirs = [table for table in tables if not table.ours]
+    digests = [Unit(f"digest-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
     results = run_units("split: sort", [*units, *digests], scratch / "units", executor, progress)
     spilled, digested = results[: len(units)], results[len(units) :]
     runs = [scratch / "runs" / name for result in spilled for name in result["runs"]]
@@ -110,7 +134,7 @@ def split(
         "split",
         noted,
         {
-            "inputs": [{"name": t.name, **d} for t, d in zip(tables, digested, strict=True)],
+            "inputs": [{"name": t.name, **d} for t, d in zip(theirs, digested, strict=True)],
             "cut": asdict(cut),
             **_ledger(names, spilled, plan, written),
             "shards": shards,
@@ -228,7 +252,7 @@ def _ledger(
         for key in ("rows", "train", "test"):
             totals[key] += entry[key]
         totals["rejected"].update(entry["rejected"])
-    return {"files": files, "totals": totals}
+    return {"files": [entry for entry in files if entry["rows"]], "totals": totals}
 
 
 def _overlap(distinct: Path, shards: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -141,9 +141,7 @@ def _bounds(rows: NDArray[np.int64], shards: int | None, rows_per_shard: int) ->
             )
     bounds.append(_Bound(len(rows), 0))
     if shards is None:  # nothing between two equal bounds: no shard
-        bounds = [b for b, after in zip(bounds, bounds[1:], strict=False) if b != after] + bounds[
-            -1:
-        ]
+        bounds = [bound for bound, after in pairwise(bounds) if bound != after] + bounds[-1:]
     return bounds if len(bounds) > 1 else [_Bound(0, 0), *bounds]
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.chunks import Piece, write_chunks
 from pipeline.folder import OutputFolder
+from pipeline.provenance import configuration, inputs, ledger
 from pipeline.shard_reader import read_shard
 from pipeline.streams import lay_out
 from pipeline.units import Progress, Unit, run_units
@@ -71,12 +72,9 @@ def tokenize(
     options: TokenizeOptions,
     executor: concurrent.futures.Executor,
     progress: Progress,
-    inputs: list[dict[str, Any]] | None = None,
-    configuration: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write DIR/store.zarr from DIR/splits; return the record, with `digest` and `arrays`.
 
-    `inputs` and `configuration` go into the manifest beside our own options: where the rows came from.
     Memory: one shard and an open chunk of 16 MiB per mode and pass, for each worker. Raises `InputError` when the
     split is not finished.
     """
@@ -109,9 +107,9 @@ def tokenize(
     manifest = Manifest(
         FORMAT_VERSION,
         VOCABULARY_VERSION,
-        {**(configuration or {"split": split["options"]}), "tokenize": asdict(options)},
-        inputs if inputs is not None else split["inputs"],
-        split["totals"],
+        {**configuration(folder), "tokenize": asdict(options)},
+        inputs(folder),
+        ledger(folder)["totals"],
         arrays,
         dict(sorted(files.items())),
     )

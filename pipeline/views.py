@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -11,7 +12,12 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pipeline import atlas_result, runs
 from pipeline.units import Progress as ProgressCallback
+from stores.vocabulary import CONTEXT
+
+MEANINGS = {**atlas_result.REASONS, **runs.MEANINGS}
+"""What each reason for a reject means."""
 
 
 @contextmanager
@@ -62,3 +68,77 @@ def ledger_table(title: str, totals: Mapping[str, Any], meanings: Mapping[str, s
     for reason, count in sorted(totals["rejected"].items(), key=lambda item: -item[1]):
         add(f"  {reason}", count, meanings.get(reason, ""))
     return Group(title, table)
+
+
+def print_report(report: Mapping[str, Any], out: Path) -> None:
+    """The end of `prepare`: ledger, overlap, store."""
+    console = Console()
+    console.print(
+        ledger_table(f"Rows of {len(report['files']):,} files", report["totals"], MEANINGS)
+    )
+    console.print(overlap_table(report["overlap"]))
+    console.print(store_table(report["store"]["arrays"]))
+    total = sum(report["seconds"].values())
+    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in report["seconds"].items())
+    rate = report["totals"]["rows"] / max(total, 1e-9)
+    console.print(f"{total:.1f} s ({stages}), {rate:,.0f} rows/s", highlight=False)
+    _print_store_path(console, report["store"]["digest"], out)
+
+
+def print_split(record: Mapping[str, Any], out: Path) -> None:
+    """The end of `split`."""
+    console = Console()
+    files = len(record["files"])
+    console.print(ledger_table(f"Rows of {files:,} files", record["totals"], MEANINGS))
+    console.print(overlap_table(record["overlap"]))
+    shards = ", ".join(f"{len(record['shards'][split])} {split}" for split in record["shards"])
+    console.print(f"{out}/splits: {shards} shards", soft_wrap=True, highlight=False)
+
+
+def print_store(record: Mapping[str, Any], out: Path) -> None:
+    """The end of `tokenize`."""
+    console = Console()
+    console.print(store_table(record["arrays"]))
+    _print_store_path(console, record["digest"], out)
+
+
+def overlap_table(overlap: Mapping[str, Any]) -> Table:
+    """How train and test overlap: sources, destinations and pairs of each, and of both; times."""
+    table = Table(title="Train and test", title_justify="left")
+    table.add_column("")
+    for name in ("train", "test", "both", "of test, also in train"):
+        table.add_column(name, justify="right")
+    for kind in ("sources", "destinations", "pairs"):
+        counts = overlap[kind]
+        share = counts["both"] / counts["test"] if counts["test"] else 0.0
+        numbers = (f"{counts[name]:,}" for name in ("train", "test", "both"))
+        table.add_row(kind, *numbers, f"{share:.1%}")
+    for row, end in (("from", 0), ("to", 1)):
+        times = (overlap["time"][split] for split in ("train", "test"))
+        table.add_row(row, *(t[end][:19].replace("T", " ") if t else "-" for t in times), "", "")
+    return table
+
+
+def store_table(arrays: Mapping[str, Mapping[str, int]]) -> Table:
+    """Windows, measurements and fill of each array."""
+    table = Table(title="Store", title_justify="left")
+    table.add_column("array")
+    for name in ("windows", "measurements", "tokens", "tokens/measurement", "fill"):
+        table.add_column(name, justify="right")
+    for name, array in arrays.items():
+        windows, measurements, tokens = (array[k] for k in ("windows", "measurements", "tokens"))
+        table.add_row(
+            name,
+            f"{windows:,}",
+            f"{measurements:,}",
+            f"{tokens:,}",
+            f"{tokens / max(1, measurements):.2f}",
+            f"{tokens / max(1, windows * CONTEXT):.2%}",
+        )
+    return table
+
+
+def _print_store_path(console: Console, digest: str, out: Path) -> None:
+    store = out / "store.zarr"
+    text = f"{store}, digest {digest[:16]}…\nLook inside: python cli.py inspect-store {store}"
+    console.print(text, soft_wrap=True, highlight=False)
