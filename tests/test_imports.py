@@ -1,0 +1,51 @@
+"""The import rule: pipeline -> stores <- model, and what each side may load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "stores": {"pipeline", "model", "polars", "pyarrow", "numba", "jax", "flax", "optax"},
+    "pipeline": {"model", "jax", "flax", "optax", "orbax"},
+    "model": {"pipeline", "polars", "pyarrow", "numba"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of everything a file imports, at any depth of it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("side", FORBIDDEN)
+def test_no_side_imports_what_it_must_not(side: str) -> None:
+    files = sorted((ROOT / side).rglob("*.py"))
+    assert files
+    broken = {file.name: bad for file in files if (bad := imported(file) & FORBIDDEN[side])}
+    assert not broken
+
+
+def test_reading_a_store_loads_numpy_only() -> None:
+    """A trainer's machine needs neither Polars nor PyArrow nor Numba nor zarr to read."""
+    heavy = {"polars", "pyarrow", "numba", "zarr", "jax", "pandas"}
+    code = f"import sys, stores; print(sorted({heavy!r} & set(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_no_file_of_the_project_is_over_500_lines() -> None:
+    files = [ROOT / "cli.py", *(f for side in FORBIDDEN for f in (ROOT / side).rglob("*.py"))]
+    assert not {f.name: n for f in files if (n := len(f.read_text().splitlines())) > 500}
