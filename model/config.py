@@ -1,0 +1,211 @@
+"""Every dial of a run: three frozen dataclasses, and the presets.
+
+Any field can be set by name from the command line (`--set width=128`); names are unique over all of
+them. What a run was made with is saved with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, get_type_hints
+
+from stores.errors import ConfigError
+from stores.vocabulary import CONTEXT, VOCABULARY_SIZE
+
+MIN_CONTEXT = 64  # the longest measurement has 47 tokens
+DEFAULT_STORE = "data/store.zarr"
+
+
+def free(default: Any) -> Any:
+    """A field that a later run of the same folder may change: it does not alter what is learned."""
+    return field(default=default, metadata={"free": True})
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"{name} {getattr(config, name)}: expected more than 0")
+
+
+def _one_of(config: Any, name: str, *allowed: str) -> None:
+    if getattr(config, name) not in allowed:
+        raise ConfigError(f"{name} {getattr(config, name)!r}: expected {' or '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the transformer, and how it is computed."""
+
+    vocabulary: int = VOCABULARY_SIZE
+    layers: int = 20
+    width: int = 640
+    heads: int = 10
+    mlp: int = 2048
+    context: int = CONTEXT
+    """Tokens in a row. Below 1024, windows are cut at measurement boundaries."""
+    dropout: float = 0.1
+    """On the embeddings and on what each sublayer adds to the residual."""
+    precision: str = "auto"
+    """Of activations: "bfloat16", "float32", or "auto": bfloat16 on accelerators."""
+    attention: str = free("auto")
+    """"cudnn", "xla", or "auto": cuDNN where the device can."""
+    scan: bool = free(False)
+    """Scan over the layers (compiles faster) rather than unroll them (often runs faster)."""
+    remat: bool = free(False)
+    """Recompute each layer in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "layers", "width", "heads", "mlp")
+        if self.width % self.heads or self.width // self.heads % 2:
+            raise ConfigError(
+                f"width {self.width} over {self.heads} heads: expected an even number of channels a head"
+            )
+        if not MIN_CONTEXT <= self.context <= CONTEXT:
+            raise ConfigError(f"context {self.context}: expected {MIN_CONTEXT} to {CONTEXT} tokens")
+        if self.vocabulary < VOCABULARY_SIZE:
+            raise ConfigError(f"vocabulary {self.vocabulary}: expected {VOCABULARY_SIZE} or more")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout}: expected 0 or more and below 1")
+        _one_of(self, "precision", "auto", "bfloat16", "float32")
+        _one_of(self, "attention", "auto", "cudnn", "xla")
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one attention head."""
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Data order, optimizer and rhythm of a run."""
+
+    steps: int = free(200_000)
+    batch_size: int = 32
+    """Rows of a batch, over all devices together."""
+    seed: int = 0
+    optimizer: str = "adamw"
+    """"adamw" or "muon" (hidden matrices by Muon, the rest by AdamW)."""
+    learning_rate: float = 3e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    """On matrices only."""
+    clip_norm: float = 1.0
+    """Upper limit of the gradient's global norm."""
+    schedule: str = "cosine"
+    """"cosine" to `final_fraction`, or "wsd": warm-up, stable, then linear decay to `final_fraction`."""
+    warmup_steps: int = 2_000
+    final_fraction: float = 0.1
+    decay_fraction: float = 0.2
+    """Share of the steps that "wsd" decays over."""
+    overfit_one_batch: bool = False
+    """For debugging: every step sees the first batch; the loss must approach 0."""
+    log_every: int = free(100)
+    eval_every: int = free(1_000)
+    eval_batches: int = free(100)
+    """Test batches of an evaluation: 40 % full, 30 % none, 30 % mixed."""
+    save_every: int = free(5_000)
+    keep_checkpoints: int = free(10)
+    """The last so many are kept, and the best."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "batch_size", "log_every", "eval_every", "save_every")
+        _positive(self, "keep_checkpoints", "learning_rate", "clip_norm")
+        _one_of(self, "optimizer", "adamw", "muon")
+        _one_of(self, "schedule", "cosine", "wsd")
+        if self.eval_batches < 10:
+            raise ConfigError(f"eval_batches {self.eval_batches}: expected 10 or more (4 : 3 : 3)")
+        for name in ("beta1", "beta2", "final_fraction", "decay_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
+        for name in ("warmup_steps", "seed", "weight_decay", "epsilon"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: the preset it started from, its model and its training."""
+
+    preset: str
+    model: ModelConfig
+    train: TrainConfig
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as saved in RUN/run.json and in every checkpoint."""
+        return asdict(self)
+
+
+PRESETS = {
+    "85m": Config("85m", ModelConfig(), TrainConfig()),
+    # About 5 M weights: a GPU trains it well in ten minutes.
+    "small": Config(
+        "small",
+        ModelConfig(layers=6, width=256, heads=4, mlp=1024, dropout=0.0),
+        TrainConfig(
+            steps=10_000, batch_size=64, learning_rate=1e-3, warmup_steps=500, save_every=1_000
+        ),
+    ),
+    # What two CPU cores learn from in minutes.
+    "tiny": Config(
+        "tiny",
+        ModelConfig(layers=3, width=128, heads=4, mlp=384, context=256, dropout=0.0),
+        TrainConfig(
+            steps=1_200,
+            batch_size=16,
+            learning_rate=3e-3,
+            warmup_steps=100,
+            log_every=20,
+            eval_every=400,
+            eval_batches=20,
+            save_every=400,
+        ),
+    ),
+}
+
+
+def make_config(preset: str, overrides: Mapping[str, Any]) -> Config:
+    """The preset with fields replaced by name; values may be text, `None` leaves a field alone.
+
+    Raises `ConfigError` naming the preset, field or value that is not right.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    given = {name: value for name, value in overrides.items() if value is not None}
+    parts: dict[str, Any] = {}
+    for part in ("model", "train"):
+        base = getattr(config, part)
+        types = get_type_hints(type(base))
+        changes = {
+            name: _parse(name, types[name], given.pop(name)) for name in types if name in given
+        }
+        parts[part] = replace(base, **changes)
+    if given:
+        known = [f.name for part in ("model", "train") for f in fields(getattr(config, part))]
+        raise ConfigError(f"no field {next(iter(given))!r}: expected one of {', '.join(known)}")
+    return replace(config, **parts)
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, str]:
+    """`["width=128", ...]` as a dict. Raises `ConfigError` for one without a name or a value."""
+    pairs = [assignment.partition("=") for assignment in assignments]
+    for assignment, (name, _, value) in zip(assignments, pairs, strict=True):
+        if not name or not value:
+            raise ConfigError(f"--set {assignment!r}: expected FIELD=VALUE")
+    return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
+
+
+def _parse(name: str, to: type, value: Any) -> Any:
+    """`value` as the field's type."""
+    if to is bool and isinstance(value, str):
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if value.lower() not in words:
+            raise ConfigError(f"{name} {value!r}: expected true or false")
+        return words[value.lower()]
+    try:
+        return to(value)
+    except ValueError:
+        raise ConfigError(f"{name} {value!r}: expected {to.__name__}") from None

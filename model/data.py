@@ -1,0 +1,131 @@
+"""Batches from the store to the devices: uint16 all the way, the next ones put there by a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from model.devices import Devices
+from stores.vocabulary import MEASUREMENT_START
+
+Rows = tuple[NDArray[np.uint16], NDArray[np.uint16]]
+"""Tokens (B, T) and lengths (B,), in fresh memory."""
+DeviceRows = tuple[jax.Array, jax.Array]
+
+AHEAD = 4  # batches on the devices, waiting for their step
+
+
+class Sampler(Protocol):
+    """What the batches come from: `stores.sampler.MixtureSampler`, or one like it in a test."""
+
+    def batch(self, step: int) -> Rows:
+        """Rows of one step: a pure function of it."""
+        ...
+
+
+class Batches:
+    """Batch of a step: the sampler's windows, cut to the context. A pure function of (seed, step)."""
+
+    def __init__(self, sampler: Sampler, context: int, seed: int):
+        self.sampler = sampler
+        self.context = context
+        self.seed = seed
+
+    def batch(self, step: int) -> Rows:
+        """(B, context) uint16 tokens and (B,) uint16 lengths of a step, from 0."""
+        tokens, lengths = self.sampler.batch(step)
+        return cut_windows(tokens, lengths, self.context, (self.seed, step))
+
+
+def cut_windows(
+    tokens: NDArray[np.uint16],
+    lengths: NDArray[np.uint16],
+    context: int,
+    key: tuple[int, int],
+) -> Rows:
+    """One run of whole measurements, at most `context` tokens, out of each window (B, 1024).
+
+    It begins at a measurement drawn evenly from the first up to the last one that still leaves
+    (nearly) `context` tokens, and goes on as long as fits; tails are 0. `key` seeds the draw, so
+    epochs see other cuts. Windows no longer than `context` stay whole.
+    """
+    rows, width = tokens.shape
+    if context >= width:
+        return tokens, lengths
+    long = lengths.astype(np.int64)
+    position = np.arange(width + 1)
+    boundary = np.pad(tokens == MEASUREMENT_START, ((0, 0), (0, 1))) & (position < long[:, None])
+    boundary[np.arange(rows), long] = True  # a window's end is a boundary, too
+
+    early = boundary & (position < (long - context)[:, None])
+    choice = (np.random.default_rng(key).random(rows) * (early.sum(1) + 1)).astype(np.int64)
+    start = np.argmax(np.cumsum(boundary, axis=1) > choice[:, None], axis=1)
+    last_boundary = np.maximum.accumulate(np.where(boundary, position, 0), axis=1)
+    limit = np.minimum(start + context, long)
+    end = np.take_along_axis(last_boundary, limit[:, None], 1)[:, 0]
+
+    source = np.minimum(start[:, None] + np.arange(context), width - 1)
+    cut = np.take_along_axis(tokens, source, 1)
+    cut[np.arange(context) >= (end - start)[:, None]] = 0
+    return cut, (end - start).astype(np.uint16)
+
+
+def put(rows: Rows, devices: Devices) -> DeviceRows:
+    """Rows on the devices, divided among them."""
+    return jax.device_put(rows, (devices.by_row, devices.by_row))
+
+
+class DeviceBatches(Iterator[DeviceRows]):
+    """Batches of steps `start` … `stop` - 1 in order, on the devices before they are asked for.
+
+    A thread makes and puts them; its failure is raised by `next`. Use as a context manager, so that
+    the thread ends with the loop.
+    """
+
+    def __init__(
+        self, batches: Batches, devices: Devices, start: int, stop: int, *, same: bool = False
+    ):
+        """`same`: give the batch of step 0 every time."""
+        self._ready: queue.Queue[DeviceRows | BaseException] = queue.Queue(AHEAD)
+        self._ended = threading.Event()
+        steps = (0 if same else step for step in range(start, stop))
+        arguments = (batches, devices, steps)
+        self._thread = threading.Thread(target=self._fill, args=arguments, daemon=True)
+        self._thread.start()
+
+    def _fill(self, batches: Batches, devices: Devices, steps: Iterator[int]) -> None:
+        try:
+            for step in steps:
+                self._offer(put(batches.batch(step), devices))
+                if self._ended.is_set():
+                    return
+        except BaseException as error:  # to the thread that waits for the batch
+            self._offer(error)
+        else:
+            self._offer(StopIteration())
+
+    def _offer(self, item: DeviceRows | BaseException) -> None:
+        while not self._ended.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def __next__(self) -> DeviceRows:
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def __enter__(self) -> DeviceBatches:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()

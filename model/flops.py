@@ -1,0 +1,91 @@
+"""Floating-point operations per trained token, in two stated conventions, and the share of the peak.
+
+    full_attention     6 N + 12 L C T    PaLM (arXiv:2204.02311, appendix B): the whole T × T of scores
+    causal_attention   6 N +  6 L C T    only the half of it under the diagonal, which a causal kernel needs
+
+N: weights that multiply (all but the input embedding and the norm scales). L layers, C width, T context.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model.config import ModelConfig
+
+CONVENTIONS = ("full_attention", "causal_attention")
+
+PEAK_FLOPS = (
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989.4e12),
+    ("H200", 989.4e12),
+    ("GH200", 989.4e12),
+    ("B200", 2250e12),
+    ("A100", 312e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("A10G", 70e12),
+    ("RTX 4090", 165.2e12),
+    ("TPU v4", 275e12),
+    ("TPU v5 lite", 197e12),
+    ("TPU v5p", 459e12),
+    ("TPU v6 lite", 918e12),
+)
+"""Dense bfloat16 peak of one device by a part of its name, from the vendors' data sheets; more
+special names first."""
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Weights: `matrices` (embeddings included), `norms`, `total`."""
+    layer = 4 * config.width**2 + 2 * config.width * config.mlp
+    matrices = config.layers * layer + 2 * config.vocabulary * config.width
+    norms = (2 * config.layers + 1) * config.width
+    return {"matrices": matrices, "norms": norms, "total": matrices + norms}
+
+
+def flops_per_token(config: ModelConfig) -> dict[str, int]:
+    """Forward and backward, by convention."""
+    multiplying = count_parameters(config)["matrices"] - config.vocabulary * config.width
+    scores = config.layers * config.width * config.context
+    return {
+        "full_attention": 6 * multiplying + 12 * scores,
+        "causal_attention": 6 * multiplying + 6 * scores,
+    }
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Peak of one device of this kind, or `None` where the table has none."""
+    return next((peak for name, peak in PEAK_FLOPS if name.lower() in device_kind.lower()), None)
+
+
+def utilization(
+    config: ModelConfig, tokens_per_second: float, device_kind: str, devices: int
+) -> dict[str, float] | None:
+    """MFU by convention, or `None` on a device without a known peak."""
+    peak = peak_flops(device_kind)
+    if peak is None:
+        return None
+    return {
+        name: flops * tokens_per_second / (peak * devices)
+        for name, flops in flops_per_token(config).items()
+    }
+
+
+def estimate_memory(config: ModelConfig, rows: int, activation_bytes: int) -> dict[str, Any]:
+    """Bytes on one device that steps `rows` rows: an estimate, of the big terms only.
+
+    float32 weights, gradients and two moments; per token and layer what the backward pass needs
+    (about 13 vectors of the width and 3 of the MLP with fused attention, one residual with `remat`);
+    three float32 forms of the logits.
+    """
+    weights = 4 * count_parameters(config)["total"]
+    tokens = rows * config.context
+    layer = config.width if config.remat else 13 * config.width + 3 * config.mlp
+    parts = {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": 2 * weights,
+        "activations": tokens * config.layers * layer * activation_bytes,
+        "logits": 3 * tokens * config.vocabulary * 4,
+    }
+    return {**parts, "total": sum(parts.values())}

@@ -1,0 +1,145 @@
+"""Next-token loss over the live positions of a batch, and the same by kind of token."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.vocabulary import (
+    BYTE0,
+    DST_IPV4,
+    DST_IPV6,
+    MEASUREMENT_START,
+    PAYLOAD_BYTES,
+    RTT_START,
+    SRC_IPV4,
+    SRC_IPV6,
+    THROUGHPUT_START,
+)
+
+MAX_PAYLOAD = max(PAYLOAD_BYTES)
+KINDS = (
+    "role",
+    *(f"source_{i}" for i in range(1, 17)),
+    *(f"destination_{i}" for i in range(1, 17)),
+    "rtt_1",
+    "rtt_2",
+    "time",
+)
+"""Kinds of token: role tokens, then bytes by field and position (IPv4 addresses are bytes 1 to 4)."""
+
+
+def _kind_table() -> NDArray[np.int32]:
+    """Kind of the byte at (its role token, its distance from it 1 … 16); (11, 17) int32."""
+    table = np.zeros((BYTE0, MAX_PAYLOAD + 1), np.int32)
+    for role, count in enumerate(PAYLOAD_BYTES):
+        for at in range(1, count + 1):
+            if role in (SRC_IPV4, SRC_IPV6):
+                kind = f"source_{at}"
+            elif role in (DST_IPV4, DST_IPV6):
+                kind = f"destination_{at}"
+            elif role in (RTT_START, THROUGHPUT_START):
+                kind = f"rtt_{at}"
+            else:
+                kind = "time"
+            table[role, at] = KINDS.index(kind)
+    return table
+
+
+KIND_TABLE = _kind_table()
+
+
+class Tally(NamedTuple):
+    """Sums over predicted live positions, by kind; sums of tallies are tallies."""
+
+    nats: Any  # (kinds,) float32
+    correct: Any  # (kinds,) int32, the likeliest token was the right one
+    tokens: Any  # (kinds,) int32
+    measurements: Any  # () int32, measurements begun in the live positions
+
+
+def empty_tally() -> Tally:
+    """A tally of nothing, in NumPy."""
+    count = np.zeros(len(KINDS), np.int32)
+    return Tally(np.zeros(len(KINDS), np.float32), count, count.copy(), np.zeros((), np.int32))
+
+
+def token_kinds(tokens: jax.Array) -> jax.Array:
+    """Index into `KINDS` of every token of valid windows (B, T), int32. Tails count as roles."""
+    position = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
+    is_role = tokens < BYTE0
+    at_role = jax.lax.cummax(jnp.where(is_role, position, 0), axis=1)
+    role = jnp.clip(jnp.take_along_axis(tokens, at_role, axis=1), 0, BYTE0 - 1)
+    distance = jnp.clip(position - at_role, 0, MAX_PAYLOAD)
+    return jnp.where(is_role, 0, jnp.asarray(KIND_TABLE)[role, distance])
+
+
+def next_token_loss(
+    logits: jax.Array, tokens: jax.Array, lengths: jax.Array
+) -> tuple[jax.Array, Tally]:
+    """Mean nats per live target, and the batch's tally.
+
+    `logits` (B, T, V) float32, `tokens` (B, T) int32, `lengths` (B,) int32. Targets are the tokens
+    1 … length - 1 of each row: the first token is always MEASUREMENT_START, and the tail is masked.
+    A batch without live targets has loss 0.
+    """
+    logits, targets = logits[:, :-1], tokens[:, 1:]  # (B, T-1, V), (B, T-1)
+    position = jax.lax.broadcasted_iota(jnp.int32, targets.shape, 1) + 1
+    live = position < lengths[:, None]
+    log_normalizer = jax.nn.logsumexp(logits, axis=-1)
+    target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    nats = jnp.where(live, log_normalizer - target_logits, 0.0)  # (B, T-1)
+    loss = nats.sum() / jnp.maximum(live.sum(), 1).astype(jnp.float32)
+
+    kinds = jnp.where(live, token_kinds(tokens)[:, 1:], -1)
+    member = jax.nn.one_hot(kinds, len(KINDS), dtype=jnp.float32)  # (B, T-1, kinds); dead: no kind
+    correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
+    starts = (tokens == MEASUREMENT_START) & (
+        jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1) < lengths[:, None]
+    )
+    tally = Tally(
+        nats=jnp.einsum("bt,btk->k", nats, member),
+        correct=jnp.einsum("bt,btk->k", correct, member).astype(jnp.int32),
+        tokens=member.sum((0, 1)).astype(jnp.int32),
+        measurements=starts.sum(dtype=jnp.int32),
+    )
+    return loss, jax.lax.stop_gradient(tally)
+
+
+def summarize(tally: Tally) -> dict[str, Any]:
+    """JSON-able numbers of a tally that lies on the host.
+
+    `loss` nats per token, `nats_per_measurement`, `bits_per_measurement`, `accuracy`, `tokens`,
+    `measurements`, and `kinds`: {kind: {loss, accuracy, tokens}} for the kinds that occur.
+    """
+    nats = np.asarray(tally.nats, np.float64)
+    tokens = np.asarray(tally.tokens, np.int64)
+    correct = np.asarray(tally.correct, np.int64)
+    total, measurements = max(int(tokens.sum()), 1), max(int(tally.measurements), 1)
+    return {
+        "loss": float(nats.sum() / total),
+        "nats_per_measurement": float(nats.sum() / measurements),
+        "bits_per_measurement": float(nats.sum() / measurements / np.log(2)),
+        "accuracy": float(correct.sum() / total),
+        "tokens": int(tokens.sum()),
+        "measurements": int(tally.measurements),
+        "kinds": {
+            kind: {
+                "loss": float(nats[i] / tokens[i]),
+                "accuracy": float(correct[i] / tokens[i]),
+                "tokens": int(tokens[i]),
+            }
+            for i, kind in enumerate(KINDS)
+            if tokens[i]
+        },
+    }
+
+
+def combine(tallies: list[Tally]) -> Tally:
+    """Sum of tallies on the host; wide integers and floats."""
+    wide = (np.float64, np.int64, np.int64, np.int64)
+    return Tally(*(sum(np.asarray(t[i], dtype) for t in tallies) for i, dtype in enumerate(wide)))

@@ -1,0 +1,72 @@
+"""AdamW or Muon, under a cosine or a warm-up-stable-decay schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+from optax import contrib
+
+from model.config import TrainConfig
+
+MUON_RMS = 0.2  # scales Muon's updates to AdamW's size, so that one learning rate fits both
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """Learning rate by step: linear warm-up from 0, then what `config.schedule` says."""
+    peak, last = config.learning_rate, config.learning_rate * config.final_fraction
+    warmup = min(config.warmup_steps, config.steps // 2)  # short runs warm up, too
+    start = optax.linear_schedule(0.0, peak, max(warmup, 1))
+    if config.schedule == "cosine":
+        rest = optax.cosine_decay_schedule(
+            peak, max(config.steps - warmup, 1), config.final_fraction
+        )
+        return optax.join_schedules([start, rest], [warmup])
+    decay = max(round(config.steps * config.decay_fraction), 1)
+    stable = optax.constant_schedule(peak)
+    return optax.join_schedules(
+        [start, stable, optax.linear_schedule(peak, last, decay)],
+        [warmup, max(config.steps - decay, warmup)],
+    )
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Clip by global norm, then AdamW or Muon. Weight decay acts on matrices (the embeddings among
+    them), never on norm scales."""
+    schedule = make_schedule(config)
+    if config.optimizer == "adamw":
+        update = optax.adamw(
+            schedule,
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            mask=_is_matrix,
+        )
+    else:
+        # optax.contrib.muon decays its Adam part without a mask; that part holds the norm scales, so
+        # only the hidden matrices decay here.
+        update = contrib.muon(
+            schedule,
+            weight_decay=config.weight_decay,
+            adam_b1=config.beta1,
+            adam_b2=config.beta2,
+            muon_weight_dimension_numbers=_hidden_matrices,
+            consistent_rms=MUON_RMS,
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def _is_matrix(weights: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim == 2, weights)
+
+
+def _hidden_matrices(weights: Any) -> Any:
+    """Dimension numbers for the layers' matrices, `None` (Adam) for embedding, head and norms."""
+
+    def numbers(path: Any, leaf: Any) -> contrib.MuonDimensionNumbers | None:
+        in_layer = "blocks" in jax.tree_util.keystr(path)
+        return contrib.MuonDimensionNumbers() if in_layer and leaf.ndim == 2 else None
+
+    return jax.tree_util.tree_map_with_path(numbers, weights)
