@@ -13,7 +13,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.addresses import Keys, families, words
+from pipeline.addresses import KEY_BYTES, Keys, families, words
 from stores.codec import MAX_DELTA, ORDERS_WITH_TIME, ORDERS_WITHOUT_TIME, encode_rtts
 from stores.vocabulary import (
     BYTE0,
@@ -89,7 +89,7 @@ def encode_fields(
 
 def _address_tokens(keys: Keys, ipv4: int, ipv6: int) -> NDArray[np.uint16]:
     """Role and byte tokens of addresses, left-aligned: uint16 (k, 17)."""
-    raw = np.ascontiguousarray(keys).view(np.uint8).reshape(len(keys), -1).astype(np.uint16)
+    raw = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES).astype(np.uint16)
     tokens = raw + np.uint16(BYTE0)
     is_ipv4 = raw[:, 0] == 4
     tokens[is_ipv4, 1:5] = tokens[is_ipv4, 13:17]
