@@ -24,8 +24,6 @@ BLOCK = sum(SHARES.values())
 
 _PLAN_WINDOWS = 8192  # planned at once, so that NumPy's cost per call vanishes
 _MODE_OF_SLOT = np.repeat(np.arange(len(MODES)), [SHARES[mode] for mode in MODES])
-_RANK_OF_SLOT = np.concatenate([np.arange(SHARES[mode]) for mode in MODES])
-_SHARE_OF_SLOT = np.repeat([SHARES[mode] for mode in MODES], [SHARES[mode] for mode in MODES])
 
 
 @dataclass(frozen=True)
@@ -153,11 +151,15 @@ class MixtureSampler:
     def _sequence(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of windows first … stop - 1 of the sequence: the mode, and how many of that mode came before.
 
-        Each block sorts its ten slots by a keyed hash; slot s always holds the same mode and the same
-        rank in it, so no count has to be carried from block to block.
+        Each block orders its ten slots by a keyed hash. As every block holds as many windows of a mode,
+        the counts at its start are known, and run on from there.
         """
         blocks = np.arange(first // BLOCK, -(-stop // BLOCK))
         slots = np.argsort(keyed(self.seed, 0, blocks[:, None], np.arange(BLOCK)), axis=1)
-        counts = blocks[:, None] * _SHARE_OF_SLOT[slots] + _RANK_OF_SLOT[slots]
-        inside = slice(first - first // BLOCK * BLOCK, stop - first // BLOCK * BLOCK)
-        return _MODE_OF_SLOT[slots].ravel()[inside], counts.ravel()[inside]
+        modes = _MODE_OF_SLOT[slots].ravel()
+        counts = np.empty_like(modes)
+        for index, name in enumerate(MODES):
+            before, inside = blocks[0] * SHARES[name], len(blocks) * SHARES[name]
+            counts[modes == index] = np.arange(before, before + inside)
+        wanted = slice(first - blocks[0] * BLOCK, stop - blocks[0] * BLOCK)
+        return modes[wanted], counts[wanted]

@@ -1,0 +1,15 @@
+"""One small store for the tests that only read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import build_store
+
+
+@pytest.fixture(scope="session")
+def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound store with several chunk files an array, the last ones padded."""
+    return build_store(tmp_path_factory.mktemp("store") / "store.zarr", per_chunk=7)
