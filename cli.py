@@ -246,6 +246,41 @@ def ingest_command(
         rich_print(ledger_table(title, record["totals"], REASONS))
 
 
+@app.command("simulate")
+def simulate_command(
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
+    rows: Annotated[int, typer.Option("--rows", help="Measurements.")] = 2_000_000,
+    seed: Annotated[int, typer.Option("--seed", help="Which Internet, and which luck.")] = 0,
+    networks: Annotated[int, typer.Option("--networks", help="Networks in its world.")] = 96,
+    probes: Annotated[int, typer.Option("--probes", help="Machines that measure.")] = 300,
+    targets: Annotated[int, typer.Option("--targets", help="Machines that are measured.")] = 320,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The simulated Internet as Parquet, and beside it its truth, row by row and for any two addresses.
+
+    Example: `pinglm simulate --rows 2000000 --seed 0 --out sim.parquet`
+    """
+    from rich import print as rich_print
+
+    from pipeline.simulate import SimulateOptions, simulate_file
+    from pipeline.simulate_view import simulate_view
+    from pipeline.units import available_cores, open_executor
+    from pipeline.views import progress_bars
+
+    options = SimulateOptions(rows, seed, networks, probes, targets)
+    with (
+        open_executor(workers or available_cores(), scheduler) as executor,
+        progress_bars(silent=as_json) as progress,
+    ):
+        record = simulate_file(out, options, executor, progress)
+    if as_json:
+        print_json(record)
+    else:
+        rich_print(simulate_view(out, record))
+
+
 @app.command("inspect-store")
 def inspect_store_command(
     store: StoreArgument,
