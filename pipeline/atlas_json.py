@@ -94,7 +94,7 @@ def find_results(blocks: Iterable[bytes]) -> Iterator[tuple[memoryview, list[Spa
 
 def _is_ndjson(block: bytes) -> bool:
     """Are most of the first lines whole objects?"""
-    lines = [line for line in map(bytes.strip, block[: 1 << 20].split(b"\n", 16)[:16]) if line][:8]
+    lines = [line for line in map(bytes.strip, block[: 1 << 20].split(b"\n", 32)[:32]) if line]
     whole = sum(line.startswith(b"{") and line.endswith(b"}") for line in lines)
     return 2 * whole > len(lines)
 

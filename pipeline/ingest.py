@@ -65,10 +65,9 @@ def ingest(
         return record
     _check(inputs, folder)
 
-    scratch = folder.scratch(STAGE).resolve()
+    scratch = folder.scratch(STAGE)
     parts_folder, markers = scratch / "parts", scratch / "units"
-    rejected, measurements = scratch.parents[1] / "rejected", scratch.parents[1] / "measurements"
-    _remove_leftovers(rejected, measurements)
+    rejected, measurements = folder.path / "rejected", folder.path / "measurements"
 
     partitions = _count_partitions(inputs)
     units = [
@@ -140,13 +139,6 @@ def _check(inputs: Sequence[InputFile], folder: OutputFolder) -> None:
         raise ConfigError(
             f"{folder.path}: its measurements are a simulated Internet's: choose another --out"
         )
-
-
-def _remove_leftovers(rejected: Path, measurements: Path) -> None:
-    """Unfinished files of a killed run; its finished ones will be overwritten with the same
-    bytes."""
-    for path in (*rejected.glob(".ingest-*.tmp"), *measurements.glob(".part-*.tmp")):
-        path.unlink()
 
 
 def _batches(inputs: Sequence[InputFile]) -> Iterator[tuple[InputFile, ...]]:

@@ -155,7 +155,8 @@ def _is_taken(path: str) -> bool:
     if suffix in _SUFFIXES:
         return True
     start = _read_start(path, 512)
-    return _compression(start) is not None or start.lstrip()[:1] in (b"{", b"[")
+    packed = start.startswith(_PARQUET) or _compression(start) is not None
+    return packed or start.lstrip()[:1] in (b"{", b"[")
 
 
 def _unique_names(found: list[tuple[str, str, bool]]) -> dict[str, str]:
