@@ -22,13 +22,10 @@ def attend(
     `implementation` is "cudnn" (bfloat16 on an NVIDIA GPU) or "xla" (anywhere). Never left to JAX:
     its default is silently the plain form.
     """
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        is_causal=True,
-        implementation=implementation,
-    )
+    with jax.numpy_dtype_promotion("standard"):  # its own arithmetic mixes bfloat16 and float32
+        return jax.nn.dot_product_attention(
+            query, key, value, is_causal=True, implementation=implementation
+        )
 
 
 def choose_attention(config: ModelConfig, dtype: jnp.dtype) -> tuple[Implementation, str | None]:

@@ -19,6 +19,19 @@ VOCABULARY_ALIGNMENT = 64  # matrix units like multiples of it
 NORM_EPSILON = 1e-6
 
 
+class RMSNorm(nnx.Module):
+    """x / rms(x) · scale over the channels, in float32 (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.float32)
+        mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+        scale = self.scale[...][None, None]  # (1, 1, C)
+        return (wide * lax.rsqrt(mean_square + NORM_EPSILON) * scale).astype(x.dtype)
+
+
 class Attention(nnx.Module):
     """Multi-head causal self-attention with rotary positions."""
 
@@ -46,9 +59,9 @@ class Block(nnx.Module):
         self, config: ModelConfig, dtype: jnp.dtype, implementation: Implementation, rngs: nnx.Rngs
     ):
         self.dropout = config.dropout
-        self.attention_norm = _norm(config.width, dtype, rngs)
+        self.attention_norm = RMSNorm(config.width)
         self.attention = Attention(config, dtype, implementation, rngs)
-        self.mlp_norm = _norm(config.width, dtype, rngs)
+        self.mlp_norm = RMSNorm(config.width)
         self.mlp_in = _linear(config.width, config.mlp, 1.0, dtype, rngs)
         self.mlp_out = _linear(config.mlp, config.width, _residual_gain(config), dtype, rngs)
 
@@ -79,7 +92,7 @@ class Transformer(nnx.Module):
         self.blocks = nnx.List(
             Block(config, dtype, implementation, rngs) for _ in range(config.layers)
         )
-        self.final_norm = _norm(config.width, dtype, rngs)
+        self.final_norm = RMSNorm(config.width)
         # Small, so that training starts from nearly uniform predictions.
         self.head = nnx.Param(
             normal(0.1 * config.width**-0.5)(rngs.params(), shape[::-1], jnp.float32)
@@ -156,10 +169,6 @@ def _linear(fan_in: int, fan_out: int, gain: float, dtype: jnp.dtype, rngs: nnx.
 def _residual_gain(config: ModelConfig) -> float:
     """Keeps the residual's variance independent of depth at the start (GPT-2)."""
     return (2 * config.layers) ** -0.5
-
-
-def _norm(width: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.RMSNorm:
-    return nnx.RMSNorm(width, epsilon=NORM_EPSILON, dtype=dtype, rngs=rngs)
 
 
 def _pad_to_multiple(matrix: jax.Array, axis: int) -> jax.Array:

@@ -21,6 +21,11 @@ def small_model(**overrides: object) -> Transformer:
     return Transformer(small_config(**overrides).model, FLOAT32, "xla", nnx.Rngs(0))
 
 
+@nnx.jit
+def logits_of(model: Transformer, tokens: jax.Array) -> jax.Array:
+    return model(tokens)
+
+
 def some_tokens(rows: int = 2, length: int = 64) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).integers(0, 267, (rows, length)), jnp.int32)
 
@@ -43,7 +48,7 @@ def test_85m_has_the_stated_number_of_weights() -> None:
 
 def test_logits_cover_the_vocabulary_and_nothing_of_the_padding() -> None:
     model = small_model()
-    logits = model(some_tokens())
+    logits = logits_of(model, some_tokens())
     assert logits.shape == (2, 64, 267)
     assert logits.dtype == jnp.float32
     total = jax.nn.softmax(logits, axis=-1).sum(-1)
@@ -53,14 +58,14 @@ def test_logits_cover_the_vocabulary_and_nothing_of_the_padding() -> None:
 def test_no_position_sees_a_later_one() -> None:
     model, tokens = small_model(), some_tokens()
     changed = tokens.at[:, 40:].set((tokens[:, 40:] + 1) % 267)
-    before, after = model(tokens), model(changed)
+    before, after = logits_of(model, tokens), logits_of(model, changed)
     np.testing.assert_array_equal(before[:, :40], after[:, :40])
     assert not np.allclose(before[:, 40:], after[:, 40:])
 
 
 def test_position_matters() -> None:
     tokens = jnp.full((1, 64), 20, jnp.int32).at[0, 0].set(5)
-    logits = small_model()(tokens)
+    logits = logits_of(small_model(), tokens)
     assert float(jnp.abs(logits[0, 10] - logits[0, 50]).max()) > 1e-4
 
 
@@ -81,7 +86,7 @@ def test_scanned_and_rematerialized_layers_compute_the_same(how: dict[str, bool]
 def test_bfloat16_activations_keep_float32_logits_close_to_the_float32_model() -> None:
     config = small_config().model
     half = Transformer(config, jnp.dtype("bfloat16"), "xla", nnx.Rngs(0))
-    logits, exact = half(some_tokens()), small_model()(some_tokens())
+    logits, exact = (logits_of(m, some_tokens()) for m in (half, small_model()))
     assert logits.dtype == jnp.float32
     assert float(jnp.abs(logits - exact).max()) < 0.05
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(half, nnx.Param)))
