@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stores import TokenStore
 from stores.errors import NotAStoreError
 from stores.files import sha256_file
 from stores.layout import SPLITS, chunk_file
