@@ -120,18 +120,19 @@ def make_parser(
             return "family_mismatch"
         reported = _address(result.from_)
         own = _address(result.src_addr) or _address(result.srcaddr)
-        usable = [
-            address
-            for address in ((reported, own) if from_first else (own, reported))
-            if address is not None and (address[1] or allow_private)
-        ]
-        matching = [address for address in usable if address[0] == family]
-        if not matching:
-            return "family_mismatch" if usable else "no_public_source"
+        of_other_family = False
+        for source_address in (reported, own) if from_first else (own, reported):
+            if source_address is not None and (source_address[1] or allow_private):
+                if source_address[0] == family:
+                    break
+                of_other_family = True
+        else:
+            return "family_mismatch" if of_other_family else "no_public_source"
 
+        sent, received = _integer(result.sent), _integer(result.rcvd)
+        rtt: float | str
         if result.result is None:
-            rtt = _from_summary(getattr(result, summary), _integer(result.rcvd))
-            packets, answered = 0, 0
+            rtt, packets, answered = _from_summary(getattr(result, summary), received), 0, 0
         else:
             rtts = []
             packets = 0
@@ -140,18 +141,18 @@ def make_parser(
                     packets += 1
                     if packet.rtt is not None:
                         rtts.append(_number(packet.rtt))
-            if not all(0 <= value < math.inf for value in rtts):
-                return "bad_rtt"
             answered = len(rtts)
-            rtt = summarize(rtts) if rtts else -1.0
+            rtt = -1.0
+            if rtts:
+                # the sum is NaN or infinite if one of them is
+                rtt = summarize(rtts) if min(rtts) >= 0 and sum(rtts) < math.inf else "bad_rtt"
         if isinstance(rtt, str):
             return rtt
-        sent, received = _integer(result.sent), _integer(result.rcvd)
         lost = (packets if sent is None else sent) - (answered if received is None else received)
         return (
             msm_id,
             timestamp,
-            matching[0][2],
+            source_address[2],
             target[2],
             family,
             rtt,

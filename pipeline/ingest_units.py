@@ -3,6 +3,7 @@ duplicates."""
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ def parse_files(
     Returns `files` (each with name, size, sha256, rows, accepted, rejected) and `parts` (name,
     rows).
     """
+    gc.freeze()  # or every full collection walks all that the imported modules hold
     parse = make_parser(source, allow_private, statistic)
     entries = []
     with (

@@ -17,6 +17,7 @@ from pipeline.duplicates import write_identities
 from pipeline.measurements import INGESTED_SCHEMA
 from stores.files import atomic_path
 
+ROWS_AT_ONCE = 1 << 12  # held as Python objects; more would keep the garbage collector busy
 ROW_GROUP = 1 << 18
 ROWS_PER_PART = 4 * ROW_GROUP
 
@@ -25,7 +26,7 @@ class PartWriter:
     """Writes rows to `<folder>/<stem>-000.parquet`, -001, ..., each whole or absent, at most
     `ROWS_PER_PART` rows long, and their identities to the same names with `.arrow`.
 
-    Holds one row group of rows in memory (about 100 MB).
+    Holds one row group in memory (about 30 MB).
     """
 
     def __init__(self, folder: Path, stem: str, partitions: int) -> None:
@@ -34,11 +35,13 @@ class PartWriter:
         self._files: list[str] = []
         self._file_indices: list[int] = []
         self._row_numbers: list[int] = []
+        self._tables: list[pa.Table] = []
+        self._held = 0
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
-        self._identities: list[list[np.ndarray]] = []
+        self._identities: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.parts: list[dict[str, object]] = []
-        """Finished parts: `path` without suffix, `rows`."""
+        """Finished parts: `name`, `rows`."""
 
     def __enter__(self) -> PartWriter:
         return self
@@ -51,6 +54,7 @@ class PartWriter:
     ) -> None:
         try:
             if error is None:
+                self._convert()
                 self._write_row_group()
                 self._finish_part()
         finally:
@@ -65,31 +69,40 @@ class PartWriter:
         self._rows.append(row)
         self._file_indices.append(len(self._files) - 1)
         self._row_numbers.append(row_number)
-        if len(self._rows) == ROW_GROUP:
-            self._write_row_group()
+        if len(self._rows) == min(ROWS_AT_ONCE, ROW_GROUP):
+            self._convert()
 
-    def _write_row_group(self) -> None:
+    def _convert(self) -> None:
+        """Turn the rows held as Python objects into a table."""
         if not self._rows:
             return
         msm_id, timestamp, src, dst, version, rtt, size, errors, prb_id = zip(
             *self._rows, strict=True
         )
-        identity = [np.array(column, np.int64) for column in (msm_id, prb_id, timestamp)]
-        microseconds = pa.array(identity[2] * 1_000_000)
+        seconds = np.array(timestamp, np.int64)
+        time = pa.array(seconds * 1_000_000).cast(INGESTED_SCHEMA.field("event_time").type)
         file = pa.DictionaryArray.from_arrays(
             pa.array(self._file_indices, pa.int32()), pa.array(self._files, pa.string())
         )
-        columns = [identity[0], microseconds.cast(INGESTED_SCHEMA.field("event_time").type)]
-        columns += [src, dst, version, rtt, size, errors, identity[1], file, self._row_numbers]
+        columns = [msm_id, time, src, dst, version, rtt, size, errors, prb_id, file]
+        self._tables.append(pa.table([*columns, self._row_numbers], schema=INGESTED_SCHEMA))
+        self._identities.append((np.array(msm_id), np.array(prb_id), seconds))
+        self._held += len(self._rows)
+        self._files = self._files[-1:]
+        self._rows, self._file_indices, self._row_numbers = [], [], []
+        if self._held % ROW_GROUP == 0:
+            self._write_row_group()
+        if self._held == ROWS_PER_PART:
+            self._finish_part()
+
+    def _write_row_group(self) -> None:
+        if not self._tables:
+            return
         if self._writer is None:
             temporary = self._stack.enter_context(atomic_path(self._path("parquet")))
             self._writer = self._stack.enter_context(_open_parquet(temporary))
-        self._writer.write_table(pa.table(columns, schema=INGESTED_SCHEMA))
-        self._identities.append(identity)
-        self._files = self._files[-1:]
-        self._rows, self._file_indices, self._row_numbers = [], [], []
-        if len(self._identities) * ROW_GROUP == ROWS_PER_PART:
-            self._finish_part()
+        self._writer.write_table(pa.concat_tables(self._tables).unify_dictionaries(), ROW_GROUP)
+        self._tables = []
 
     def _finish_part(self) -> None:
         if self._writer is None:
@@ -97,8 +110,8 @@ class PartWriter:
         self._stack.close()
         msm_id, prb_id, timestamp = map(np.concatenate, zip(*self._identities, strict=True))
         write_identities(self._path("arrow"), msm_id, prb_id, timestamp, self._partitions)
-        self.parts.append({"name": self._name(), "rows": len(msm_id)})
-        self._writer, self._identities = None, []
+        self.parts.append({"name": self._name(), "rows": self._held})
+        self._writer, self._identities, self._held = None, [], 0
 
     def _name(self) -> str:
         return f"{self._stem}-{len(self.parts):03d}"
