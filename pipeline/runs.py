@@ -29,7 +29,7 @@ from pipeline.measurements import SCHEMA
 from pipeline.ordering import order_rows
 from pipeline.parquet_input import read_tables
 from pipeline.rejects import RejectWriter, as_json
-from stores.files import atomic_path
+from stores.files import atomic_path, write_arrays
 
 RUN_ROWS = 1 << 20
 NO_PROBE = -1
@@ -209,8 +209,7 @@ def _write_run(
     }
     seconds = np.sort(time[order]) // MICROSECONDS
     last = np.flatnonzero(np.append(seconds[1:] != seconds[:-1], True))
-    with atomic_path(path.with_suffix(".seconds.npy")) as temporary, open(temporary, "wb") as out:
-        np.save(out, np.stack([seconds[last], last + 1]))
+    write_arrays(path.with_suffix(".seconds.npy"), np.stack([seconds[last], last + 1]))
     batch = pa.record_batch(arrays)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
         writer.write_batch(batch)

@@ -18,7 +18,7 @@ from pipeline.ordering import distinct_codes, mark_duplicates, order_rows, sort_
 from pipeline.rejects import RejectWriter, as_json
 from pipeline.runs import INTEGERS, NO_PROBE, Run, open_run
 from pipeline.split_plan import Cut, Slice
-from stores.files import atomic_path
+from stores.files import atomic_path, write_arrays
 
 _CONTENT = ("msm_id", "size", "packet_error_count", "prb_id")  # with dst and rtt: all a row says
 _DICTIONARY = ["src_addr", "dst_addr", "msm_id", "ip_version", "size", "packet_error_count"]
@@ -64,8 +64,7 @@ def write_shard(
             records = as_json(rows.table(dropped, with_probes))
             numbers = rows.integers["row"][dropped]
             reject.add(files, numbers, ["duplicate"] * len(dropped), records)
-    with atomic_path(distinct) as temporary, open(temporary, "wb") as out:
-        np.savez(out, **rows.distinct(kept))
+    write_arrays(distinct, rows.distinct(kept))
     accepted = np.bincount(rows.integers["file"][kept])
     duplicates = np.bincount(rows.integers["file"][dropped], minlength=len(accepted))
     accepted = np.pad(accepted, (0, len(duplicates) - len(accepted)))

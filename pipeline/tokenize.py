@@ -28,7 +28,7 @@ from pipeline.shard_reader import read_shard
 from pipeline.streams import lay_out
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
-from stores.files import atomic_path, sync_file, write_bytes
+from stores.files import sync_file, write_arrays, write_bytes
 from stores.layout import (
     MODES,
     SPLITS,
@@ -130,8 +130,7 @@ def plan_shard(shard: Path, options: TokenizeOptions, out: Path) -> dict[str, An
         windows = lay_out(read.fields, read.streams, mode, options.seed, pass_)
         counts = np.diff(windows.starts).astype(np.uint16)
         arrays[f"{mode}-{pass_}"] = np.stack([windows.lengths, counts])
-    with atomic_path(out) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+    write_arrays(out, arrays)
     return {name: array.shape[1] for name, array in arrays.items()}
 
 

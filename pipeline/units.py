@@ -55,6 +55,7 @@ def run_units(
     The first failure cancels what has not started and is raised; a worker that died is an `OutputError`.
     """
     results: dict[int, dict[str, Any]] = {}
+    todo: list[int] = []
     waiting: dict[concurrent.futures.Future[dict[str, Any]], int] = {}
     for index, unit in enumerate(units):
         marker = markers / f"{unit.name}.json"
@@ -66,9 +67,11 @@ def run_units(
                 )
             results[index] = finished["result"]
         else:
-            waiting[executor.submit(unit.function, *unit.arguments)] = index
+            todo.append(index)
     progress(stage, len(results), len(units))
     try:
+        for index in todo:
+            waiting[_submit(executor, units[index])] = index
         for future in concurrent.futures.as_completed(waiting):
             index = waiting[future]
             results[index] = future.result()
@@ -85,6 +88,15 @@ def run_units(
             ) from error
         raise
     return [results[index] for index in range(len(units))]
+
+
+def _submit(
+    executor: concurrent.futures.Executor, unit: Unit
+) -> concurrent.futures.Future[dict[str, Any]]:
+    try:
+        return executor.submit(unit.function, *unit.arguments)
+    except OSError as error:  # the pipe to a pool whose worker died a moment ago
+        raise concurrent.futures.BrokenExecutor(str(error)) from error
 
 
 @contextmanager

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stores.errors import OutputError, PinglmError
 
@@ -62,6 +66,16 @@ def write_bytes(path: Path, data: Any) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_arrays(path: Path, arrays: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
+    """Write one array as .npy, or several as an uncompressed .npz, whole or not at all."""
+    buffer = io.BytesIO()  # NumPy's own write to a full disk does not say that it is full
+    if isinstance(arrays, np.ndarray):
+        np.save(buffer, arrays)
+    else:
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getbuffer())
 
 
 def sha256_file(path: Path) -> str:

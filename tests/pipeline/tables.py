@@ -43,7 +43,9 @@ def write_parquet(table: pa.Table, path: Path, **options: Any) -> Path:
     return path
 
 
-def with_column(table: pa.Table, name: str, values: Any, type_: pa.DataType | None = None) -> pa.Table:
+def with_column(
+    table: pa.Table, name: str, values: Any, type_: pa.DataType | None = None
+) -> pa.Table:
     """`table` with one column replaced."""
     column = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, type_)
     return table.set_column(table.schema.get_field_index(name), name, column)

@@ -10,6 +10,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from pipeline import runs
+from pipeline.measurements import SCHEMA
+from stores.errors import ConfigError, InputError, OutputError
 from tests.pipeline.tables import (
     START,
     as_rows,
@@ -18,10 +22,6 @@ from tests.pipeline.tables import (
     with_column,
     write_parquet,
 )
-
-from pipeline import runs
-from pipeline.measurements import SCHEMA
-from stores.errors import ConfigError, InputError, OutputError
 
 
 def all_rows(out: Path) -> list:
@@ -140,7 +140,9 @@ def test_bytes_do_not_depend_on_how_rows_are_spread_over_files_and_runs(
     tmp_path: Path, run_split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = measurement_table(5000)
-    run_split([write_parquet(table, tmp_path / "one/a.parquet")], tmp_path / "x", rows_per_shard=700)
+    run_split(
+        [write_parquet(table, tmp_path / "one/a.parquet")], tmp_path / "x", rows_per_shard=700
+    )
     shuffled = table.take(np.random.default_rng(1).permutation(5000))
     for i in range(3):
         part = shuffled.slice(i * 1700, 1700)
@@ -176,7 +178,10 @@ def test_each_bad_row_is_rejected_with_its_reason(tmp_path: Path, run_split) -> 
         columns[name][31] = columns[name][32] = columns[name][30]
     expected |= {32: "duplicate", 33: "duplicate"}
     times = pa.array(
-        [t if isinstance(t, int | None) else int(t.timestamp() * 1e6) for t in columns["event_time"]]
+        [
+            t if isinstance(t, int | None) else int(t.timestamp() * 1e6)
+            for t in columns["event_time"]
+        ]
     ).cast(SCHEMA.field("event_time").type)
     table = with_column(
         pa.table({**columns, "event_time": times}, schema=SCHEMA), "event_time", times
@@ -260,7 +265,9 @@ def test_probe_ids_are_kept_where_there_are_some(tmp_path: Path, run_split) -> N
     write_parquet(table.append_column("prb_id", probes), tmp_path / "in/a.parquet")
     write_parquet(measurement_table(100, seed=1), tmp_path / "in/b.parquet")
     run_split([tmp_path / "in"], tmp_path / "out")
-    shards = pa.concat_tables([t for s in ("train", "test") for t in read_split(tmp_path / "out", s)])
+    shards = pa.concat_tables(
+        [t for s in ("train", "test") for t in read_split(tmp_path / "out", s)]
+    )
     kept = [p for p in shards.column("prb_id").to_pylist() if p is not None]
     assert sorted(kept) == [i for i in range(100) if i % 3]
 
@@ -304,7 +311,7 @@ def test_no_valid_row_at_all_is_an_error_that_says_why(tmp_path: Path, run_split
         run_split([path], tmp_path / "o1")
     bad = with_column(measurement_table(7), "src_addr", ["?"] * 7)
     path = write_parquet(bad, tmp_path / "bad.parquet")
-    with pytest.raises(InputError, match="7 rows, all rejected.*bad_src_addr 7"):
+    with pytest.raises(InputError, match=r"7 rows, all rejected.*bad_src_addr 7"):
         run_split([path], tmp_path / "o2")
 
 

@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import zarr
-from tests.pipeline.tables import measurement_table, read_split, with_column, write_parquet
 
 from pipeline import tokenize as stage
 from pipeline.measurements import SCHEMA
 from stores import TokenStore, layout
-from stores.codec import decode_window, decode_rtt, encode_rtt
+from stores.codec import decode_rtt, decode_window, encode_rtt
 from stores.errors import ConfigError, InputError
 from stores.layout import MODES, SPLITS
 from stores.verify import verify_store
+from tests.pipeline.tables import measurement_table, read_split, with_column, write_parquet
 
 
 def decoded(store: TokenStore, split: str, mode: str) -> list:
@@ -105,9 +105,7 @@ def test_any_zarr_reader_opens_the_store_and_memory_maps_equal_its_reads(
             tokens = group[f"{split}/{mode}/tokens"][:]
             assert tokens.dtype == np.uint16
             assert tokens.shape == (store.windows(split, mode), 1024)
-            np.testing.assert_array_equal(
-                store.gather(split, mode, np.arange(len(tokens))), tokens
-            )
+            np.testing.assert_array_equal(store.gather(split, mode, np.arange(len(tokens))), tokens)
             raw = np.memmap(layout.chunk_file(path, split, mode, "tokens", 0), "<u2", "r")
             np.testing.assert_array_equal(raw.reshape(-1, 1024)[: len(tokens)], tokens)
             lengths = group[f"{split}/{mode}/length"][:]
