@@ -76,11 +76,12 @@ class InputStream:
         Compression goes by the first bytes, not by the name. Raises `InputError` when the file is
         cut off, damaged, or not as it was when it was found.
         """
-        found = os.fstat(self._raw.fileno())
-        if (found.st_size, found.st_mtime_ns) != (self._file.size, self._file.mtime_ns):
-            raise InputError(f"{self._file.path}: changed since this run began: run it again")
-        compression = _compression(os.pread(self._raw.fileno(), 4, 0))
+        compression = None
         try:
+            found = os.fstat(self._raw.fileno())
+            if (found.st_size, found.st_mtime_ns) != (self._file.size, self._file.mtime_ns):
+                raise InputError(f"{self._file.path}: changed since this run began: run it again")
+            compression = _compression(os.pread(self._raw.fileno(), 4, 0))
             source: Any = self
             if compression:
                 source = pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)

@@ -243,7 +243,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(
     out, rng = tmp_path / "out", random.Random(7)
     arguments = command("--input", many, "--out", out, "--workers", 1, "--json")
     kills = 0
-    for units in (0, 1, 2, 4, 6):  # finished ones to wait for, then a little longer
+    for units in (0, 1, 3, 5):  # finished ones to wait for, then a little longer
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while process.poll() is None:
             if len(list((out / ".pinglm/ingest/units").glob("*.json"))) >= units:
@@ -254,7 +254,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(
             time.sleep(0.002)
         process.communicate()
     done = subprocess.run(arguments, capture_output=True, check=True)
-    assert kills >= 3
+    assert kills >= 2
     assert json.loads(done.stdout)["totals"]["rows"] == 700 * 32
     assert outputs(out) == undisturbed
 
