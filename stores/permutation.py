@@ -1,6 +1,6 @@
 """A keyed bijection over [0, n): the order of an epoch, without a table and from any index.
 
-A Feistel network over the smallest power of two that holds n, walked in cycles until the result is
+A Feistel network over a power of two that holds n, walked in cycles until the result is
 below n (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Not cryptography: the
 rounds only have to mix well.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-ROUNDS = 8
+ROUNDS = 6
+MIN_BITS = 7  # smaller networks favour some orders, whatever the number of rounds
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -40,19 +41,19 @@ def permute(index: ArrayLike, n: int, key: ArrayLike) -> NDArray[np.int64]:
     """Image of each index under the bijection that its key picks: int64 (m,), in [0, n).
 
     `index` is (m,) integers in [0, n), `key` uint64, one or (m,). For a fixed key it is a bijection
-    of [0, n). About 0.15 µs an index.
+    of [0, n). About 0.07 µs an index, more for n below 64.
     """
-    result = np.array(index, np.uint64, ndmin=1)
-    keys = np.broadcast_to(np.asarray(key, np.uint64), result.shape)
-    if result.size and not 0 <= int(result.max()) < n:
-        raise ValueError(f"index {int(result.max())} is outside [0, {n})")
-    bits = max(1, (n - 1).bit_length())
-    walking = np.arange(result.size)
-    while walking.size:
-        image = _feistel(result[walking], bits, keys[walking])
-        result[walking] = image
-        walking = walking[image >= np.uint64(n)]  # fewer than half, as 2**bits < 2 n
-    return result.astype(np.int64)
+    start = np.array(index, np.uint64, ndmin=1)
+    keys = np.broadcast_to(np.asarray(key, np.uint64), start.shape)
+    if start.size and not 0 <= int(start.max()) < n:
+        raise ValueError(f"index {int(start.max())} is outside [0, {n})")
+    bits = max(MIN_BITS, (n - 1).bit_length())
+    image = _feistel(start, bits, keys)
+    outside = np.flatnonzero(image >= np.uint64(n))  # under half, unless n is tiny
+    while outside.size:
+        image[outside] = _feistel(image[outside], bits, keys[outside])
+        outside = outside[image[outside] >= np.uint64(n)]
+    return image.astype(np.int64)
 
 
 def _feistel(value: NDArray[np.uint64], bits: int, key: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -64,8 +65,7 @@ def _feistel(value: NDArray[np.uint64], bits: int, key: NDArray[np.uint64]) -> N
     low, high = value & low_mask, value >> low_bits
     for number in range(0, ROUNDS, 2):
         low ^= _round(high, key, number) >> (np.uint64(64) - low_bits)
-        if high_bits:
-            high ^= _round(low, key, number + 1) >> (np.uint64(64) - high_bits)
+        high ^= _round(low, key, number + 1) >> (np.uint64(64) - high_bits)
     return high << low_bits | low
 
 

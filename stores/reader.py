@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,17 @@ from stores.vocabulary import CONTEXT
 ROW_BYTES = 2 * CONTEXT
 MAX_MAPS = 768  # each holds a file descriptor, and 1024 of those is a common limit
 FAULT_BYTES = 64 * 1024  # what Linux maps around one page fault, so what one row can make resident
+
+_DTYPE = np.dtype("<u2")
+
+
+class _Array(NamedTuple):
+    """A `tokens` array: its windows, how many of them a chunk file holds, and the number of the first
+    of its chunk files, which are numbered through the store."""
+
+    windows: int
+    per_chunk: int
+    first_chunk: int
 
 
 def find_store(path: str | os.PathLike[str]) -> Path:
@@ -45,15 +56,15 @@ class TokenStore:
         self.path = path
         self.manifest = manifest
         self._resident_bytes = resident_bytes
-        self._first_chunk: dict[tuple[str, str], int] = {}  # chunks are numbered through the store
+        self._arrays: dict[tuple[str, str], _Array] = {}
         files: list[Path] = []
         sizes: list[int] = []
         for split in SPLITS:
             for mode in MODES:
-                array = manifest.arrays[f"{split}/{mode}"]
-                rows = array["windows_per_chunk"]
-                chunks = -(-array["windows"] // rows)
-                self._first_chunk[split, mode] = len(files)
+                described = manifest.arrays[f"{split}/{mode}"]
+                windows, rows = described["windows"], described["windows_per_chunk"]
+                chunks = -(-windows // rows)
+                self._arrays[split, mode] = _Array(windows, rows, len(files))
                 files += [chunk_file(path, split, mode, "tokens", chunk) for chunk in range(chunks)]
                 sizes += [rows * ROW_BYTES] * chunks
         self._maps = _Maps(files, sizes)
@@ -93,7 +104,7 @@ class TokenStore:
 
     def windows(self, split: str, mode: str) -> int:
         """Windows in an array."""
-        return self._array(split, mode)["windows"]
+        return self._array(split, mode).windows
 
     def lengths(self, split: str, mode: str) -> NDArray[np.uint16]:
         """Tokens of each window before its tail: uint16 (windows,), read-only, 1 to 1024.
@@ -113,22 +124,23 @@ class TokenStore:
         Raises `IndexError` for a row outside. About 0.5 µs a row once the file is in the page cache;
         a cold row costs a disk read.
         """
-        rows = self._check_rows(split, mode, rows)
-        per_chunk = self._array(split, mode)["windows_per_chunk"]
-        first = self._first_chunk[split, mode]
+        _, per_chunk, first = self._array(split, mode)
         maps = self._maps
         return self._join(
             [
                 maps[first + row // per_chunk][(at := row % per_chunk * ROW_BYTES) : at + ROW_BYTES]
-                for row in rows.tolist()
+                for row in self._check_rows(split, mode, rows)
             ]
         )
 
     def locate(self, split: str, mode: str, rows: ArrayLike) -> tuple[NDArray[np.int64], ...]:
         """Places of rows for `gather_at`: chunk numbers and byte offsets, int64 (n,) each."""
-        rows = self._check_rows(split, mode, rows)
-        chunk, row = np.divmod(rows, self._array(split, mode)["windows_per_chunk"])
-        return chunk + self._first_chunk[split, mode], row * ROW_BYTES
+        windows, per_chunk, first = self._array(split, mode)
+        rows = np.asarray(rows, np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= windows):
+            self._check_rows(split, mode, rows)  # raises
+        chunk, row = np.divmod(rows, per_chunk)
+        return chunk + first, row * ROW_BYTES
 
     def gather_at(self, chunks: Sequence[int], offsets: Sequence[int]) -> NDArray[np.uint16]:
         """`gather` of rows of several arrays at once, at places that `locate` gave."""
@@ -146,10 +158,9 @@ class TokenStore:
         """
         array = self._array(split, mode)
         lengths = self.lengths(split, mode)
-        per_chunk = array["windows_per_chunk"]
-        for start in range(0, array["windows"], per_chunk):
-            path = chunk_file(self.path, split, mode, "tokens", start // per_chunk)
-            stop = min(start + per_chunk, array["windows"])
+        for start in range(0, array.windows, array.per_chunk):
+            path = chunk_file(self.path, split, mode, "tokens", start // array.per_chunk)
+            stop = min(start + array.per_chunk, array.windows)
             for first in range(start, stop, rows):
                 count = min(rows, stop - first)
                 tokens = np.fromfile(
@@ -159,31 +170,33 @@ class TokenStore:
                     raise DamagedStoreError(f"{path}: shorter than when the store was opened")
                 yield first, tokens.reshape(count, CONTEXT), lengths[first : first + count]
 
-    def _array(self, split: str, mode: str) -> dict[str, int]:
+    def _array(self, split: str, mode: str) -> _Array:
         try:
-            return self.manifest.arrays[f"{split}/{mode}"]
+            return self._arrays[split, mode]
         except KeyError:
             raise ConfigError(
                 f"no array {split}/{mode}: the split is one of {', '.join(SPLITS)}, "
                 f"the mode one of {', '.join(MODES)}"
             ) from None
 
-    def _check_rows(self, split: str, mode: str, rows: ArrayLike) -> NDArray[np.int64]:
-        windows = self._array(split, mode)["windows"]
-        checked = np.asarray(rows)
-        if checked.ndim != 1 or (checked.size and checked.dtype.kind not in "iu"):
+    def _check_rows(self, split: str, mode: str, rows: ArrayLike) -> list[int]:
+        """The rows as a list; of 32 numbers, that is checked faster than an array."""
+        windows = self._array(split, mode).windows
+        array = np.asarray(rows)
+        listed: list[int] = array.tolist()
+        if array.ndim != 1 or (listed and array.dtype.kind not in "iu"):
             raise IndexError(
                 f"rows of {split}/{mode}: expected integers of shape (n,), "
-                f"found {checked.dtype} of shape {checked.shape}"
+                f"found {array.dtype} of shape {array.shape}"
             )
-        if checked.size and not (checked.min() >= 0 and checked.max() < windows):
-            outside = checked[(checked < 0) | (checked >= windows)][0]
+        if listed and not (min(listed) >= 0 and max(listed) < windows):
+            outside = next(row for row in listed if not 0 <= row < windows)
             raise IndexError(f"row {outside} of {split}/{mode}: expected 0 to {windows - 1}")
-        return checked.astype(np.int64, copy=False)
+        return listed
 
     def _join(self, rows: list[memoryview]) -> NDArray[np.uint16]:
         """Copy mapped rows into one array. Joining bytes is twice as fast as assigning array rows."""
-        tokens = np.frombuffer(bytearray().join(rows), "<u2").reshape(len(rows), CONTEXT)
+        tokens = np.ndarray((len(rows), CONTEXT), _DTYPE, bytearray().join(rows))
         self._rows_since_release += len(rows)
         if self._rows_since_release * FAULT_BYTES > self._resident_bytes:
             self._rows_since_release = 0

@@ -131,22 +131,30 @@ class MixtureSampler:
 
     def _make_plan(self, first_step: int, steps: int) -> Plan:
         first = first_step * self.batch_size
-        mode, count = self._sequence(first, first + steps * self.batch_size)
+        modes, counts = self._sequence(first, first + steps * self.batch_size)
         part = self.batch_size // self.shard_count
         mine = slice(self.shard_index * part, (self.shard_index + 1) * part)
-        mode = mode.reshape(steps, -1)[:, mine]
-        count = count.reshape(steps, -1)[:, mine]
-        row = np.empty_like(count)
-        chunk, offset = np.empty_like(count), np.empty_like(count)
-        length = np.empty(count.shape, np.uint16)
+        mode = modes.reshape(steps, -1)[:, mine].ravel()
+        count = counts.reshape(steps, -1)[:, mine].ravel()
+        row, chunk, offset = np.empty_like(count), np.empty_like(count), np.empty_like(count)
+        length = np.empty(len(count), np.uint16)
         for index, name in enumerate(MODES):
-            at = mode == index
-            epoch, place = np.divmod(count[at], self.store.windows(self.split, name))
-            key = keyed(self.seed, 1 + index, epoch)
-            row[at] = permute(place, self.store.windows(self.split, name), key)
-            chunk[at], offset[at] = self.store.locate(self.split, name, row[at])
-            length[at] = self.store.lengths(self.split, name)[row[at]]
-        return Plan(first_step, mode, row, chunk.tolist(), offset.tolist(), length)
+            at = np.flatnonzero(mode == index)
+            windows = self.store.windows(self.split, name)
+            epoch, place = np.divmod(count[at], windows)
+            rows = permute(place, windows, keyed(self.seed, 1 + index, epoch))
+            row[at] = rows
+            chunk[at], offset[at] = self.store.locate(self.split, name, rows)
+            length[at] = self.store.lengths(self.split, name)[rows]
+        shape = steps, part
+        return Plan(
+            first_step=first_step,
+            mode=mode.reshape(shape),
+            row=row.reshape(shape),
+            chunk=chunk.reshape(shape).tolist(),
+            offset=offset.reshape(shape).tolist(),
+            length=length.reshape(shape),
+        )
 
     def _sequence(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of windows first … stop - 1 of the sequence: the mode, and how many of that mode came before.
