@@ -45,15 +45,15 @@ def write_chunks(
     complete; a thread hashes and writes the one before while the next is encoded.
     """
     files: dict[str, dict[str, Any]] = {}
+    buffers: list[NDArray[np.uint16]] = []  # written, free for the next chunk
     open_chunks: dict[tuple[str, int], _Chunk] = {}
     with concurrent.futures.ThreadPoolExecutor(1) as writer:
-        writing: concurrent.futures.Future[None] | None = None
+        writing: concurrent.futures.Future[NDArray[np.uint16]] | None = None
         for piece, shard, windows in _lay_out(shards, pieces, seed):
             key = piece.mode, piece.chunk
             chunk = open_chunks.get(key)
             if chunk is None:
-                buffer = np.zeros((piece.chunk_size, CONTEXT), "<u2")
-                chunk = open_chunks[key] = _Chunk(buffer, piece.chunk_rows)
+                chunk = open_chunks[key] = _Chunk(_buffer(buffers, piece), piece.chunk_rows)
             encode_windows(
                 shard.fields,
                 windows.rows,
@@ -64,7 +64,7 @@ def write_chunks(
             chunk.missing -= piece.stop - piece.start
             if chunk.missing == 0:
                 if writing is not None:
-                    writing.result()
+                    buffers.append(writing.result())
                 path = chunk_file(store, split, piece.mode, "tokens", piece.chunk)
                 writing = writer.submit(_write, store, path, chunk.buffer, files)
                 del open_chunks[key]
@@ -94,7 +94,18 @@ def _lay_out(
 
 def _write(
     store: Path, path: Path, buffer: NDArray[np.uint16], files: dict[str, dict[str, Any]]
-) -> None:
+) -> NDArray[np.uint16]:
     write_bytes(path, buffer.data)
     digest = hashlib.sha256(buffer.data).hexdigest()
     files[path.relative_to(store).as_posix()] = {"size": buffer.nbytes, "sha256": digest}
+    return buffer
+
+
+def _buffer(free: list[NDArray[np.uint16]], piece: Piece) -> NDArray[np.uint16]:
+    """Memory for a piece's chunk, zero past its last window. Reused, for fresh pages cost as much as
+    encoding into them."""
+    shape = (piece.chunk_size, CONTEXT)
+    match = next((i for i, buffer in enumerate(free) if buffer.shape == shape), None)
+    buffer = np.empty(shape, "<u2") if match is None else free.pop(match)
+    buffer[piece.chunk_rows :] = 0
+    return buffer

@@ -50,16 +50,16 @@ def sort_ties(
     order: NDArray[np.int64],
     group: NDArray[np.uint32],
     time: NDArray[np.int64],
-    content: NDArray[np.int64],
+    content: tuple[NDArray[np.int64], ...],
 ) -> None:
-    """Within equal (group, time), sort `order` (from `order_rows`) by the rows of `content`, in place.
+    """Within equal (group, time), sort `order` (from `order_rows`) by `content`, in place.
 
-    `content` is int64 (n, k), compared column by column.
+    `content` is columns of int64 (n,), the first compared first.
     """
     long_ties = _sort_short_ties(order, group, time, content)
     for start, stop in long_ties:
         rows = order[start:stop]
-        order[start:stop] = rows[np.lexsort(content[rows].T[::-1])]
+        order[start:stop] = rows[np.lexsort([column[rows] for column in reversed(content)])]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -88,9 +88,9 @@ def _sort_short_ties(order, group, time, content):
 
 @numba.njit(cache=True, nogil=True)
 def _before(content, a, b):
-    for k in range(content.shape[1]):
-        if content[a, k] != content[b, k]:
-            return content[a, k] < content[b, k]
+    for column in content:
+        if column[a] != column[b]:
+            return column[a] < column[b]
     return False
 
 
@@ -106,7 +106,7 @@ def mark_duplicates(order, group, time, content, keys):
         if group[a] == group[b] and time[a] == time[b]:
             same = True
             for k in range(keys):
-                if content[a, k] != content[b, k]:
+                if content[k][a] != content[k][b]:
                     same = False
                     break
             duplicate[i] = same

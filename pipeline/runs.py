@@ -126,7 +126,7 @@ class _Addresses:
             array = array.dictionary_decode().dictionary_encode()
         parsed = parse_addresses(array.dictionary.to_pylist())
         self.keys, rank = np.unique(parsed, return_inverse=True)
-        indices = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
+        indices = _filled(array.indices, 0).to_numpy(zero_copy_only=False)
         self.codes = rank.astype(np.uint32)[indices] if len(rank) else indices.astype(np.uint32)
         self.family = families(self.keys)[self.codes] if len(self.keys) else self.codes.astype("u1")
 
@@ -230,15 +230,20 @@ def _origin(
 def _probes(table: pa.Table) -> NDArray[np.int64]:
     if "prb_id" not in table.column_names:
         return np.full(len(table), NO_PROBE)
-    return table.column("prb_id").chunk(0).fill_null(NO_PROBE).to_numpy()
+    return _filled(table.column("prb_id").chunk(0), NO_PROBE).to_numpy()
 
 
 def _integers(table: pa.Table, name: str) -> NDArray[np.int64]:
-    return table.column(name).chunk(0).cast(pa.int64()).fill_null(0).to_numpy()
+    return _filled(table.column(name).chunk(0).cast(pa.int64()), 0).to_numpy()
 
 
 def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
-    return table.column(name).chunk(0).fill_null(np.nan).to_numpy()
+    return _filled(table.column(name).chunk(0), np.nan).to_numpy()
+
+
+def _filled(array: pa.Array, value: float) -> pa.Array:
+    """`array` without nulls; not copied where it has none."""
+    return array.fill_null(value) if array.null_count else array
 
 
 def _narrow(values: NDArray[np.int64], order: NDArray[np.int64]) -> pa.Array:

@@ -43,7 +43,7 @@ def write_shard(
     order = order_rows(rows.src, rows.time, len(rows.sources))
     content = rows.content()
     sort_ties(order, rows.src, rows.time, content)
-    duplicate = mark_duplicates(order, rows.src, rows.time, content, content.shape[1] - 2)
+    duplicate = mark_duplicates(order, rows.src, rows.time, content, len(content) - 2)
     kept, dropped = order[~duplicate], order[duplicate]
 
     with atomic_path(shard) as temporary:
@@ -53,9 +53,10 @@ def write_shard(
             compression="zstd",
             compression_level=1,
             use_dictionary=[*_DICTIONARY, *(["prb_id"] if with_probes else [])],
+            column_encoding={"event_time": "DELTA_BINARY_PACKED"},
             row_group_size=1 << 20,
             store_schema=False,  # plain strings and UTC times for every reader
-            write_statistics=True,
+            write_statistics=["src_addr", "event_time", "rtt"],
         )
     with RejectWriter(rejects) as reject:
         if len(dropped):
@@ -91,15 +92,12 @@ class _Rows:
     rtt: NDArray[np.float64]
     integers: dict[str, NDArray[np.int64]]
 
-    def content(self) -> NDArray[np.int64]:
-        """What orders rows of one source and time, origin last: int64 (rows, 8)."""
-        return np.stack(
-            [
-                self.dst.astype(np.int64),
-                self.rtt.view(np.int64),
-                *(self.integers[name] for name in (*_CONTENT, "file", "row")),
-            ],
-            axis=1,
+    def content(self) -> tuple[NDArray[np.int64], ...]:
+        """What orders rows of one source and time: all that a row says, then where it came from."""
+        return (
+            self.dst.astype(np.int64),
+            self.rtt.view(np.int64),
+            *(self.integers[name] for name in (*_CONTENT, "file", "row")),
         )
 
     def table(self, rows: NDArray[np.int64], with_probes: bool) -> pa.Table:
