@@ -259,16 +259,22 @@ def _coloured(tokens: list[int]) -> Iterator[tuple[str, str]]:
 
 
 def _measurements_table(measurements: list[dict[str, Any]]) -> Table:
-    table = _table("", "#", "order", "source", "destination", "RTT ms", "time UTC", "delta s")
-    for column in table.columns[1:4]:
-        column.justify, column.overflow = "left", "fold"
+    """One line each, below a line for the source wherever that changes."""
+    table = _table(
+        "", "#", "order", "from source / to destination", "RTT ms", "time UTC", "delta s"
+    )
+    for column in table.columns[1:3]:
+        column.justify = "left"
+    source = None
     for number, measurement in enumerate(measurements):
         rtt, delta = measurement["rtt_ms"], measurement["delta"]
+        if measurement["src"] != source:
+            source = measurement["src"]
+            table.add_row("", "", Text(f"from {source}", COLOURS["source"]))
         table.add_row(
             str(number),
             Text(initials(measurement["order"]), "dim"),
-            Text(measurement["src"], COLOURS["source"]),
-            Text(measurement["dst"], COLOURS["destination"]),
+            Text(f"  to {measurement['dst']}", COLOURS["destination"]),
             Text("failed", COLOURS["failed"]) if rtt is None else Text(f"{rtt:.3f}", "green"),
             Text(measurement["time_utc"] or "", COLOURS["time"]),
             Text("" if delta is None else f"+{delta}", COLOURS["time"]),

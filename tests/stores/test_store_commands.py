@@ -105,8 +105,8 @@ def test_decode_shows_every_token_and_every_measurement(store_path: Path) -> Non
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert done.stdout.count("▪") == len(measurements) + 1  # and one in the legend
     for measurement in measurements:
-        if measurement.dst.version == 4:
-            assert f" {measurement.dst} " in done.stdout
+        assert f"from {measurement.src} " in done.stdout
+        assert f"to {measurement.dst} " in done.stdout
     assert done.stdout.count(" failed ") == sum(m.rtt_ms is None for m in measurements) + 1
 
 
