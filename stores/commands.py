@@ -1,0 +1,106 @@
+"""The commands that look into a store, and what all commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+app = typer.Typer()
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
+
+StoreArgument = Annotated[
+    Path, typer.Argument(metavar="STORE", help="The store, or the output folder it lies in.")
+]
+SplitName = Literal["train", "test"]
+ModeName = Literal["full", "none", "mixed"]
+DEFAULT_STORE = Path("data/store.zarr")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
+    print()
+
+
+@app.command("inspect-store")
+def inspect_store_command(
+    store: StoreArgument,
+    split: Annotated[SplitName | None, typer.Option("--split", help="Only this split.")] = None,
+    mode: Annotated[ModeName | None, typer.Option("--mode", help="Only this mode.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw it too, into a .png or .html file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Token statistics of a store: fill, field mix, delta widths, field orders, RTTs.
+
+    Example: `pinglm inspect-store data/store.zarr --plot store.html`
+    """
+    from stores.inspect import inspect_store
+    from stores.layout import MODES, SPLITS
+    from stores.plot import check_plot_path, plot_report
+    from stores.views import inspect_view, print_view, progress_bar
+
+    if plot:
+        check_plot_path(plot)
+    with progress_bar("inspect", silent=as_json) as progress:
+        report = inspect_store(
+            store, [split] if split else SPLITS, [mode] if mode else MODES, progress
+        )
+    if plot:
+        plot_report(report, plot)
+    if as_json:
+        print_json(report)
+    else:
+        print_view(inspect_view(report))
+
+
+@app.command("decode")
+def decode_command(
+    store: StoreArgument,
+    split: Annotated[SplitName, typer.Option("--split", help="Which split.")] = "train",
+    mode: Annotated[ModeName, typer.Option("--mode", help="Which timestamp mode.")] = "full",
+    index: Annotated[int, typer.Option("--index", help="First window to show.")] = 0,
+    count: Annotated[int, typer.Option("--count", help="How many windows.", min=1)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Show windows of a store as tokens and as measurements.
+
+    Example: `pinglm decode data/store.zarr --split train --mode mixed --index 7`
+    """
+    from stores import TokenStore
+    from stores.decode import decode_windows
+    from stores.views import decode_view, print_view
+
+    opened = TokenStore.open(store)
+    windows = decode_windows(opened, split, mode, index, count)
+    if as_json:
+        print_json({"path": str(opened.path), "digest": opened.digest, "windows": windows})
+    else:
+        print_view(decode_view(windows))
+
+
+@app.command("verify-store")
+def verify_store_command(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """Check every byte of a store: digests, grammar, ledger. Exits 1 on any damage, naming it.
+
+    Example: `pinglm verify-store data/store.zarr`
+    """
+    from dataclasses import asdict
+
+    from stores.verify import verify_store
+    from stores.views import print_view, progress_bar, verify_view
+
+    with progress_bar("verify", silent=as_json) as progress:
+        report = verify_store(store, progress)
+    if as_json:
+        print_json({"sound": report.sound, **asdict(report)})
+    else:
+        print_view(verify_view(report))
+    if not report.sound:
+        raise typer.Exit(1)
