@@ -98,8 +98,8 @@ def _address_tokens(keys: Keys, ipv4: int, ipv6: int) -> NDArray[np.uint16]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _mix(h, word):
-    """One word of `stores.codec.order_hash`."""
+def mix_word(h, word):
+    """One word of `stores.codec.order_hash`: `pipeline.addresses.mix` of two uint64."""
     h = (h ^ word) + np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -110,11 +110,11 @@ def _mix(h, word):
 def _field_orders(src, dst, seconds, src_words, dst_words):
     by_source = np.empty(len(src_words), np.uint64)
     for i in range(len(src_words)):
-        by_source[i] = _mix(_mix(np.uint64(0), src_words[i, 0]), src_words[i, 1])
+        by_source[i] = mix_word(mix_word(np.uint64(0), src_words[i, 0]), src_words[i, 1])
     orders = np.empty((len(src), 2), np.uint8)
     for i in range(len(src)):
-        h = _mix(_mix(by_source[src[i]], dst_words[dst[i], 0]), dst_words[dst[i], 1])
-        h = _mix(h, np.uint64(seconds[i]))
+        h = mix_word(mix_word(by_source[src[i]], dst_words[dst[i], 0]), dst_words[dst[i], 1])
+        h = mix_word(h, np.uint64(seconds[i]))
         orders[i, 0] = h % np.uint64(24)
         orders[i, 1] = (h >> np.uint64(32)) % np.uint64(6)
     return orders

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.addresses import Keys, hash_keys, mix
-from pipeline.encoder import EncodedFields, fit_windows
-from pipeline.ordering import order_rows
+from pipeline.encoder import EncodedFields, fit_windows, mix_word
+from pipeline.ordering import group_rows
 from stores.layout import MODES
 
 
@@ -62,19 +62,28 @@ def lay_out(fields: EncodedFields, streams: Streams, mode: str, seed: int, pass_
         keys = mix(keys, np.array([word], np.int64).astype(np.uint64))
     place = np.empty(len(keys), np.uint32)
     place[np.argsort(keys, kind="stable")] = np.arange(len(keys), dtype=np.uint32)
-    rows = order_rows(place[streams.stream], np.arange(len(streams.stream)), len(keys))
+    rows = group_rows(place[streams.stream], np.arange(len(streams.stream)), len(keys))
 
-    random = mix(keys[streams.stream], streams.position)[rows]
     if mode == "full":
         timed = np.ones(len(rows), np.bool_)
-    elif mode == "none":
+        return Windows(rows, timed, *fit_windows(fields, rows, timed))
+    random = _random_words(rows, keys, streams.stream, streams.position)
+    if mode == "none":
         timed = np.zeros(len(rows), np.bool_)
     else:
-        timed = (random >> np.uint64(63)).astype(np.bool_)
+        timed = random >= np.uint64(2**63)
     starts, lengths = fit_windows(fields, rows, timed)
-    if mode != "full":
-        _shuffle_untimed(rows, timed, starts, fields.src, random)
+    _shuffle_untimed(rows, timed, starts, fields.src, random)
     return Windows(rows, timed, starts, lengths)
+
+
+@numba.njit(cache=True, nogil=True)
+def _random_words(rows, keys, stream, position):
+    """64 random bits for each row, in the order of `rows`."""
+    random = np.empty(len(rows), np.uint64)
+    for i in range(len(rows)):
+        random[i] = mix_word(keys[stream[rows[i]]], position[rows[i]])
+    return random
 
 
 @numba.njit(cache=True, nogil=True)

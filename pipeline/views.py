@@ -50,10 +50,7 @@ def ledger_table(title: str, totals: Mapping[str, Any], meanings: Mapping[str, s
     `totals` has `rows`, `rejected` {reason: rows}, and what else rows came to, such as `accepted`;
     `meanings` explains the reasons.
     """
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("ledger")
-    table.add_column("rows", justify="right")
-    table.add_column("share", justify="right")
+    table = _table("ledger", "rows", "share")
     table.add_column("", style="dim")
     rows = totals["rows"]
 
@@ -82,6 +79,8 @@ def print_report(report: Mapping[str, Any], out: Path) -> None:
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in report["seconds"].items())
     rate = report["totals"]["rows"] / max(total, 1e-9)
     console.print(f"{total:.1f} s ({stages}), {rate:,.0f} rows/s", highlight=False)
+    if not report["totals"]["test"]:
+        console.print("[yellow]The test split is empty:[/] too few seconds or keys to divide.")
     _print_store_path(console, report["store"]["digest"], out)
 
 
@@ -104,10 +103,7 @@ def print_store(record: Mapping[str, Any], out: Path) -> None:
 
 def overlap_table(overlap: Mapping[str, Any]) -> Table:
     """How train and test overlap: sources, destinations and pairs of each, and of both; times."""
-    table = Table(title="Train and test", title_justify="left")
-    table.add_column("")
-    for name in ("train", "test", "both", "of test, also in train"):
-        table.add_column(name, justify="right")
+    table = _table("distinct", "train", "test", "in both", "test also in train")
     for kind in ("sources", "destinations", "pairs"):
         counts = overlap[kind]
         share = counts["both"] / counts["test"] if counts["test"] else 0.0
@@ -115,16 +111,13 @@ def overlap_table(overlap: Mapping[str, Any]) -> Table:
         table.add_row(kind, *numbers, f"{share:.1%}")
     for row, end in (("from", 0), ("to", 1)):
         times = (overlap["time"][split] for split in ("train", "test"))
-        table.add_row(row, *(t[end][:19].replace("T", " ") if t else "-" for t in times), "", "")
+        table.add_row(row, *(t[end][:16].replace("T", " ") if t else "-" for t in times), "", "")
     return table
 
 
 def store_table(arrays: Mapping[str, Mapping[str, int]]) -> Table:
     """Windows, measurements and fill of each array."""
-    table = Table(title="Store", title_justify="left")
-    table.add_column("array")
-    for name in ("windows", "measurements", "tokens", "tokens/measurement", "fill"):
-        table.add_column(name, justify="right")
+    table = _table("array", "windows", "measurements", "tokens", "per meas.", "fill")
     for name, array in arrays.items():
         windows, measurements, tokens = (array[k] for k in ("windows", "measurements", "tokens"))
         table.add_row(
@@ -135,6 +128,15 @@ def store_table(arrays: Mapping[str, Mapping[str, int]]) -> Table:
             f"{tokens / max(1, measurements):.2f}",
             f"{tokens / max(1, windows * CONTEXT):.2%}",
         )
+    return table
+
+
+def _table(first: str, *numbers: str) -> Table:
+    """An empty table: a column of names, then columns of numbers."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(first)
+    for name in numbers:
+        table.add_column(name, justify="right")
     return table
 
 
