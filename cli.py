@@ -30,6 +30,9 @@ for side in (pipeline, stores, model):
     app.add_typer(side.commands.app)
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the app: 0 done, 1 failed with one line on standard error, 2 usage, 130 interrupted."""
     try:
@@ -39,8 +42,10 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to continue", 130)
+    except SystemExit as leaving:  # how Typer ends, also on Ctrl-C
+        if leaving.code == INTERRUPTED:
+            _fail("interrupted; run the same command again to continue", INTERRUPTED)
+        raise
 
 
 def _fail(message: str, code: int) -> None:

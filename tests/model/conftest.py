@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from model.checkpoint import Checkpoints
 from model.config import Config, make_config
+from model.logs import read_lines
 from tests.helpers import build_store
 
 SMALL = {
@@ -53,3 +60,48 @@ def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def small_config(**overrides: Any) -> Config:
     return make_config("tiny", {**SMALL, **overrides})
+
+
+def command(store: Path, out: Path, *options: str, **overrides: Any) -> list[str]:
+    """`train` of the small configuration as a real command line."""
+    fields = {**SMALL, **overrides}
+    settings = [part for name, value in fields.items() for part in ("--set", f"{name}={value}")]
+    files = ["--store", str(store), "--out", str(out), "--preset", "tiny", "--json"]
+    return [sys.executable, "cli.py", "train", *files, *settings, *options]
+
+
+def run_train(
+    store: Path, out: Path, *options: str, env: dict[str, str] | None = None, **overrides: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    return subprocess.run(
+        command(store, out, *options, **overrides),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def final_state(out: Path) -> dict[str, np.ndarray]:
+    """Every array of the last checkpoint by its path, and its step."""
+    with Checkpoints(out / "checkpoints", 10) as checkpoints:
+        step = checkpoints.steps()[-1]
+    arrays = ocp.StandardCheckpointer().restore(
+        (out / "checkpoints" / str(step) / "state").absolute()
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    """Bit for bit."""
+    first, second = final_state(a), final_state(b)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    """(step, loss) of every log line."""
+    return [(line["step"], line["loss"]) for line in read_lines(out / "metrics.jsonl")]

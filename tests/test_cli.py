@@ -1,0 +1,64 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import cli
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_with_an_example_and_json(name: str) -> None:
+    text = COMMANDS[name].help or ""
+    assert re.search(rf"Examples?: `pinglm {name}", text)
+    assert any("--json" in parameter.opts for parameter in COMMANDS[name].params)
+
+
+def test_usage_errors_exit_2_and_failures_exit_1_with_one_line(tmp_path: Path) -> None:
+    assert run("nonsense").returncode == 2
+    assert run("split").returncode == 2
+    assert run("prepare", "--rows", 0, "--out", tmp_path / "o").returncode == 2
+    missing = run("inspect-store", tmp_path / "nothing")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: ")
+    assert len(missing.stderr.splitlines()) == 1
+
+
+def test_help_of_the_whole_fits_a_terminal() -> None:
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in COMMANDS)
+
+
+def test_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "cli.py"), "prepare", "--rows", "20000000"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out"), "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "out/measurements").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "error: interrupted; run the same command again to continue\n"
