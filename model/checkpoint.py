@@ -11,6 +11,7 @@ Orbax then renames the folder), and only then may it displace an older one.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Checkpoints:
 
     def __init__(self, path: Path, keep: int):
         self.path = path
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs failures that we raise
         policies = [
             LatestN(keep),
             BestN(
@@ -45,8 +47,8 @@ class Checkpoints:
             enable_background_delete=True,
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        self._saving: int | None = None  # the step that was last begun to save
         self._manager = self._writing(
-            None,
             lambda: ocp.CheckpointManager(
                 path.absolute(), options=options, item_names=tuple(handlers)
             ),
@@ -61,19 +63,21 @@ class Checkpoints:
     ) -> None:
         """Begin to save; returns as soon as the state's buffers may be reused.
 
-        Raises `OutputError` when this save cannot begin, or when the one before it failed.
+        Waits for the save before it. Raises `OutputError` when that one failed, or this cannot begin.
         """
+        self.wait()
         items = args.Composite(state=args.StandardSave(state), record=args.JsonSave(record))
         metrics = None if test_loss is None else {METRIC: test_loss}
-        self._writing(step, lambda: self._manager.save(step, args=items, metrics=metrics))
+        self._saving = step
+        self._writing(lambda: self._manager.save(step, args=items, metrics=metrics))
 
     def check(self) -> None:
         """Raise `OutputError` when a save has failed in the background."""
-        self._writing(None, self._manager.check_for_errors)
+        self._writing(self._manager.check_for_errors)
 
     def wait(self) -> None:
         """Until the last save is on disk. Raises `OutputError` when it failed."""
-        self._writing(None, self._manager.wait_until_finished)
+        self._writing(self._manager.wait_until_finished)
 
     def read_record(self, step: int) -> dict[str, Any]:
         """What the checkpoint of a step belongs to."""
@@ -85,14 +89,14 @@ class Checkpoints:
         items = args.Composite(state=args.StandardRestore(like))
         return self._reading(step, lambda: self._manager.restore(step, args=items)["state"])
 
-    def _writing(self, step: int | None, action: Callable[[], Any]) -> Any:
+    def _writing(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except (
             Exception
         ) as error:  # Orbax and TensorStore pass on what the system said in many classes
             finished = self.steps() if hasattr(self, "_manager") else []
-            where = self.path if step is None else self.path / str(step)
+            where = self.path if self._saving is None else self.path / str(self._saving)
             kept = (
                 f"the checkpoint of step {finished[-1]} is intact"
                 if finished
@@ -116,7 +120,7 @@ class Checkpoints:
 
     def __exit__(self, kind: object, *exception: object) -> None:
         if kind is None:
-            self._writing(None, self._manager.close)
+            self._writing(self._manager.close)
             return
         with contextlib.suppress(Exception):  # the error on its way says more
             self._manager.close()

@@ -109,8 +109,12 @@ def sweep_command(
     from model.sweep import parse_rates, sweep
     from model.views import sweep_view
 
-    overrides = {"steps": steps, "batch_size": batch_size, "seed": seed}
-    overrides |= parse_assignments(settings or [])
+    overrides = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        **parse_assignments(settings or []),
+    }
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
     rows = sweep(config, store or DEFAULT_STORE, out, parse_rates(learning_rates), progress)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from pathlib import Path
 from typing import IO, Any
 
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from stores.errors import OutputError
 from stores.files import write_bytes
 
 
@@ -13,15 +20,14 @@ class Logs:
     """RUN/metrics.jsonl (a line per log step), RUN/evaluations.jsonl and RUN/tensorboard.
 
     Opened at the step that the run continues from: lines past it, of steps that were lost with a
-    killed process and are about to be done again, are dropped.
+    killed process and are about to be done again, are dropped. Raises `OutputError` naming the file
+    when the disk is full.
     """
 
     def __init__(self, path: Path, step: int):
-        from tensorboardX import SummaryWriter  # protobuf: only who trains needs it
-
         self._metrics = _continue_lines(path / "metrics.jsonl", step)
         self._evaluations = _continue_lines(path / "evaluations.jsonl", step)
-        self._events = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1)
+        self._events = Events(path / "tensorboard", step)
 
     def metrics(self, line: dict[str, Any]) -> None:
         """A log step's numbers, its `step` among them."""
@@ -32,19 +38,48 @@ class Logs:
         self._write(self._evaluations, "test", line)
 
     def _write(self, file: IO[str], prefix: str, line: dict[str, Any]) -> None:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        for name, value in flatten(line, prefix):
-            self._events.add_scalar(name, value, line["step"])
-        self._events.flush()
+        try:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            self._events.write(line["step"], flatten(line, prefix))
+        except OSError as error:
+            raise OutputError(
+                f"{file.name}: cannot write: {error.strerror}: make room and run again"
+            ) from error
 
     def __enter__(self) -> Logs:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._metrics.close()
-        self._evaluations.close()
-        self._events.close()
+        for file in (self._metrics, self._evaluations, self._events):
+            with contextlib.suppress(OSError):  # a full disk, already raised by `_write`
+                file.close()
+
+
+class Events:
+    """A TensorBoard event file, written in this thread.
+
+    tensorboardX's `SummaryWriter` writes in a thread of its own behind a bounded queue; when the disk
+    is full that thread dies and the training loop waits for it forever.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        # A restart marker: TensorBoard drops what earlier files say about the steps that follow.
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=session))
+
+    def write(self, step: int, numbers: list[tuple[str, float]]) -> None:
+        """One event with all numbers of a step, on disk when this returns."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers]
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
 
 
 def flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, float]]:

@@ -67,6 +67,7 @@ def train(
         except jax.errors.JaxRuntimeError as error:
             raise _device_failure(error, config) from error
         if stop.signal == signal.SIGINT:
+            progress.note(f"interrupted: saved at step {result['steps']}, run again to continue")
             raise KeyboardInterrupt
         if result["finished"]:
             run.finish(result)
@@ -101,8 +102,8 @@ class Trainer:
     def train(self, stop: StopRequest) -> dict[str, Any]:
         """The loop: batch, step, and now and then a log line, an evaluation, a checkpoint."""
         train, path = self.config.train, self.run.path
-        with Checkpoints(path / "checkpoints", train.keep_checkpoints) as checkpoints:
-            state, first = self.start(checkpoints)
+        with Checkpoints(path / "checkpoints", train.keep_checkpoints) as self.checkpoints:
+            state, first = self.start()
             with (
                 Logs(path, first) as logs,
                 DeviceBatches(
@@ -125,26 +126,26 @@ class Trainer:
 
                     final, stopping = step == train.steps, bool(stop)
                     if final or step % train.log_every == 0:
-                        checkpoints.check()
+                        self.checkpoints.check()
                         state = self.log(state, step, logs)
                     if final or step % train.eval_every == 0:
                         self.evaluate(state, step, logs)
                     if final or stopping or step % train.save_every == 0:
-                        self.save(state, step, checkpoints)
+                        self.save(state, step)
                     if stopping:
                         break
                 if step == train.steps and not self.test:  # killed after its last checkpoint
                     self.evaluate(state, step, logs)
-            checkpoints.wait()
+            self.checkpoints.wait()
         return self.result(step, stop)
 
-    def start(self, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    def start(self) -> tuple[TrainState, int]:
         """The state to go on from, and how many steps it has done."""
-        done = checkpoints.steps()
+        done = self.checkpoints.steps()
         if not done:
             return self.steps.init(), 0
-        step, where = done[-1], checkpoints.path / str(done[-1])
-        record = checkpoints.read_record(step)
+        step, where = done[-1], self.checkpoints.path / str(done[-1])
+        record = self.checkpoints.read_record(step)
         check_record(where, record, self.run.record)
         before, now = record["config"]["train"]["steps"], self.config.train.steps
         if before != now:
@@ -155,7 +156,7 @@ class Trainer:
             versions = f"{record['code_version']} → {self.run.record['code_version']}"
             self.progress.warn(f"the code changed since the checkpoint: {versions}")
         self.progress.note(f"continuing from step {step}")
-        return checkpoints.restore(step, self.steps.abstract_state), step
+        return self.checkpoints.restore(step, self.steps.abstract_state), step
 
     def log(self, state: TrainState, step: int, logs: Logs) -> TrainState:
         """Write a log line of the steps since the last one, and begin a new meter."""
@@ -190,27 +191,33 @@ class Trainer:
         logs.evaluation(self.test)
         self.progress.evaluation(self.test)
 
-    def save(self, state: TrainState, step: int, checkpoints: Checkpoints) -> None:
+    def save(self, state: TrainState, step: int) -> None:
         """Begin a checkpoint of a state that is known to be good."""
         self.check_finite(state, step)
         if not jax.device_get(self.steps.all_finite(state.weights)):
-            raise TrainingError(self.not_finite("the weights", step, step))
+            raise self.not_finite("a weight", step, step)
         loss = self.test["nats_per_measurement"] if self.test.get("step") == step else None
         with self.watch.paused():
-            checkpoints.save(step, state, self.run.record, loss)
+            self.checkpoints.save(step, state, self.run.record, loss)
 
     def check_finite(self, state: TrainState, step: int) -> None:
         """Raise `TrainingError` when a loss or gradient since the last log step was not finite."""
         meter = jax.device_get(state.meter)
         for name, value in (("the loss", meter.loss), ("the gradient", meter.gradient_norm)):
             if not math.isfinite(value):
-                raise TrainingError(self.not_finite(name, step - int(meter.steps) + 1, step))
+                raise self.not_finite(name, step - int(meter.steps) + 1, step)
 
-    def not_finite(self, what: str, first: int, last: int) -> str:
-        kept = "its last checkpoint is good" if first > 1 else "it has no checkpoint yet"
-        return (
+    def not_finite(self, what: str, first: int, last: int) -> TrainingError:
+        self.checkpoints.wait()
+        good = self.checkpoints.steps()
+        kept = (
+            f"the last checkpoint is that of step {good[-1]}"
+            if good
+            else "there is no checkpoint yet"
+        )
+        return TrainingError(
             f"{self.run.path}: {what} became NaN or infinite between steps {first} and {last}; {kept}: "
-            "lower the learning rate"
+            "start again in another folder with a lower learning rate"
         )
 
     def trace(self, step: int) -> None:

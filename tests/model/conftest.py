@@ -20,7 +20,7 @@ from model.logs import read_lines
 from tests.helpers import build_store
 
 SMALL = {
-    "layers": 2,
+    "layers": 1,
     "width": 32,
     "heads": 2,
     "mlp": 64,
@@ -55,6 +55,8 @@ def compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(path))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        jax.config.update("jax_compilation_cache_dir", str(path))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         yield path
 
 

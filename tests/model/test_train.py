@@ -135,11 +135,9 @@ def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
         before = jax.device_get(steps.init().weights)
         state, _ = steps.train(steps.init(), *batch)
         after = jax.device_get(state.weights)
-        block = lambda weights: weights["blocks"][0]
-        np.testing.assert_array_equal(
-            block(before)["mlp_norm"]["scale"][...], block(after)["mlp_norm"]["scale"][...]
-        )
-        was, now = (block(w)["mlp_in"]["kernel"][...] for w in (before, after))
+        was, now = (weights["blocks"][0] for weights in (before, after))
+        np.testing.assert_array_equal(was["mlp_norm"]["scale"][...], now["mlp_norm"]["scale"][...])
+        was, now = (block["mlp_in"]["kernel"][...] for block in (was, now))
         assert np.abs(now).sum() < np.abs(was).sum()
 
 
@@ -199,7 +197,7 @@ def test_another_store_is_an_error_that_names_both(
 
 
 def test_another_shape_is_an_error_that_names_both(finished: tuple[Path, Any], store: Path) -> None:
-    with pytest.raises(CheckpointError, match="width=32.*not.*width=48"):
+    with pytest.raises(CheckpointError, match=r"width=32.*not.*width=48"):
         train(small_config(width=48), store, finished[0])
 
 
@@ -209,7 +207,7 @@ def test_a_checkpoint_of_another_store_or_shape_is_refused_even_under_a_fitting_
     with open_run(tmp_path / "run", small_config(width=48), TokenStore.open(store)):
         pass
     shutil.copytree(finished[0] / "checkpoints", tmp_path / "run" / "checkpoints")
-    with pytest.raises(CheckpointError, match="width=32.*not.*width=48"):
+    with pytest.raises(CheckpointError, match=r"width=32.*not.*width=48"):
         train(small_config(width=48), store, tmp_path / "run")
 
 

@@ -18,7 +18,7 @@ FLOAT32 = jnp.dtype("float32")
 
 
 def small_model(**overrides: object) -> Transformer:
-    return Transformer(small_config(**overrides).model, FLOAT32, "xla", nnx.Rngs(0))
+    return Transformer(small_config(layers=2, **overrides).model, FLOAT32, "xla", nnx.Rngs(0))
 
 
 @nnx.jit
@@ -84,7 +84,7 @@ def test_scanned_and_rematerialized_layers_compute_the_same(how: dict[str, bool]
 
 
 def test_bfloat16_activations_keep_float32_logits_close_to_the_float32_model() -> None:
-    config = small_config().model
+    config = small_config(layers=2).model
     half = Transformer(config, jnp.dtype("bfloat16"), "xla", nnx.Rngs(0))
     logits, exact = (logits_of(m, some_tokens()) for m in (half, small_model()))
     assert logits.dtype == jnp.float32
