@@ -8,6 +8,7 @@
      ├─ NotAStoreError  (FileNotFoundError)  a path without a finished manifest
      ├─ DamagedStoreError (ValueError)       a store whose files differ from its manifest
      ├─ CheckpointError (ValueError)         a run that does not fit the store, the shape, or the disk
+     ├─ QueryError      (ValueError)         a question to a model that has no answer: NaN, mixed families
      └─ TrainingError   (RuntimeError)       training that went wrong: NaN, batch larger than the split
 
 A message is one line: what, where, expected, found, what to do. The command line prints it and exits 1.
@@ -46,6 +47,10 @@ class DamagedStoreError(PinglmError, ValueError):
 
 class CheckpointError(PinglmError, ValueError):
     """A checkpoint is missing, or belongs to another store, shape or configuration."""
+
+
+class QueryError(PinglmError, ValueError):
+    """A question to a model is malformed; the message begins with the name of the field."""
 
 
 class TrainingError(PinglmError, RuntimeError):

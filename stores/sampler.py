@@ -1,7 +1,7 @@
 """Batch = f(seed, step): the training order, with no state to save, to resume or to share.
 
-The windows that a run reads form one endless sequence. Every ten consecutive ones are a block of 4
-`full`, 3 `none` and 3 `mixed` windows in an order of its own; the k-th window of a mode is window
+The windows that a run reads form one endless sequence. Its modes repeat a pattern of ten, so any ten
+consecutive windows are 4 `full`, 3 `none` and 3 `mixed` ones; the k-th window of a mode is window
 k mod n of that mode's epoch k // n, and each epoch has its own order. A batch is `batch_size`
 consecutive windows of the sequence.
 """
@@ -19,11 +19,14 @@ from stores.layout import MODES
 from stores.permutation import keyed, permute
 from stores.reader import TokenStore
 
-SHARES = {"full": 4, "none": 3, "mixed": 3}
-BLOCK = sum(SHARES.values())
+PATTERN = ("full", "none", "mixed") * 3 + ("full",)
+BLOCK = len(PATTERN)
+SHARES = {mode: PATTERN.count(mode) for mode in MODES}
 
 _PLAN_WINDOWS = 8192  # planned at once, so that NumPy's cost per call vanishes
-_MODE_OF_SLOT = np.repeat(np.arange(len(MODES)), [SHARES[mode] for mode in MODES])
+_MODE = np.array([MODES.index(mode) for mode in PATTERN])  # of each place in the pattern
+_SHARE = np.array([SHARES[mode] for mode in PATTERN])  # of that place's mode, in ten
+_BEFORE = np.array([PATTERN[:place].count(mode) for place, mode in enumerate(PATTERN)])
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class Plan:
 class MixtureSampler:
     """Batches of the three modes, mixed 40/30/30.
 
-    The mixture is exact over every ten windows from a multiple of ten on, so over any stretch it is off
-    by less than one block. Each mode is read once per epoch of that mode, every window of it, before
+    The mixture is exact over any ten consecutive windows. Each mode is read once per epoch of that mode, every window of it, before
     any comes again. Safe to use from several threads.
     """
 
@@ -142,7 +144,7 @@ class MixtureSampler:
             at = np.flatnonzero(mode == index)
             windows = self.store.windows(self.split, name)
             epoch, place = np.divmod(count[at], windows)
-            rows = permute(place, windows, keyed(self.seed, 1 + index, epoch))
+            rows = permute(place, windows, keyed(self.seed, index, epoch))
             row[at] = rows
             chunk[at], offset[at] = self.store.locate(self.split, name, rows)
             length[at] = self.store.lengths(self.split, name)[rows]
@@ -156,18 +158,8 @@ class MixtureSampler:
             length=length.reshape(shape),
         )
 
-    def _sequence(self, first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of windows first … stop - 1 of the sequence: the mode, and how many of that mode came before.
-
-        Each block orders its ten slots by a keyed hash. As every block holds as many windows of a mode,
-        the counts at its start are known, and run on from there.
-        """
-        blocks = np.arange(first // BLOCK, -(-stop // BLOCK))
-        slots = np.argsort(keyed(self.seed, 0, blocks[:, None], np.arange(BLOCK)), axis=1)
-        modes = _MODE_OF_SLOT[slots].ravel()
-        counts = np.empty_like(modes)
-        for index, name in enumerate(MODES):
-            before, inside = blocks[0] * SHARES[name], len(blocks) * SHARES[name]
-            counts[modes == index] = np.arange(before, before + inside)
-        wanted = slice(first - blocks[0] * BLOCK, stop - blocks[0] * BLOCK)
-        return modes[wanted], counts[wanted]
+    @staticmethod
+    def _sequence(first: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of windows first … stop - 1 of the sequence: the mode, and how many of that mode came before."""
+        pattern, place = np.divmod(np.arange(first, stop), BLOCK)
+        return _MODE[place], pattern * _SHARE[place] + _BEFORE[place]

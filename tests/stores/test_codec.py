@@ -68,7 +68,9 @@ def test_golden_measurement_has_its_tokens(golden: dict) -> None:
     for field in FIELDS:
         assert encode_field(measurement, field, clock) == golden["fields"][field]
     tokens = encode_measurement(measurement, True, clock)
-    assert sorted(tokens[1:]) == sorted(token for field in golden["fields"].values() for token in field)
+    assert sorted(tokens[1:]) == sorted(
+        token for field in golden["fields"].values() for token in field
+    )
 
 
 def test_vocabulary_has_267_tokens_with_distinct_names() -> None:

@@ -63,18 +63,10 @@ def test_batch_size_only_cuts_the_one_sequence(store: TokenStore, size: int) -> 
 
 
 @given(first=st.integers(0, 10**8), seed=st.integers(0, 2**32))
-def test_mixture_is_exact_over_every_ten_windows(store: TokenStore, first: int, seed: int) -> None:
-    modes, _ = sequence(MixtureSampler(store, "train", 10, seed), 5, first)
-    for block in modes.reshape(-1, 10):
-        assert np.bincount(block, minlength=3).tolist() == [4, 3, 3]
-
-
-def test_modes_are_shuffled_inside_the_blocks(store: TokenStore) -> None:
-    modes, _ = sequence(MixtureSampler(store, "train", 80, 0), 500)
-    blocks = modes.reshape(-1, 10)
-    assert len(np.unique(blocks, axis=0)) > 1500  # of 4200 that there are, in 4000 blocks
-    shares = (blocks == 0).mean(0)
-    assert np.abs(shares - 0.4).max() < 0.05
+def test_mixture_is_exact_over_any_ten_windows(store: TokenStore, first: int, seed: int) -> None:
+    modes, _ = sequence(MixtureSampler(store, "train", 7, seed), 8, first)
+    for at in range(len(modes) - 9):
+        assert np.bincount(modes[at : at + 10], minlength=3).tolist() == [4, 3, 3]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
