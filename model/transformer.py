@@ -44,12 +44,18 @@ class Attention(nnx.Module):
         self.out = _linear(config.width, config.width, _residual_gain(config), dtype, rngs)
 
     def __call__(self, x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+        query, key, value = self.project(x, angles)
+        return self.out(attend(query, key, value, self.implementation).reshape(x.shape))
+
+    def project(
+        self, x: jax.Array, angles: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(B, T, C) to query, key and value, (B, T, H, D) each, the first two turned by `angles`."""
         batch, length, width = x.shape
         split = (batch, length, 3, self.heads, width // self.heads)
         qkv = self.query_key_value(x).reshape(split)  # (B, T, 3, H, D)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        query, key = rotate(query, angles), rotate(key, angles)
-        return self.out(attend(query, key, value, self.implementation).reshape(x.shape))
+        return rotate(query, angles), rotate(key, angles), value
 
 
 class Block(nnx.Module):
@@ -71,8 +77,11 @@ class Block(nnx.Module):
         """`x` is (B, T, C); `keys` (2, 2) uint32, one dropout key a sublayer."""
         first, second = (None, None) if keys is None else (keys[0], keys[1])
         x = x + dropout(self.attention(self.attention_norm(x), angles), self.dropout, first)
-        hidden = jax.nn.gelu(self.mlp_in(self.mlp_norm(x)))  # (B, T, M)
-        return x + dropout(self.mlp_out(hidden), self.dropout, second)
+        return x + dropout(self.feed_forward(x), self.dropout, second)
+
+    def feed_forward(self, x: jax.Array) -> jax.Array:
+        """The MLP sublayer, before it is added: (B, T, C) to (B, T, C)."""
+        return self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x))))  # inside: (B, T, M)
 
 
 class Transformer(nnx.Module):
