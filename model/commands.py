@@ -1,9 +1,9 @@
-"""The commands of the model side: training."""
+"""The commands of the model side: training, export, and questions to a trained model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -119,3 +119,174 @@ def sweep_command(
     progress = make_progress(quiet=as_json)
     rows = sweep(config, store or DEFAULT_STORE, out, parse_rates(learning_rates), progress)
     print_json(rows) if as_json else rich_print(sweep_view(rows))
+
+
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", help="Folder of a run or of an export, or `pretrained`."),
+]
+ContextOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--context",
+        help="Earlier measurements, oldest first: JSON lines or CSV with src, dst, rtt_ms (or failed), time.",
+    ),
+]
+
+
+@app.command("predict-rtt")
+def predict_rtt_command(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
+    dst: Annotated[str, typer.Argument(metavar="DST", help="Destination address.")],
+    model: ModelOption = "pretrained",
+    time: Annotated[float | None, typer.Option("--time", help="When, in Unix seconds.")] = None,
+    context: ContextOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a ping between two addresses will give: the probability of no answer, and the RTT's distribution.
+
+    Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
+    """
+    from model.answer_views import rtt_view, working
+    from model.context_file import read_context_file
+    from model.inference import PingModel
+    from model.query import RttQuery, context_used
+    from stores.views import print_view
+
+    query = RttQuery(src, dst, time, read_context_file(context) if context else ())
+    with working("predicting", silent=as_json):
+        loaded = PingModel.load(model)
+        answer = loaded.predict_rtt_batch([query])[0]
+        used = context_used(query, loaded.config.context)
+    if as_json:
+        asked = {"src": str(query.src), "dst": str(query.dst), "time": query.time}
+        print_json({**asked, "context_used": used, **answer.as_dict()})
+    else:
+        print_view(rtt_view(query, answer, used))
+
+
+@app.command("complete-ip")
+def complete_ip_command(
+    prefix: Annotated[
+        str,
+        typer.Argument(
+            metavar="PREFIX",
+            help="Whole bytes: 192.0.2, 2001:db8: or a CIDR such as 2001:d00::/24.",
+        ),
+    ],
+    model: ModelOption = "pretrained",
+    k: Annotated[int, typer.Option("-k", "--k", help="How many, at most 256.")] = 10,
+    field: Annotated[
+        Literal["dst", "src"], typer.Option("--field", help="Destinations or sources.")
+    ] = "dst",
+    context: ContextOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The most probable addresses that begin with a prefix.
+
+    Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
+    """
+    from model.answer_views import completions_view, working
+    from model.context_file import read_context_file
+    from model.inference import PingModel
+    from model.query import CompletionQuery, context_used
+    from stores.views import print_view
+
+    query = CompletionQuery(prefix, k, read_context_file(context) if context else (), field)
+    with working("completing", silent=as_json):
+        loaded = PingModel.load(model)
+        answer = loaded.complete_ip_batch([query])[0]
+        used = context_used(query, loaded.config.context)
+    if as_json:
+        asked = {"prefix": prefix, "field": field, "context_used": used}
+        print_json({**asked, "completions": [completion.as_dict() for completion in answer]})
+    else:
+        print_view(completions_view(query, answer, used))
+
+
+@app.command("sample-ips")
+def sample_ips_command(
+    src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
+    target_rtt_ms: Annotated[float, typer.Argument(metavar="RTT", help="Wanted RTT in ms.")],
+    model: ModelOption = "pretrained",
+    n: Annotated[int, typer.Option("-n", "--n", help="How many, at most 256.")] = 10,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="What counts as that RTT: ± this share of it.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    context: ContextOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Destinations at a wanted RTT from a source, drawn from the model.
+
+    Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
+    """
+    from model.answer_views import samples_view, working
+    from model.context_file import read_context_file
+    from model.inference import PingModel
+    from model.query import SampleQuery, context_used
+    from stores.views import print_view
+
+    earlier = read_context_file(context) if context else ()
+    query = SampleQuery(target_rtt_ms, src, n, earlier, tolerance, seed)
+    with working("drawing", silent=as_json):
+        loaded = PingModel.load(model)
+        answer = loaded.sample_ips_batch([query])[0]
+        used = context_used(query, loaded.config.context)
+    if as_json:
+        asked = {"src": str(query.src), "target_rtt_ms": target_rtt_ms, "tolerance": tolerance}
+        samples = [sample.as_dict() for sample in answer]
+        print_json({**asked, "context_used": used, "samples": samples})
+    else:
+        print_view(samples_view(query, answer, used))
+
+
+@app.command("evaluate")
+def evaluate_command(
+    store: Annotated[Path, typer.Option("--store", help="The store.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.json.")],
+    truth: Annotated[
+        Path | None, typer.Option("--truth", help="The world.npz of a simulated Internet.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Test rows to ask.")] = 20_000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of rows and fits.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Predictors of RTT and failure side by side on test rows: pairs seen, unseen, new vantage points.
+
+    Example: `pinglm evaluate --store data --truth data/truth/world.npz --out report`
+    """
+    from model.rtt_report import evaluate_baselines, write_report
+    from model.rtt_views import evaluation_progress, evaluation_view
+    from stores.views import print_view
+
+    with evaluation_progress(silent=as_json) as progress:
+        report = evaluate_baselines(store, truth, limit, seed, progress)
+    write_report(out, report)
+    print_json(report) if as_json else print_view(evaluation_view(report, out))
+
+
+@app.command("export")
+def export_command(
+    model: ModelOption,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Of the weights.")
+    ] = "float32",
+    as_json: JsonOption = False,
+) -> None:
+    """A trained model as safetensors, JSON configuration and vocabulary, to be used without Orbax.
+
+    Example: `pinglm export --model runs/a --out exported --dtype bfloat16`
+    """
+    from model.answer_views import export_view, working
+    from model.export import write_export
+    from model.inference import load_weights
+    from stores.views import print_view
+
+    with working("exporting", silent=as_json):
+        record = write_export(load_weights(model), out, dtype)
+    if as_json:
+        print_json({"path": str(out), **record})
+    else:
+        print_view(export_view(out, record))

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -57,6 +56,8 @@ class RejectWriter:
 
 def as_json(table: pa.Table) -> pa.Array:
     """Each row of a table as one JSON object: string (n,)."""
+    import polars as pl  # most runs reject nothing, and every worker would pay for it
+
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return (

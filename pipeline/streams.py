@@ -68,10 +68,8 @@ def lay_out(fields: EncodedFields, streams: Streams, mode: str, seed: int, pass_
         timed = np.ones(len(rows), np.bool_)
         return Windows(rows, timed, *fit_windows(fields, rows, timed))
     random = _random_words(rows, keys, streams.stream, streams.position)
-    if mode == "none":
-        timed = np.zeros(len(rows), np.bool_)
-    else:
-        timed = random >= np.uint64(2**63)
+    coins = random >= np.uint64(2**63)
+    timed = coins if mode == "mixed" else np.zeros(len(rows), np.bool_)
     starts, lengths = fit_windows(fields, rows, timed)
     _shuffle_untimed(rows, timed, starts, fields.src, random)
     return Windows(rows, timed, starts, lengths)
