@@ -54,6 +54,7 @@ def train(
     `KeyboardInterrupt`. Raises errors of `stores.errors` for a store, folder, shape or disk that does
     not fit, and `TrainingError` for a loss that is not finite.
     """
+    began = time.perf_counter()
     use_compile_cache()
     progress = progress or Progress()
     store = TokenStore.open(store_path)
@@ -63,7 +64,7 @@ def train(
             return finished
         try:
             with stop_requests() as stop:
-                result = Trainer(config, store, run, progress, profile).train(stop)
+                result = Trainer(config, store, run, progress, profile, began).train(stop)
         except jax.errors.JaxRuntimeError as error:
             raise _device_failure(error, config) from error
         if stop.signal == signal.SIGINT:
@@ -78,7 +79,13 @@ class Trainer:
     """One process's part of a run."""
 
     def __init__(
-        self, config: Config, store: TokenStore, run: Run, progress: Progress, profile: bool
+        self,
+        config: Config,
+        store: TokenStore,
+        run: Run,
+        progress: Progress,
+        profile: bool,
+        began: float,
     ):
         self.config = config
         self.store = store
@@ -98,6 +105,8 @@ class Trainer:
             progress.warn(self.steps.fallback)
         self.watch = Stopwatch()
         self.test: dict[str, Any] = {}  # the last evaluation
+        self.began = began
+        self.first_step_seconds: float | None = None
 
     def train(self, stop: StopRequest) -> dict[str, Any]:
         """The loop: batch, step, and now and then a log line, an evaluation, a checkpoint."""
@@ -118,6 +127,9 @@ class Trainer:
                 for step in range(first + 1, train.steps + 1):
                     self.trace(step - first)
                     state, loss = self.steps.train(state, *next(batches))
+                    if self.first_step_seconds is None:
+                        jax.block_until_ready(loss)
+                        self.first_step_seconds = time.perf_counter() - self.began
                     ahead.append(loss)
                     if len(ahead) > IN_FLIGHT:
                         jax.block_until_ready(ahead.popleft())
@@ -245,6 +257,7 @@ class Trainer:
             "loss": lines[-1]["loss"] if lines else None,
             "losses": [[line["step"], line["loss"]] for line in lines],
             "tokens_per_second": rate,
+            "first_step_seconds": self.first_step_seconds,
             "mfu": lines[-1]["mfu"] if lines else None,
             "evaluation": self.test or None,
             "baseline": baseline if finished else None,
