@@ -1,0 +1,297 @@
+"""A trained model that answers questions: RTT of a pair, addresses at an RTT, rest of an address.
+
+    model = PingModel.load("runs/a")
+    model.predict_rtt("192.0.2.1", "198.51.100.7", context=earlier).median_ms
+
+Every question has a batch form; a question's answer does not depend on the questions beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from model.decoding import DRAWS, Decoder, Prompts, RttTable
+from model.devices import use_compile_cache
+from model.export import CONFIG_FILE, read_export
+from model.prediction import CANONICAL, CODE_MS, Completion, RttPrediction, SampledAddress
+from model.query import (
+    ADDRESS_BYTES,
+    AddressField,
+    AddressLike,
+    CompletionQuery,
+    RttQuery,
+    SampleQuery,
+    address_role,
+)
+from model.weights import Weights, read_run
+from stores.codec import Address, Measurement, encode_rtt
+from stores.errors import CheckpointError
+from stores.vocabulary import BYTE0
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+BATCH_SIZES = (16, 4, 1)  # of device calls: few, so that few programs are compiled
+SHORTEST_BUCKET = 64  # tokens; prompts are padded to this times a power of two
+MAX_ROUNDS = 16  # of `DRAWS` draws for one question
+
+
+class _Query(Protocol):
+    def prompt(self, window: int) -> list[int]: ...
+
+
+Query = TypeVar("Query", bound=_Query)
+Answer = TypeVar("Answer")
+
+
+class PingModel:
+    """A trained model, ready to be asked. Safe to use from several threads.
+
+    The first question of a shape (prompt length up to 64, 128, 256 …, batch of 1, 4 or 16) compiles a
+    program, in seconds; it is kept in the compile cache for later processes.
+    """
+
+    def __init__(self, weights: Weights):
+        self.config = weights.config
+        self.origin = weights.origin
+        """Where it comes from: `store_digest`, `code_version`, `step`, `test_loss`."""
+        self.decoder = Decoder(weights.model())
+
+    @classmethod
+    def load(cls, path: str | Path) -> PingModel:
+        """The model of a training run (its best checkpoint, else its last), of an exported folder, or
+        "pretrained", the one that is shipped. Raises `CheckpointError`."""
+        use_compile_cache()
+        return cls(load_weights(path))
+
+    def predict_rtt(
+        self,
+        src: AddressLike,
+        dst: AddressLike,
+        time: float | None = None,
+        context: Iterable[Measurement] = (),
+    ) -> RttPrediction:
+        """The distribution of what a ping from `src` to `dst` gives.
+
+        `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first, of which
+        the last are used that fit. Raises `QueryError` naming the field that is not right.
+        """
+        return self.predict_rtt_batch([RttQuery(src, dst, time, context)])[0]
+
+    def complete_ip(
+        self,
+        prefix: str,
+        k: int = 10,
+        context: Iterable[Measurement] = (),
+        field: AddressField = "dst",
+    ) -> list[Completion]:
+        """The `k` (1 to 256) most probable addresses that begin with `prefix`, best first.
+
+        `prefix`: "192.0.2", "2001:db8:", or a CIDR at a byte boundary. `field`: "dst" or "src". Exact
+        for up to two unknown bytes; beyond, a beam search 256 wide can only miss an address one of
+        whose prefixes is less probable than 256 others of its length. Raises `QueryError`.
+        """
+        return self.complete_ip_batch([CompletionQuery(prefix, k, context, field)])[0]
+
+    def sample_ips(
+        self,
+        target_rtt_ms: float,
+        src: AddressLike,
+        n: int = 10,
+        context: Iterable[Measurement] = (),
+        tolerance: float = 0.05,
+        seed: int = 0,
+    ) -> list[SampledAddress]:
+        """Up to `n` (1 to 256) different destinations that are `target_rtt_ms` away from `src`.
+
+        Draws an RTT within ± `tolerance` · target from what the model expects of `src`, then a
+        destination given that RTT; together, a draw from p(destination | source, RTT within
+        tolerance). In the order drawn, repeated ones left out; fewer than `n` where a round of 64
+        draws brings nothing new, or after 1,024. The same `seed` gives the same. Raises `QueryError`.
+        """
+        return self.sample_ips_batch(
+            [SampleQuery(target_rtt_ms, src, n, context, tolerance, seed)]
+        )[0]
+
+    # --- Batch forms ------------------------------------------------------------------------------
+
+    def predict_rtt_batch(self, queries: Sequence[RttQuery]) -> list[RttPrediction]:
+        """`predict_rtt` of each query: one device call for up to 16 prompts of similar length."""
+
+        def answer(prompts: Prompts, _: list[RttQuery]) -> list[RttPrediction]:
+            return predictions(self.decoder.rtt_table(prompts))
+
+        return self._batched(queries, lambda query: 0, answer)
+
+    def complete_ip_batch(self, queries: Sequence[CompletionQuery]) -> list[list[Completion]]:
+        """`complete_ip` of each query; those that know as many bytes share device calls."""
+
+        def answer(prompts: Prompts, batch: list[CompletionQuery]) -> list[list[Completion]]:
+            unknown, size = batch[0].unknown, ADDRESS_BYTES[batch[0].family]
+            if unknown == 0:
+                return [[Completion(make_address(query.known), 1.0, ())] for query in batch]
+            beams = jax.device_get(self.decoder.search(prompts, unknown, size))
+            return [
+                [
+                    Completion(
+                        make_address(
+                            query.known + bytes(beams.bytes[row, beam, :unknown].tolist())
+                        ),
+                        float(np.exp(beams.scores[row, beam])),
+                        tuple(np.exp(beams.log_probabilities[row, beam, :unknown]).tolist()),
+                    )
+                    for beam in range(query.k)
+                ]
+                for row, query in enumerate(batch)
+            ]
+
+        return self._batched(queries, lambda query: (query.family, query.unknown), answer)
+
+    def sample_ips_batch(self, queries: Sequence[SampleQuery]) -> list[list[SampledAddress]]:
+        """`sample_ips` of each query; those with sources of one family share device calls."""
+
+        def answer(prompts: Prompts, batch: list[SampleQuery]) -> list[list[SampledAddress]]:
+            expected = predictions(self.decoder.rtt_table(prompts))
+            shares = [
+                code_shares(prediction, query)
+                for prediction, query in zip(expected, batch, strict=True)
+            ]
+            found: list[dict[Address, SampledAddress]] = [{} for _ in batch]
+            open_rows = set(range(len(batch)))
+            for round_number in range(MAX_ROUNDS):
+                draws = self._draw(prompts, batch, shares, round_number)
+                for row in list(open_rows):
+                    before = len(found[row])
+                    for drawn in draws[row]:
+                        found[row].setdefault(drawn.address, drawn)
+                    if len(found[row]) == before or len(found[row]) >= batch[row].n:
+                        open_rows.discard(row)
+                if not open_rows:
+                    break
+            return [
+                list(addresses.values())[: query.n]
+                for addresses, query in zip(found, batch, strict=True)
+            ]
+
+        return self._batched(queries, lambda query: query.src.version, answer)
+
+    def _draw(
+        self,
+        prompts: Prompts,
+        batch: list[SampleQuery],
+        shares: list[NDArray[np.float64]],
+        round_number: int,
+    ) -> list[list[SampledAddress]]:
+        """`DRAWS` destinations of each query, each for an RTT code drawn by `shares`."""
+        family = batch[0].src.version
+        codes = np.array(
+            [
+                np.random.default_rng((query.seed, round_number)).choice(len(share), DRAWS, p=share)
+                for query, share in zip(batch, shares, strict=True)
+            ]
+        )  # (B, N)
+        role = np.full_like(codes, address_role("dst", family))
+        given = np.stack([BYTE0 + (codes >> 8), BYTE0 + (codes & 255), role], -1).astype(np.int32)
+        keys = jax.vmap(jax.random.key)(np.array([query.seed for query in batch], np.uint32))
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, round_number)
+        draws = jax.device_get(self.decoder.draw(prompts, given, keys, ADDRESS_BYTES[family]))
+        return [
+            [
+                SampledAddress(
+                    make_address(bytes(draws.bytes[row, draw].tolist())),
+                    float(draws.scores[row, draw]),
+                    float(CODE_MS[codes[row, draw]]),
+                )
+                for draw in range(DRAWS)
+            ]
+            for row in range(len(batch))
+        ]
+
+    def _batched(
+        self,
+        queries: Sequence[Query],
+        kind: Callable[[Query], object],
+        answer: Callable[[Prompts, list[Query]], list[Answer]],
+    ) -> list[Answer]:
+        """Answers in the order of the queries, asked in batches of one kind and similar length."""
+        prompts = [query.prompt(self.config.context) for query in queries]
+        groups: dict[tuple[int, object], list[int]] = {}
+        for at, query in enumerate(queries):
+            bucket = bucket_length(len(prompts[at]), self.config.context)
+            groups.setdefault((bucket, kind(query)), []).append(at)
+        answers: dict[int, Answer] = {}
+        for (bucket, _), members in groups.items():
+            for batch in split_batches(members):
+                tokens = np.zeros((len(batch), bucket), np.int32)
+                for row, at in enumerate(batch):
+                    tokens[row, : len(prompts[at])] = prompts[at]
+                lengths = np.array([len(prompts[at]) for at in batch], np.int32)
+                read = self.decoder.read(tokens, lengths)
+                answers |= zip(batch, answer(read, [queries[at] for at in batch]), strict=True)
+        return [answers[at] for at in range(len(queries))]
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Weights as `PingModel.load` finds them."""
+    folder = PRETRAINED if str(path) == "pretrained" else Path(path)
+    if (folder / CONFIG_FILE).exists():
+        return read_export(folder)
+    if (folder / "run.json").exists():
+        return read_run(folder)
+    if folder == PRETRAINED:
+        raise CheckpointError(
+            "pretrained: no model is shipped with this version: name a training run with --model"
+        )
+    found = "is neither" if folder.exists() else "does not exist"
+    raise CheckpointError(
+        f"{folder}: {found}: expected the folder of a training run (`train --out`) or of an export"
+    )
+
+
+def bucket_length(length: int, context: int) -> int:
+    """Padded length of a prompt: 64 times a power of two, at most `context`."""
+    bucket = SHORTEST_BUCKET
+    while bucket < length:
+        bucket *= 2
+    return min(bucket, context)
+
+
+def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Runs of 16, then of 4, then single ones: no row of a batch is padding."""
+    start = 0
+    for size in BATCH_SIZES:
+        while len(members) - start >= size:
+            yield members[start : start + size]
+            start += size
+
+
+def predictions(table: RttTable) -> list[RttPrediction]:
+    """Rows of a table on the device as predictions, normalized in float64."""
+    failed, first, second = (np.asarray(x, np.float64) for x in jax.device_get(table))
+    result = []
+    for row in range(len(failed)):
+        codes = np.exp(first[row][:, None] + second[row]).ravel()
+        result.append(RttPrediction(float(np.exp(failed[row])), codes / codes.sum()))
+    return result
+
+
+def code_shares(prediction: RttPrediction, query: SampleQuery) -> NDArray[np.float64]:
+    """Probability of each RTT code (65536,), given that it is within the query's tolerance."""
+    target = encode_rtt(query.target_rtt_ms)
+    within = np.abs(CODE_MS - query.target_rtt_ms) <= query.tolerance * query.target_rtt_ms
+    within[target] = True
+    within &= CANONICAL
+    shares = np.where(within, prediction.code_probabilities, 0.0)
+    if not shares.sum() > 0:
+        shares[target] = 1.0
+    return shares / shares.sum()
+
+
+def make_address(packed: bytes) -> Address:
+    """Address of 4 or 16 bytes."""
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
