@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.baseline import ContextFree, contexts
-from model.evaluation import fixed_batches
+from model.baseline import SMOOTHING, ContextFree, contexts
+from model.evaluation import fixed_batches, summarize_modes
 from stores.codec import encode_windows
 from stores.layout import MODES
 from stores.reader import TokenStore
@@ -63,7 +63,7 @@ def test_loss_is_that_of_the_frequencies(store: Path) -> None:
                 counts[key][token] += 1
     batches = fixed_batches(opened, 10, 1024)
     model = ContextFree(opened)
-    table = model._log_probabilities(1.0)
+    table = model.log_probabilities(0.1)
     ours, theirs, tokens = 0.0, 0.0, 0
     for _, (rows, lengths) in batches:
         ours += float(np.sum(model._tally(table, rows, lengths).nats))
@@ -71,11 +71,27 @@ def test_loss_is_that_of_the_frequencies(store: Path) -> None:
             window = row[:length].tolist()
             for key, token in list(zip(plain_contexts(window), window, strict=True))[1:]:
                 choices = BYTE0 if isinstance(key, frozenset) else 256
-                total = sum(counts[key].values()) + choices
-                theirs -= np.log((counts[key][token] + 1) / total)
+                frequency = counts[key][token] / sum(counts[key].values())
+                theirs -= np.log(0.9 * frequency + 0.1 / choices)
                 tokens += 1
     assert tokens > 10_000
     assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+def test_smoothing_is_the_kindest_for_each_kind(store: Path) -> None:
+    opened = TokenStore.open(store)
+    batches = fixed_batches(opened, 10, 1024)
+    model = ContextFree(opened)
+    result = model.evaluate(batches)
+    assert result["kinds"]["source_1"]["loss"] <= np.log(256) + 1e-9
+    for uniform in SMOOTHING:
+        table = model.log_probabilities(uniform)
+        one = summarize_modes(
+            [mode for mode, _ in batches], [model._tally(table, *r) for _, r in batches]
+        )
+        assert one["tokens"] == result["tokens"]
+        for kind, numbers in result["kinds"].items():
+            assert numbers["loss"] <= one["kinds"][kind]["loss"] + 1e-9
 
 
 def test_every_payload_byte_has_a_context_of_its_own() -> None:
