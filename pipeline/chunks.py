@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.encoder import encode_windows
 from pipeline.shard_reader import Shard, read_shard
 from pipeline.streams import lay_out
-from stores.files import write_bytes
+from stores.files import start_writeback, write_bytes
 from stores.layout import chunk_file
 from stores.vocabulary import CONTEXT
 
@@ -96,6 +96,7 @@ def _write(
     store: Path, path: Path, buffer: NDArray[np.uint16], files: dict[str, dict[str, Any]]
 ) -> NDArray[np.uint16]:
     write_bytes(path, buffer.data)
+    start_writeback(path)
     digest = hashlib.sha256(buffer.data).hexdigest()
     files[path.relative_to(store).as_posix()] = {"size": buffer.nbytes, "sha256": digest}
     return buffer

@@ -18,7 +18,7 @@ from pipeline.ordering import distinct_codes, mark_duplicates, order_rows, sort_
 from pipeline.rejects import RejectWriter, as_json
 from pipeline.runs import INTEGERS, NO_PROBE, Run, open_run
 from pipeline.split_plan import Cut, Slice
-from stores.files import atomic_path, write_arrays
+from stores.files import atomic_path, start_writeback, write_arrays
 
 _CONTENT = ("msm_id", "size", "packet_error_count", "prb_id")  # with dst and rtt: all a row says
 _DICTIONARY = ["src_addr", "dst_addr", "msm_id", "ip_version", "size", "packet_error_count"]
@@ -58,6 +58,7 @@ def write_shard(
             store_schema=False,  # plain strings and UTC times for every reader
             write_statistics=["src_addr", "event_time", "rtt"],
         )
+    start_writeback(shard)
     with RejectWriter(rejects) as reject:
         if len(dropped):
             names = json.loads(file_names.read_bytes())
