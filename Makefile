@@ -11,7 +11,7 @@ BIN := .venv/bin
 .PHONY: help setup prepare train test check format bench clean
 
 help:
-	@echo "make prepare [INPUT=PATH] [OUT=data]       RIPE Atlas files (or a simulated Internet) to a token store"
+	@echo "make prepare [INPUT=PATH] [OUT=data]       RIPE Atlas files, or a simulated Internet, to a store"
 	@echo "make train   [OUT=data] [RUN=runs/default] train the transformer on OUT/store.zarr"
 	@echo "make test | check | bench | format         tests; lint, types, import rule; benchmarks; reformat"
 	@echo "make setup | clean                         the .venv with pinned versions; remove what was built"
@@ -28,6 +28,7 @@ setup: .venv/.ready
 
 prepare: setup
 	$(BIN)/python cli.py prepare $(if $(INPUT),--input '$(INPUT)') --out '$(OUT)' $(ARGS)
+	$(BIN)/python cli.py verify-store '$(OUT)/store.zarr'
 
 train: setup
 	$(BIN)/python cli.py train --store '$(OUT)/store.zarr' --out '$(RUN)' $(ARGS)
