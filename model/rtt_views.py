@@ -1,0 +1,99 @@
+"""Tables and progress of `evaluate` in a terminal, for 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+HEADINGS = {
+    "all": "all",
+    "seen_pairs": "seen pairs",
+    "unseen_pairs": "unseen pairs",
+    "unseen_sources": "unseen sources",
+    "context_has_pair": "in context",
+    "context_lacks_pair": "not in context",
+}
+
+
+def evaluation_view(report: dict[str, Any], out: Path) -> RenderableType:
+    """What `evaluate` prints: errors of every predictor by group, then distributions and failures."""
+    questions = report["questions"]
+    shares = [name for name, count in questions["groups"].items() if count]
+    return Group(
+        Text(f"{report['store']['path']}, digest {report['store']['digest'][:16]}…"),
+        Text(
+            f"{questions['asked']:,} of {questions['of']:,} test rows asked, "
+            f"{questions['failed']:,} of them failed; up to {questions['context_rows']} rows of context"
+        ),
+        _errors_table(report, shares),
+        _distributions_table(report),
+        Text(f"Everything else is in {out / 'report.json'}"),
+    )
+
+
+def _errors_table(report: dict[str, Any], groups: list[str]) -> Table:
+    table = Table(title="Median absolute error (ms)", title_justify="left")
+    table.add_column("predictor")
+    for group in groups:
+        table.add_column(HEADINGS[group], justify="right")
+    answered = next(iter(report["rtt"].values()))
+    table.add_row(
+        "answered rows", *(f"{answered[group]['count']:,}" for group in groups), style="dim"
+    )
+    for name, errors in report["rtt"].items():
+        table.add_row(name, *(_number(errors[group]["median_abs_error_ms"]) for group in groups))
+    return table
+
+
+def _distributions_table(report: dict[str, Any]) -> Table:
+    table = Table(title="All rows", title_justify="left")
+    table.add_column("predictor")
+    for heading in ("MAE ms", "rel. p50", "p90", "CRPS ms", "in 50 %", "80 %", "95 %", "AUC fail"):
+        table.add_column(heading, justify="right")
+    for name, errors in report["rtt"].items():
+        error = errors["all"]
+        calibration = report["calibration"].get(name, {}).get("all", {})
+        failure = report["failure"].get(name, {}).get("all", {})
+        table.add_row(
+            name,
+            _number(error["mae_ms"]),
+            _percent(error["relative_error_p50"]),
+            _percent(error["relative_error_p90"]),
+            _number(calibration.get("crps_ms")),
+            *(_percent(calibration.get(f"coverage_{percent}")) for percent in (50, 80, 95)),
+            _number(failure.get("auc")),
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+@contextmanager
+def evaluation_progress(silent: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error that says what is going on, gone when done."""
+    console = Console(stderr=True)
+    bar = Progress(
+        *(TextColumn("{task.description:22}"), BarColumn(), TaskProgressColumn()),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=silent or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total
+        )
