@@ -19,6 +19,11 @@ from model.config import Config, make_config
 from model.logs import read_lines
 from tests.helpers import build_store
 
+# Programs run for milliseconds here, so compiling them well takes longer than running them; half the
+# time of these tests. Before the first use of a device, so also for the processes they start.
+QUICK_COMPILE = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILE}".strip()
+
 SMALL = {
     "layers": 1,
     "width": 32,

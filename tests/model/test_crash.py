@@ -9,13 +9,21 @@ import resource
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model.checkpoint import Checkpoints
-from tests.model.conftest import assert_same_state, command, final_state, losses, run_train
+from tests.model.conftest import (
+    QUICK_COMPILE,
+    assert_same_state,
+    command,
+    final_state,
+    losses,
+    run_train,
+)
 
 LONG = {"steps": 300, "save_every": 50, "eval_every": 1000, "log_every": 10}
 
@@ -127,17 +135,23 @@ def test_a_full_disk_leaves_the_previous_checkpoint(store: Path, tmp_path: Path)
         done = run_train(store, disk / "run", **LONG)
         assert done.returncode == 1
         assert re.fullmatch(r"error: .*No space left on device.*\n", done.stderr), done.stderr
-        assert "is intact" in done.stderr
-        assert final_state(disk / "run")
+        kept = final_state(disk / "run")  # whichever write failed first, a log's or a checkpoint's
+        assert all(np.isfinite(value).all() for value in kept.values())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
+def run_train_on(devices: int, store: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """A run on that many forced host devices."""
+    flags = f"{QUICK_COMPILE} --xla_force_host_platform_device_count={devices}"
+    return run_train(store, out, env={"XLA_FLAGS": flags})
+
+
 def test_devices_do_not_change_the_losses(store: Path, tmp_path: Path) -> None:
     curves = []
-    for count in (1, 2, 4):
-        env = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
-        done = run_train(store, tmp_path / f"{count}", env=env)
+    with ThreadPoolExecutor() as pool:
+        runs = pool.map(lambda count: run_train_on(count, store, tmp_path / f"{count}"), (1, 2, 4))
+    for count, done in zip((1, 2, 4), runs, strict=True):
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         assert result["devices"] == count
@@ -148,8 +162,7 @@ def test_devices_do_not_change_the_losses(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(store: Path, tmp_path: Path) -> None:
-    env = {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
-    done = run_train(store, tmp_path / "run", env=env)
+    done = run_train_on(3, store, tmp_path / "run")
     assert done.returncode == 1
     assert "batch size 8 over 3 devices: expected a multiple of 3" in done.stderr
 
