@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -12,7 +13,7 @@ import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from model.decoding import DRAWS, NEGLIGIBLE
+from model.decoding import DRAWS
 from model.inference import PingModel, bucket_length, split_batches
 from model.prediction import CODE_MS, RttPrediction
 from model.query import CompletionQuery, RttQuery, SampleQuery
@@ -26,6 +27,14 @@ from tests.model.conftest import small_config
 
 CONFIG = small_config(layers=2, context=256).model
 V4, V6 = ("192.0.2.1", "198.51.100.7"), ("2001:db8::1", "2001:db8:7::9")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """Many small programs run a few times each: compiling them well is not worth its time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def random_weights(sharpness: float, seed: int = 0) -> Weights:
@@ -87,10 +96,11 @@ def plain(weights: Weights) -> Plain:
 @pytest.fixture(scope="module")
 def sharp() -> tuple[PingModel, Plain]:
     """Nearly certain predictions, of weights whose vocabulary is padded with likely tokens."""
-    weights = random_weights(120.0)
+    weights = random_weights(70.0)
     arrays = dict(weights.arrays)
     arrays["embedding"] = np.pad(arrays["embedding"], ((0, 33), (0, 0)))
-    arrays["head"] = np.pad(arrays["head"], ((0, 0), (0, 33)), constant_values=9.0)
+    columns = np.repeat([[9.0, -9.0]], [17, 16], axis=1).repeat(CONFIG.width, axis=0)
+    arrays["head"] = np.concatenate([arrays["head"], columns.astype(np.float32)], axis=1)
     padded = Weights(replace(CONFIG, vocabulary=300), arrays, {})
     return PingModel(padded), Plain(weights)
 
@@ -163,7 +173,7 @@ def test_rtt_distribution_is_that_of_brute_force(
     results = log_softmax(plain.logits(np.array([prompt[:-1]]))[0, -1, [RTT_START, FAILED]])
     codes = np.exp(plain.two_bytes(prompt)).ravel()
     assert prediction.p_failed == pytest.approx(np.exp(results[1]), rel=1e-4)
-    assert np.abs(prediction.code_probabilities - codes).sum() < 1e-4 + NEGLIGIBLE
+    assert np.abs(prediction.code_probabilities - codes).sum() < 1e-4
     for rtt_ms in (0.5, 30.0, 4000.0):
         expected = results[0] + np.log(codes[encode_rtt(rtt_ms)])
         assert prediction.log_likelihood(rtt_ms) == pytest.approx(expected, abs=1e-3)
@@ -180,8 +190,10 @@ def test_negligible_first_bytes_are_left_out_and_the_rest_is_exact(
     read = model.decoder.read(tokens, np.array([len(prompt)], np.int32))
     table = jax.device_get(model.decoder.rtt_table(read))
     uniform = (table.second[0] == np.float32(-np.log(256))).all(axis=1)
-    assert 64 <= uniform.sum() <= 192  # one chunk was left out at least, and one computed
-    assert np.exp(table.first[0])[uniform].sum() < NEGLIGIBLE
+    shares = np.sort(np.exp(table.first[0]))[::-1]
+    assert shares[64:].sum() > 1e-6 > shares[128:].sum()  # so two chunks of 64 are computed
+    assert uniform.sum() == 128
+    assert np.exp(table.first[0])[uniform].sum() < 1e-6
     expected = np.exp(plain.two_bytes(prompt)).ravel()
     assert np.abs(model.predict_rtt(*V4).code_probabilities - expected).sum() < 1e-4
 
@@ -190,10 +202,10 @@ def test_no_probability_lands_on_a_padded_vocabulary(sharp: tuple[PingModel, Pla
     """The head of `sharp` finds the tokens past the vocabulary likeliest of all."""
     model, plain = sharp
     prompt = RttQuery(*V4).prompt(CONFIG.context)
-    logits = plain.logits(np.array([prompt]))[0, -1]
-    padded = np.asarray(model.decoder.model.weights[1]["head"][...])[:, 267:]
-    assert padded.shape[1] == 33
-    assert np.abs(padded).max() > np.abs(logits).max() / 100
+    tokens = np.zeros((1, 64), np.int32)
+    tokens[0, : len(prompt)] = prompt
+    read = model.decoder.read(tokens, np.array([len(prompt)], np.int32))
+    assert (read.logits.argmax(-1) >= 267).all()
     prediction = model.predict_rtt(*V4)
     assert prediction.code_probabilities.sum() == pytest.approx(1)
     results = log_softmax(plain.logits(np.array([prompt[:-1]]))[0, -1, [RTT_START, FAILED]])
