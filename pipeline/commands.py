@@ -92,27 +92,31 @@ def prepare_command(
 
     Examples: `pinglm prepare --out data` · `pinglm prepare --input dumps/ --by source --out data`
     """
-    from pipeline.ingest import IngestOptions
     from pipeline.inputs import find_inputs, find_left_out
-    from pipeline.prepare import PrepareOptions, prepare
-    from pipeline.simulate import SimulateOptions
-    from pipeline.split import SplitOptions
-    from pipeline.tokenize import TokenizeOptions
-    from pipeline.views import print_report
 
     if inputs and rows is not None:
         raise typer.BadParameter("--rows is for the simulated Internet, not for --input")
     files, left_out = (find_inputs(inputs), find_left_out(inputs)) if inputs else ([], [])
-    simulated = {} if rows is None else {"rows": rows}
-    options = PrepareOptions(
-        IngestOptions(source, allow_private, rtt),
-        SimulateOptions(seed=seed, **simulated),
-        SplitOptions(
-            by, rows_per_shard=rows_per_shard, train_shards=train_shards, test_shards=test_shards
-        ),
-        TokenizeOptions(seed, passes),
-    )
     with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
+        # imported only now, while the workers import theirs
+        from pipeline.ingest import IngestOptions
+        from pipeline.prepare import PrepareOptions, prepare
+        from pipeline.simulate import SimulateOptions
+        from pipeline.split import SplitOptions
+        from pipeline.tokenize import TokenizeOptions
+        from pipeline.views import print_report
+
+        options = PrepareOptions(
+            IngestOptions(source, allow_private, rtt),
+            SimulateOptions(seed=seed, **({} if rows is None else {"rows": rows})),
+            SplitOptions(
+                by,
+                rows_per_shard=rows_per_shard,
+                train_shards=train_shards,
+                test_shards=test_shards,
+            ),
+            TokenizeOptions(seed, passes),
+        )
         report = prepare(files, folder, options, executor, progress, left_out)
     print_json(report) if as_json else print_report(report, out)
 

@@ -34,11 +34,19 @@ def group_rows(group, order, groups):
     return result
 
 
-def distinct_codes(codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+def distinct_codes(
+    codes: NDArray[np.uint32], limit: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Distinct values (k,), ascending, and the place of each code (n,) among them.
 
-    What `np.unique(codes, return_inverse=True)` gives, ten times as fast on integers.
+    What `np.unique(codes, return_inverse=True)` gives, ten times as fast. All codes are below `limit`.
     """
+    if limit <= 2 * len(codes):  # tick them off in a table
+        used = np.zeros(limit, np.bool_)
+        used[codes] = True
+        return np.flatnonzero(used).astype(np.uint32), (
+            np.cumsum(used, dtype=np.uint32) - np.uint32(1)
+        )[codes]
     order = np.argsort(codes)
     ordered = codes[order]
     new = np.append(True, ordered[1:] != ordered[:-1])[: len(codes)]

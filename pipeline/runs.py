@@ -8,8 +8,7 @@ A run is one Arrow IPC file that later passes map and slice without copying:
     msm_id, size, packet_error_count, prb_id, file, row     the narrowest integer type that holds them
 
 `file` is an index into the list of input names, `row` counts from 1 within that file; a missing `prb_id`
-is `NO_PROBE`. Beside each run, `.seconds.npy` counts its rows by time: int64 (2, distinct seconds), the
-seconds ascending and the rows up to and including each.
+is `NO_PROBE`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from pipeline.measurements import SCHEMA
 from pipeline.ordering import order_rows
 from pipeline.parquet_input import read_tables
 from pipeline.rejects import RejectWriter, as_json
-from stores.files import atomic_path, write_arrays
+from stores.files import atomic_path
 
 RUN_ROWS = 1 << 20
 NO_PROBE = -1
@@ -207,9 +206,6 @@ def _write_run(
         "file": _narrow(file, order),
         "row": _narrow(row, order),
     }
-    seconds = np.sort(time[order]) // MICROSECONDS
-    last = np.flatnonzero(np.append(seconds[1:] != seconds[:-1], True))
-    write_arrays(path.with_suffix(".seconds.npy"), np.stack([seconds[last], last + 1]))
     batch = pa.record_batch(arrays)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), batch.schema) as writer:
         writer.write_batch(batch)

@@ -160,8 +160,8 @@ def _gather(runs: Path, slices: list[Slice], cut: Cut, test: bool) -> _Rows:
 def _take(run: Run, start: int, stop: int, cut: Cut, test: bool) -> Run:
     """A copy of the rows start to stop - 1 that are on our side of the cut, with the keys they use."""
     rows = start + np.flatnonzero(cut.is_test(run, start, stop) == test)
-    src_used, src = distinct_codes(run.src[rows])
-    dst_used, dst = distinct_codes(run.dst[rows])
+    src_used, src = distinct_codes(run.src[rows], len(run.sources))
+    dst_used, dst = distinct_codes(run.dst[rows], len(run.destinations))
     columns = {name: values[rows] for name, values in run.columns.items()}
     return Run(run.sources[src_used], run.destinations[dst_used], src, dst, columns)
 
@@ -181,7 +181,7 @@ def _merge_keys(parts: list[tuple[Keys, NDArray[np.uint32]]]) -> tuple[Keys, NDA
 
 def _text(codes: NDArray[np.uint32], keys: Keys) -> pa.Array:
     """Dictionary-encoded text of addresses, without the keys that no row uses."""
-    used, place = distinct_codes(codes)
+    used, place = distinct_codes(codes, len(keys))
     return pa.DictionaryArray.from_arrays(
         place.astype(np.int32), pa.array(format_addresses(keys[used]), pa.string())
     )

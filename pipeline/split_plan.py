@@ -15,6 +15,7 @@ from pipeline.runs import MICROSECONDS, Run, open_run
 from stores.layout import SPLITS
 
 _FOLD_ENTRIES = 2_000_000
+_CUT_BINS = 1 << 16
 _WHOLE_STREAM = -1  # a bound at a source's first row
 
 
@@ -32,11 +33,11 @@ class Cut:
             assert self.second is not None
             return run.columns["time"][start:stop] >= self.second * MICROSECONDS
         limit = np.uint64(self.test_fraction * 2**64)
-        src, src_at = distinct_codes(run.src[start:stop])
+        src, src_at = distinct_codes(run.src[start:stop], len(run.sources))
         sources = hash_keys(run.sources[src])
         if self.by == "source":
             return (sources < limit)[src_at]
-        dst, dst_at = distinct_codes(run.dst[start:stop])
+        dst, dst_at = distinct_codes(run.dst[start:stop], len(run.destinations))
         return mix(sources[src_at], hash_keys(run.destinations[dst])[dst_at]) < limit
 
 
@@ -52,25 +53,27 @@ class Slice:
 def find_cut_second(runs: list[Path], test_fraction: float) -> int:
     """Unix second from which on rows are test, so that their share comes closest to `test_fraction`.
 
-    All rows of a second are on one side. Exact, by bisection over the runs' sorted seconds.
+    All rows of a second are on one side. Exact: histograms of ever finer bins, each over the bin of the
+    one before that the cut falls into.
     """
-    tables = [np.load(run.with_suffix(".seconds.npy"), mmap_mode="r") for run in runs]
-    total = sum(int(table[1, -1]) for table in tables)
-
-    def rows_from(second: int) -> int:
-        before = 0
-        for seconds, rows in tables:
-            i = int(np.searchsorted(seconds, second))
-            before += int(rows[i - 1]) if i else 0
-        return total - before
-
+    times = [open_run(run).columns["time"] for run in runs]
+    total = sum(len(time) for time in times)
     wanted = test_fraction * total
-    low = min(int(seconds[0]) for seconds, _ in tables)
-    high = max(int(seconds[-1]) for seconds, _ in tables) + 1
-    while high - low > 1:  # rows_from(low) > wanted >= rows_from(high)
-        middle = (low + high) // 2
-        low, high = (low, middle) if rows_from(middle) <= wanted else (middle, high)
-    return high if wanted - rows_from(high) <= rows_from(low) - wanted else low
+    low = min(int(time.min()) for time in times) // MICROSECONDS
+    high = max(int(time.max()) for time in times) // MICROSECONDS + 1
+    from_low, from_high = total, 0  # rows from that second on: from_low > wanted >= from_high
+    while high - low > 1:
+        width = -(-(high - low) // _CUT_BINS)
+        rows = np.zeros(_CUT_BINS + 1, np.int64)  # of each bin, then 0
+        for time in times:
+            inside = time[(time >= low * MICROSECONDS) & (time < high * MICROSECONDS)]
+            bins = (inside - low * MICROSECONDS) // (width * MICROSECONDS)
+            rows += np.bincount(bins, minlength=_CUT_BINS + 1)
+        from_edge = from_high + np.cumsum(rows[::-1])[::-1]  # descending
+        bin_ = int(np.flatnonzero(from_edge > wanted)[-1])
+        from_low, from_high = int(from_edge[bin_]), int(from_edge[bin_ + 1])
+        low, high = low + bin_ * width, min(low + (bin_ + 1) * width, high)
+    return high if wanted - from_high <= from_low - wanted else low
 
 
 def plan_shards(

@@ -121,6 +121,8 @@ def open_executor(
     else:
         spawn = multiprocessing.get_context("spawn")
         executor = concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker)
+        for _ in range(workers):  # start them now, while the caller still prepares the units
+            executor.submit(_import_stages)
         try:
             yield executor
         finally:
@@ -145,6 +147,11 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _import_stages() -> None:
+    import pipeline.chunks
+    import pipeline.shards  # noqa: F401
 
 
 def _keep_freed_memory() -> None:
