@@ -10,7 +10,7 @@ import pytest
 
 from model.data import AHEAD, Batches, DeviceBatches, cut_windows
 from model.devices import visible_devices
-from stores.codec import encode_windows
+from stores.codec import decode_window, encode_windows
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
 from stores.vocabulary import MEASUREMENT_START
@@ -44,6 +44,21 @@ def test_a_cut_holds_consecutive_whole_measurements_of_its_window(context: int) 
         room = context - length
         if at + len(inside) < len(whole):  # another one would not have fitted
             assert len(whole[at + len(inside)]) > room
+
+
+@pytest.mark.parametrize("mode", ["full", "mixed"])
+def test_a_cut_decodes_to_what_its_window_says_absolute_times_included(mode: str) -> None:
+    tokens, lengths = rows_of(mode)
+    made_absolute = 0
+    for context in (64, 200, 700):
+        cut, cut_lengths = cut_windows(tokens, lengths, context, (context, 0))
+        for row, length in enumerate(cut_lengths):
+            inside = decode_window(cut[row], int(length))  # raises if a first time is relative
+            whole = decode_window(tokens[row], int(lengths[row]))
+            at = next(i for i in range(len(whole)) if whole[i : i + len(inside)] == inside)
+            made_absolute += at > 0 and any(m.time is not None for m in inside)
+            assert 0 < length <= context
+    assert made_absolute > 10
 
 
 def test_cuts_cover_the_window_from_its_first_to_its_last_measurement() -> None:
