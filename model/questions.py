@@ -118,7 +118,8 @@ class Questions:
 
     def groups(self, queries: Queries | None = None) -> dict[str, Mask]:
         """Columns of the tables by name: `seen_pairs`, `unseen_pairs` (of known sources) and
-        `unseen_sources` add up to `all`, and so do `context_has_pair` and `context_lacks_pair`."""
+        `unseen_sources` add up to `all`, and so do `context_has_pair` and `context_lacks_pair`.
+        `unseen_sources_lack_pair` are those of unseen sources whose context lacks the pair."""
         copies = (queries or self.queries).context_has_pair
         return {
             "all": np.ones(len(self.rtt_ms), bool),
@@ -127,6 +128,7 @@ class Questions:
             "unseen_sources": ~self.seen_source,
             "context_has_pair": copies,
             "context_lacks_pair": ~copies,
+            "unseen_sources_lack_pair": ~self.seen_source & ~copies,
         }
 
 

@@ -1,12 +1,10 @@
-"""Predictors side by side on the same test rows: what `evaluate` measures about RTTs and failures."""
+"""Predictors side by side on the same test rows: errors of RTTs, calibration, failures."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,69 +12,22 @@ from numpy.typing import NDArray
 
 from model.coordinates import Dmfsgd, Vivaldi, pair_medians
 from model.metrics import calibration_metrics, error_cdf, failure_metrics, rtt_metrics
-from model.oracle import BestPossible
-from model.questions import LEVELS, Forecast, Predictor, Questions, choose_questions
-from model.rows import Rows, is_ipv4, read_rows
+from model.questions import LEVELS, Forecast, Predictor, Questions
+from model.rows import Rows, is_ipv4
 from model.rtt_baselines import fit_histories
 from model.vantage_points import NearestVantagePoints
 from stores.errors import ConfigError
-from stores.files import write_json
-from stores.reader import TokenStore
-from stores.truth import World
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what is going on, done, in all)."""
 
-DEFAULT_LIMIT = 20_000
 CONTEXT_SIZES = (0, 1, 2, 5, 10, 30)
+WHOLE_CONTEXT = "as_many_as_fit"
 RTT_RANGES_MS = (0, 10, 30, 100, 300)
 MAX_FIT_ROWS = 20_000_000
 """Baselines are fitted on a uniform sample of a larger train split: medians do not feel it."""
 
 Mask = NDArray[np.bool_]
-
-
-def evaluate_baselines(
-    path: str | os.PathLike[str],
-    truth: Path | None = None,
-    limit: int | None = DEFAULT_LIMIT,
-    seed: int = 0,
-    progress: Progress = lambda what, done, total: None,
-    others: Sequence[Predictor] = (),
-) -> dict[str, Any]:
-    """Fit every baseline on a store's train split and ask it the same at most `limit` test rows.
-
-    `others` are predictors to ask beside them, such as trained models. `truth` is the `world.npz` of a
-    simulated Internet; with it, `best_possible` is in every table. The
-    result is JSON-able; docs/evaluation.md names its fields. Raises what opening a store raises,
-    `ConfigError` for a split without answered rows, `InputError` for a truth of another simulation.
-    300 k rows take about 20 s; the memory is 60 bytes a row.
-    """
-    world = World.load(truth) if truth else None
-    store = TokenStore.open(path)
-    train, test = read_rows(store, lambda done, total: progress("read", done, total))
-    for split, rows in (("train", train), ("test", test)):
-        if rows.failed.all():
-            raise ConfigError(f"{store.path}: {split} has no answered row: nothing to evaluate")
-    floor = [BestPossible(world, train.addresses)] if world else []
-    questions = choose_questions(train, test, limit, seed)
-    progress("fit", 0, 1)
-    predictors = [*fit_baselines(train, seed), *others, *floor]
-    return {
-        "store": {
-            "path": str(store.path),
-            "digest": store.digest,
-            "train_rows": len(train),
-            "test_rows": len(test),
-        },
-        "seed": seed,
-        **compare(questions, predictors, progress),
-    }
-
-
-def write_report(out: Path, report: dict[str, Any]) -> None:
-    """Write DIR/report.json, whole or not at all. Raises `OutputError` when that cannot be."""
-    write_json(out / "report.json", report)
 
 
 def fit_baselines(train: Rows, seed: int = 0) -> list[Predictor]:
@@ -100,7 +51,13 @@ def compare(
     predictors: Sequence[Predictor],
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Metrics of every predictor by group of questions, as `evaluate` reports them."""
+    """Metrics of every predictor by group of questions, as `evaluate` reports them.
+
+    Raises `ConfigError` where two have one name."""
+    names = [predictor.name for predictor in predictors]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two predictors are named {name}: rename the folder of the model")
     groups = questions.groups()
     tables: dict[str, dict[str, Any]] = {}
     for done, predictor in enumerate(predictors):
@@ -156,7 +113,7 @@ def _ranges(questions: Questions) -> dict[str, Mask]:
 
 def _by_context(questions: Questions, predictor: Predictor, forecast: Forecast) -> dict[str, Any]:
     """The `rtt` table again with only so many rows of context; `forecast` is the one with all."""
-    tables = {}
+    tables = {WHOLE_CONTEXT: _rtt(questions, forecast, questions.groups())}
     for size in CONTEXT_SIZES:
         queries = questions.queries.with_context(size)
         said = predictor.predict(queries) if predictor.uses_context else forecast

@@ -56,16 +56,17 @@ def find_cut_second(runs: list[Path], test_fraction: float) -> int:
     All rows of a second are on one side. Exact: histograms of ever finer bins, each over the bin of the
     one before that the cut falls into.
     """
-    times = [open_run(run).columns["time"] for run in runs]
-    total = sum(len(time) for time in times)
+    # a run is mapped anew each time: held maps would count as memory as they are read
+    spans = [(time.min(), time.max(), len(time)) for time in map(_times, runs)]
+    total = sum(rows for _, _, rows in spans)
     wanted = test_fraction * total
-    low = min(int(time.min()) for time in times) // MICROSECONDS
-    high = max(int(time.max()) for time in times) // MICROSECONDS + 1
+    low = min(int(first) for first, _, _ in spans) // MICROSECONDS
+    high = max(int(last) for _, last, _ in spans) // MICROSECONDS + 1
     from_low, from_high = total, 0  # rows from that second on: from_low > wanted >= from_high
     while high - low > 1:
         width = -(-(high - low) // _CUT_BINS)
         rows = np.zeros(_CUT_BINS + 1, np.int64)  # of each bin, then 0
-        for time in times:
+        for time in map(_times, runs):
             inside = time[(time >= low * MICROSECONDS) & (time < high * MICROSECONDS)]
             bins = (inside - low * MICROSECONDS) // (width * MICROSECONDS)
             rows += np.bincount(bins, minlength=_CUT_BINS + 1)
@@ -74,6 +75,10 @@ def find_cut_second(runs: list[Path], test_fraction: float) -> int:
         from_low, from_high = int(from_edge[bin_]), int(from_edge[bin_ + 1])
         low, high = low + bin_ * width, min(low + (bin_ + 1) * width, high)
     return high if wanted - from_high <= from_low - wanted else low
+
+
+def _times(run: Path) -> NDArray[np.int64]:
+    return open_run(run).columns["time"]
 
 
 def plan_shards(
