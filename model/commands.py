@@ -244,24 +244,37 @@ def sample_ips_command(
 @app.command("evaluate")
 def evaluate_command(
     store: Annotated[Path, typer.Option("--store", help="The store.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for report.json.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A run, an export, or `pretrained`; may be given again."),
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option("--truth", help="The world.npz of a simulated Internet.")
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Test rows to ask.")] = 20_000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of rows and fits.")] = 0,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="Test rows to ask everyone.",
+            show_default="20000; 1000 with a model",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of rows, fits and draws.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Predictors of RTT and failure side by side on test rows: pairs seen, unseen, new vantage points.
+    """Models and baselines side by side on test rows: pairs seen, unseen, new vantage points.
 
-    Example: `pinglm evaluate --store data --truth data/truth/world.npz --out report`
+    Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
     """
-    from model.rtt_report import evaluate_baselines, write_report
+    from model.report import make_report, prepare_output, write_report
     from model.rtt_views import evaluation_progress, evaluation_view
     from stores.views import print_view
 
+    prepare_output(out)
     with evaluation_progress(silent=as_json) as progress:
-        report = evaluate_baselines(store, truth, limit, seed, progress)
+        report = make_report(store, models or (), truth, limit, seed, progress=progress)
     write_report(out, report)
     print_json(report) if as_json else print_view(evaluation_view(report, out))
 

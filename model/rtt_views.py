@@ -8,24 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 HEADINGS = {
-    "all": "all",
-    "seen_pairs": "seen pairs",
+    "context_lacks_pair": "pair not in context",
     "unseen_pairs": "unseen pairs",
+    "unseen_sources_lack_pair": "unseen sources, pair not in context",
+    "seen_pairs": "seen pairs",
     "unseen_sources": "unseen sources",
-    "context_has_pair": "in context",
-    "context_lacks_pair": "not in context",
+    "context_has_pair": "pair in context",
+    "all": "all",
 }
+"""Columns of the tables, those that tell predicting from copying first."""
 
 
 def evaluation_view(report: dict[str, Any], out: Path) -> RenderableType:
     """What `evaluate` prints: errors of every predictor by group, then distributions and failures."""
     questions = report["questions"]
-    shares = [name for name, count in questions["groups"].items() if count]
+    answered = next(iter(report["rtt"].values()))
+    shares = [group for group in HEADINGS if answered[group]["count"]]
     return Group(
         Text(f"{report['store']['path']}, digest {report['store']['digest'][:16]}…"),
         Text(
@@ -34,7 +44,8 @@ def evaluation_view(report: dict[str, Any], out: Path) -> RenderableType:
         ),
         _errors_table(report, shares),
         _distributions_table(report),
-        Text(f"Everything else is in {out / 'report.json'}"),
+        *([_models_table(report)] if report["models"] else []),
+        Text(f"Everything else is in {out / 'report.html'} and {out / 'report.json'}"),
     )
 
 
@@ -73,6 +84,27 @@ def _distributions_table(report: dict[str, Any]) -> Table:
     return table
 
 
+def _models_table(report: dict[str, Any]) -> Table:
+    table = Table(title="Trained models", title_justify="left")
+    table.add_column("")
+    for heading in ("nats/row", "no time", "3 of 4 bytes told: top 1", "search: within 20 %"):
+        table.add_column(heading, justify="right")
+    for name in (*report["models"], "most_frequent", "by_chance"):
+        likelihood = report["likelihood"].get(name)
+        completed = report["completions"].get(name, {}).get("ipv4", {}).get("3", {})
+        search = report["search"].get(name, {})
+        table.add_row(
+            name,
+            *(
+                _number(likelihood[mode]["total"]) if likelihood else ""
+                for mode in ("full", "none")
+            ),
+            _percent(completed.get("top_1")),
+            _percent(search.get("within_20_percent")),
+        )
+    return table
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -83,17 +115,21 @@ def _percent(value: float | None) -> str:
 
 @contextmanager
 def evaluation_progress(silent: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error that says what is going on, gone when done."""
+    """A bar on standard error that says what is going on, since when and for how long; gone when done."""
     console = Console(stderr=True)
     bar = Progress(
-        *(TextColumn("{task.description:22}"), BarColumn(), TaskProgressColumn()),
-        TimeElapsedColumn(),
+        *(TextColumn("{task.description:28}"), BarColumn(), TaskProgressColumn()),
+        *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
         console=console,
         transient=True,
         disable=silent or not console.is_terminal,
     )
     with bar:
         task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total
-        )
+
+        def show(what: str, done: int, total: int) -> None:
+            if what != bar.tasks[0].description:
+                bar.reset(task, description=what, total=total)  # its own clock
+            bar.update(task, completed=done, total=total)
+
+        yield show

@@ -1,0 +1,141 @@
+"""How often a model's completions of a test destination hold the right one, by how much of it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.inference import PingModel
+from model.model_predictor import Addresses, context_of
+from model.query import CompletionQuery
+from model.questions import Queries
+from model.rows import Rows, Words, is_ipv4
+from stores.codec import Address
+
+TOPS = (1, 5, 10)
+BEST = max(TOPS)
+ABSENT = 10**6  # rank of a destination that is not among the best
+
+
+class Completer(Protocol):
+    """Anything that completes destinations."""
+
+    name: str
+
+    def complete(self, queries: Queries, known: int) -> list[list[Address]]:
+        """For each query, of one family, its best guesses at the destination of which the first
+        `known` bytes are told; at most 10, best first."""
+        ...
+
+
+class ModelCompleter:
+    """A trained model that goes on from the query's context: where does this source ping next?"""
+
+    def __init__(
+        self, name: str, model: PingModel, answered: Callable[[int], None] = lambda count: None
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.answered = answered
+
+    def complete(self, queries: Queries, known: int) -> list[list[Address]]:
+        addresses = Addresses(queries)
+        asked = [
+            CompletionQuery(
+                prefix_text(addresses[queries.dst[at]], known),
+                BEST,
+                context_of(queries, at, addresses),
+            )
+            for at in range(len(queries))
+        ]
+        found = self.model.complete_ip_batch(asked)
+        self.answered(len(asked))
+        return [[completion.address for completion in best] for best in found]
+
+
+class MostFrequent:
+    """The destinations of train that begin alike, those with the most rows first."""
+
+    name = "most_frequent"
+
+    def __init__(self, train: Rows) -> None:
+        numbers, rows = np.unique(train.dst, return_counts=True)
+        self.numbers = numbers[np.argsort(-rows, kind="stable")]
+        self.bytes = address_bytes(train.addresses[self.numbers])
+        self.ipv4 = is_ipv4(train.addresses[self.numbers])
+
+    def complete(self, queries: Queries, known: int) -> list[list[Address]]:
+        addresses = Addresses(queries)
+        told = address_bytes(queries.addresses[queries.dst])
+        result = []
+        for right, ipv4 in zip(told, is_ipv4(queries.addresses[queries.dst]), strict=True):
+            length = 12 + known if ipv4 else known
+            alike = (self.ipv4 == ipv4) & (self.bytes[:, :length] == right[:length]).all(axis=1)
+            best = np.flatnonzero(alike)[:BEST]
+            result.append([addresses[number] for number in self.numbers[best]])
+        return result
+
+
+def completion_report(
+    completer: Completer, queries: Queries, known: Mapping[int, Sequence[int]]
+) -> dict[str, Any]:
+    """{ipv4, ipv6: {known bytes: …}} of queries of either family, `known` by family.
+
+    `count`, `top_1`, `top_5`, `top_10`: share of the queries whose destination is among so many; and under
+    `not_in_context` the same, of queries whose context does not have that destination.
+    """
+    ipv4 = is_ipv4(queries.addresses)[queries.dst]
+    report: dict[str, Any] = {}
+    for family, chosen in ((4, ipv4), (6, ~ipv4)):
+        asked = queries.take(chosen)
+        lengths = known[family] if len(asked) else ()
+        for length in lengths:
+            ranks = _ranks(completer.complete(asked, length), asked)
+            report.setdefault(f"ipv{family}", {})[str(length)] = {
+                **top_shares(ranks),
+                "not_in_context": top_shares(ranks[~asked.context_has_pair]),
+            }
+    return report
+
+
+def choose_of_each_family(queries: Queries, count: int, seed: int) -> Queries:
+    """At most `count` queries of each address family, drawn uniformly, in their order."""
+    ipv4 = is_ipv4(queries.addresses)[queries.dst]
+    random = np.random.default_rng((seed, 1))
+    chosen = []
+    for family in (ipv4, ~ipv4):
+        members = np.flatnonzero(family)
+        chosen.append(random.choice(members, min(count, len(members)), replace=False))
+    return queries.take(np.sort(np.concatenate(chosen)))
+
+
+def top_shares(ranks: NDArray[np.int64]) -> dict[str, Any]:
+    """`count` and the share of ranks (n,), from 0, below each of `TOPS`."""
+    count = len(ranks)
+    shares = {f"top_{top}": float((ranks < top).mean()) if count else None for top in TOPS}
+    return {"count": count, **shares}
+
+
+def prefix_text(address: Address, known: int) -> str:
+    """The first `known` bytes of an address, as a CIDR."""
+    return str(ip_network((address, known * 8), strict=False))
+
+
+def address_bytes(words: Words) -> NDArray[np.uint8]:
+    """(n, 16) of packed addresses (n, 2); the four of IPv4 are the last."""
+    return words.astype(">u8").view(np.uint8).reshape(len(words), 16)
+
+
+def _ranks(found: list[list[Address]], queries: Queries) -> NDArray[np.int64]:
+    """(n,) place of each query's destination among its completions, or `ABSENT`."""
+    addresses = Addresses(queries)
+    right = [addresses[number] for number in queries.dst]
+    places = [
+        best.index(answer) if answer in best else ABSENT
+        for best, answer in zip(found, right, strict=True)
+    ]
+    return np.array(places, np.int64)

@@ -1,0 +1,39 @@
+"""How much `evaluate` asks of a trained model, beside the rows that every predictor answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LIMIT = 20_000  # test rows asked of baselines alone
+LIMIT_WITH_MODELS = (
+    1_000  # of everyone, with a model: two cores answer a few hundred prompts a minute
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Sizes of the samples; some minutes of two cores for a small model, seconds of a GPU."""
+
+    windows: int = 32
+    """Of each of two timestamp modes, for likelihoods and byte accuracy."""
+    time_questions: int = 100
+    """Of the questions, asked once more with time and once without."""
+    completions: int = 24
+    """Destinations to complete, of each address family, for each known length."""
+    ipv4_known: tuple[int, ...] = (0, 1, 2, 3)
+    ipv6_known: tuple[int, ...] = (0, 4, 8, 12, 14)
+    """Bytes of the destination that are told."""
+    searches: int = 24
+    """Sources and RTTs to find destinations for."""
+    destinations: int = 16
+    """To be found by each search."""
+
+    @property
+    def known(self) -> dict[int, tuple[int, ...]]:
+        """Known lengths by address family."""
+        return {4: self.ipv4_known, 6: self.ipv6_known}
+
+    @property
+    def asked_completions(self) -> int:
+        """Completions asked of each model, where both families have enough rows."""
+        return self.completions * sum(map(len, self.known.values()))

@@ -1,0 +1,191 @@
+"""Inverse search: are the destinations that a model draws for a wanted RTT really that far away?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.coordinates import pair_medians
+from model.inference import PingModel
+from model.model_predictor import Addresses, context_of
+from model.query import SampleQuery
+from model.questions import Queries
+from model.rows import Rows, Words, is_ipv4, pair_key
+from model.rtt_baselines import prefix_keys
+from stores.truth import World, pack_addresses
+
+Floats = NDArray[np.float64]
+
+WITHIN = 0.2  # of the target: near enough
+PREFIX_BITS = (24, 48)  # of IPv4 and IPv6: a neighbourhood
+
+
+class Searcher(Protocol):
+    """Anything that finds destinations at an RTT."""
+
+    name: str
+
+    def search(self, queries: Queries, targets_ms: Floats, count: int, seed: int) -> list[Words]:
+        """For each query (its own destination is not looked at), up to `count` packed destinations."""
+        ...
+
+
+class ModelSearcher:
+    """Draws of a trained model, after the query's context."""
+
+    def __init__(
+        self, name: str, model: PingModel, answered: Callable[[int], None] = lambda count: None
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.answered = answered
+
+    def search(self, queries: Queries, targets_ms: Floats, count: int, seed: int) -> list[Words]:
+        addresses = Addresses(queries)
+        asked = [
+            SampleQuery(
+                float(targets_ms[at]),
+                addresses[queries.src[at]],
+                count,
+                context_of(queries, at, addresses),
+                seed=(seed + at) % 2**32,
+            )
+            for at in range(len(queries))
+        ]
+        found = self.model.sample_ips_batch(asked)
+        self.answered(len(asked))
+        return [pack_addresses(sample.address for sample in draws) for draws in found]
+
+
+class ByChance:
+    """Destinations of train rows of the source's family, drawn uniformly, whatever the RTT."""
+
+    name = "by_chance"
+
+    def __init__(self, train: Rows) -> None:
+        ipv4 = is_ipv4(train.addresses)[train.dst]
+        self.rows = {True: train.dst[ipv4], False: train.dst[~ipv4]}
+
+    def search(self, queries: Queries, targets_ms: Floats, count: int, seed: int) -> list[Words]:
+        random = np.random.default_rng((seed, 2))
+        ipv4 = is_ipv4(queries.addresses)[queries.src]
+        families = (self.rows[v4] for v4 in ipv4.tolist())
+        draws = [random.choice(rows, count if len(rows) else 0) for rows in families]
+        return [queries.addresses[numbers] for numbers in draws]
+
+
+class KnownRtts(Protocol):
+    """Where true RTTs come from."""
+
+    every_pair: bool
+    """Whether a destination without one does not exist, rather than was not measured."""
+
+    def rtt_ms(self, src: Words, dst: Words, seconds: NDArray[np.int64]) -> Floats:
+        """(n,) true RTTs of packed addresses (n, 2) each; NaN: not known."""
+        ...
+
+
+class WorldRtts:
+    """Medians of the true distributions of a simulated Internet."""
+
+    every_pair = True
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def rtt_ms(self, src: Words, dst: Words, seconds: NDArray[np.int64]) -> Floats:
+        return self.world.distribution(src, dst, seconds).median()
+
+
+class MeasuredRtts:
+    """Medians of the pairs that train or test have."""
+
+    every_pair = False
+
+    def __init__(self, train: Rows, test: Rows) -> None:
+        rows = Rows(
+            train.addresses,
+            *(
+                np.concatenate([getattr(part, name) for part in (train, test)])
+                for name in ("src", "dst", "seconds", "rtt_ms")
+            ),
+        )
+        pairs = pair_medians(rows)
+        self.median = dict(zip(pair_key(pairs.src, pairs.dst).tolist(), pairs.rtt_ms, strict=True))
+        self.number = {tuple(words): at for at, words in enumerate(rows.addresses.tolist())}
+
+    def rtt_ms(self, src: Words, dst: Words, seconds: NDArray[np.int64]) -> Floats:
+        a, b = ([self.number.get(tuple(w), -1) for w in words.tolist()] for words in (src, dst))
+        pairs = pair_key(np.array(a, np.int64), np.array(b, np.int64)).tolist()
+        return np.array([self.median.get(pair, np.nan) for pair in pairs])
+
+
+def choose_searches(
+    queries: Queries, rtt_ms: Floats, count: int, seed: int
+) -> tuple[Queries, Floats]:
+    """At most `count` queries with an answer, drawn uniformly, and that answer as the RTT to find."""
+    answered = np.flatnonzero(~np.isnan(rtt_ms))
+    random = np.random.default_rng((seed, 3))
+    chosen = np.sort(random.choice(answered, min(count, len(answered)), replace=False))
+    return queries.take(chosen), rtt_ms[chosen]
+
+
+def search_report(
+    searcher: Searcher,
+    queries: Queries,
+    targets_ms: Floats,
+    count: int,
+    truth: KnownRtts,
+    train: Rows,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What `searcher` finds for the sources of `queries` (n,) at `targets_ms` (n,), `count` each.
+
+    `searches`; `found`, destinations in all; `truth_known`, share of them with a true RTT;
+    `within_20_percent`, share whose true RTT is that near to the target: of all where the truth knows
+    every address, else of those with a true RTT. Diversity: `distinct`, different destinations of all
+    searches over `found`; `distinct_prefixes`, different /24 or /48 of each search, in all, over
+    `found`. Origin: shares `in_train_prefix` (a /24 or /48 with a destination of train), `in_train`
+    (such a destination itself) and `in_context` (a destination of the query's own context).
+    """
+    draws = searcher.search(queries, targets_ms, count, seed)
+    search = np.repeat(np.arange(len(draws)), [len(words) for words in draws])
+    found = np.concatenate([np.zeros((0, 2), np.uint64), *draws])  # (found, 2)
+    true_ms = truth.rtt_ms(queries.addresses[queries.src][search], found, queries.seconds[search])
+    known = ~np.isnan(true_ms)
+    near = np.abs(true_ms - targets_ms[search]) <= WITHIN * targets_ms[search]  # NaN: no
+    keys = prefix_keys(found, *PREFIX_BITS)
+    of_train = train.addresses[np.unique(train.dst)]
+    different = [len(np.unique(keys[search == at])) for at in range(len(draws))]
+    context = [queries.addresses[row[row >= 0]] for row in queries.context_dst]
+    return {
+        "searches": len(draws),
+        "found": len(found),
+        "truth_known": _share(known),
+        "within_20_percent": _share(near if truth.every_pair else near[known]),
+        "distinct": len(np.unique(found, axis=0)) / len(found) if len(found) else None,
+        "distinct_prefixes": sum(different) / len(found) if len(found) else None,
+        "in_train_prefix": _share(np.isin(keys, prefix_keys(of_train, *PREFIX_BITS))),
+        "in_train": _share(_contains(of_train, found)),
+        "in_context": _share(
+            np.concatenate(
+                [
+                    np.zeros(0, bool),
+                    *(_contains(a, b) for a, b in zip(context, draws, strict=True)),
+                ]
+            )
+        ),
+    }
+
+
+def _share(true: NDArray[np.bool_]) -> float | None:
+    return float(true.mean()) if len(true) else None
+
+
+def _contains(table: Words, words: Words) -> NDArray[np.bool_]:
+    """(n,) whether `table` (a, 2) has each of `words` (n, 2)."""
+    rows = set(map(tuple, table.tolist()))
+    return np.array([tuple(row) in rows for row in words.tolist()], bool)
