@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from model.report_plots import FLOOR
-from model.rtt_views import HEADINGS
+from model.rtt_views import HEADINGS, HUGE
 
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
 """Heading of each number, and how it is written, by its key."""
@@ -35,7 +35,8 @@ def error_table(report: dict[str, Any], tables: dict[str, Any], columns: Sequenc
         for at, value in enumerate(row):
             gap = ""
             if floor and name != FLOOR and value is not None and floor[at] is not None:
-                gap = f"<small>+{value - floor[at]:.2f}</small>"
+                sign = "+" if value >= floor[at] else "−"
+                gap = f"<small>{sign}{number(abs(value - floor[at]))}</small>"
             marked = " class=best" if value is not None and value == best[at] else ""
             cells.append(f"<td{marked}>{number(value)}{gap}</td>")
         lines.append(_row(report, name, cells))
@@ -85,7 +86,15 @@ def text(value: object) -> str:
 
 
 def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}" if abs(value) < 100 else f"{value:,.1f}"
+    if value is None:
+        return "–"
+    return (
+        f"{value:.2f}"
+        if abs(value) < 100
+        else f"{value:,.1f}"
+        if abs(value) < HUGE
+        else f"{value:.1e}"
+    )
 
 
 def fine(value: float | None) -> str:
@@ -93,4 +102,12 @@ def fine(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}" if value >= 0.9995 else f"{value:.1%}"
+    if value is None:
+        return "–"
+    return (
+        f"{value:.1%}"
+        if value < 0.9995
+        else f"{value:.0%}"
+        if value < HUGE / 100
+        else f"{value:.0e}"
+    )

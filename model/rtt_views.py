@@ -30,6 +30,8 @@ HEADINGS = {
 }
 """Columns of the tables, those that tell predicting from copying first."""
 
+HUGE = 10_000  # what an untrained model may say
+
 
 def evaluation_view(report: dict[str, Any], out: Path) -> RenderableType:
     """What `evaluate` prints: errors of every predictor by group, then distributions and failures."""
@@ -51,7 +53,7 @@ def evaluation_view(report: dict[str, Any], out: Path) -> RenderableType:
 
 def _errors_table(report: dict[str, Any], groups: list[str]) -> Table:
     table = Table(title="Median absolute error (ms)", title_justify="left")
-    table.add_column("predictor")
+    table.add_column("predictor", no_wrap=True)
     for group in groups:
         table.add_column(HEADINGS[group], justify="right")
     answered = next(iter(report["rtt"].values()))
@@ -65,7 +67,7 @@ def _errors_table(report: dict[str, Any], groups: list[str]) -> Table:
 
 def _distributions_table(report: dict[str, Any]) -> Table:
     table = Table(title="All rows", title_justify="left")
-    table.add_column("predictor")
+    table.add_column("predictor", no_wrap=True)
     for heading in ("MAE ms", "rel. p50", "p90", "CRPS ms", "in 50 %", "80 %", "95 %", "AUC fail"):
         table.add_column(heading, justify="right")
     for name, errors in report["rtt"].items():
@@ -86,7 +88,7 @@ def _distributions_table(report: dict[str, Any]) -> Table:
 
 def _models_table(report: dict[str, Any]) -> Table:
     table = Table(title="Trained models", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in ("nats/row", "no time", "3 of 4 bytes told: top 1", "search: within 20 %"):
         table.add_column(heading, justify="right")
     for name in (*report["models"], "most_frequent", "by_chance"):
@@ -106,11 +108,15 @@ def _models_table(report: dict[str, Any]) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    if value is None:
+        return ""
+    return f"{value:.2f}" if abs(value) < HUGE else f"{value:.0e}"
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+    if value is None:
+        return ""
+    return f"{value:.1%}" if value < HUGE / 100 else f"{value:.0e}"
 
 
 @contextmanager
