@@ -84,7 +84,7 @@ class RttPrediction:
         rtt = parse_rtt("rtt_ms", rtt_ms)
         if rtt is None:
             return _log(self.p_failed)
-        return math.log1p(-self.p_failed) + _log(self.code_probabilities[encode_rtt(rtt)])
+        return _log(1 - self.p_failed) + _log(self.code_probabilities[encode_rtt(rtt)])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: `median_ms`, `mean_ms`, `p_failed`, `quantiles_ms` {level: ms}."""

@@ -250,6 +250,7 @@ def test_a_known_distribution_has_its_known_numbers() -> None:
     assert prediction.log_likelihood(None) == pytest.approx(np.log(0.2))
     assert prediction.log_likelihood(20.0) == pytest.approx(np.log(0.8 * 0.25))
     assert prediction.log_likelihood(30.0) == -np.inf
+    assert RttPrediction(1.0, shares).log_likelihood(20.0) == -np.inf  # float32 rounds to it
     shares[65535] = 1e-6  # 50 days: a softmax leaves something everywhere
     assert RttPrediction(0.2, shares).mean_ms == pytest.approx(20.0)
 
