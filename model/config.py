@@ -151,11 +151,11 @@ PRESETS = {
     # What two CPU cores learn from in minutes.
     "tiny": Config(
         "tiny",
-        ModelConfig(layers=3, width=128, heads=4, mlp=384, context=256, dropout=0.0),
+        ModelConfig(layers=3, width=128, heads=2, mlp=384, context=256, dropout=0.0),
         TrainConfig(
             steps=1_200,
             batch_size=16,
-            learning_rate=3e-3,
+            learning_rate=6e-3,
             warmup_steps=100,
             log_every=20,
             eval_every=400,

@@ -40,7 +40,10 @@ def error_table(report: dict[str, Any], tables: dict[str, Any], columns: Sequenc
             marked = " class=best" if value is not None and value == best[at] else ""
             cells.append(f"<td{marked}>{number(value)}{gap}</td>")
         lines.append(_row(report, name, cells))
-    heads = "".join(f"<th>{text(HEADINGS.get(c, c.replace('_', ' ')))}</th>" for c in columns)
+    heads = "".join(
+        f"<th>{text(HEADINGS.get(c, c.replace('_', ' ').replace('ipv', 'IPv')))}</th>"
+        for c in columns
+    )
     return _wide(f"<th></th>{heads}", lines)
 
 

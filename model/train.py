@@ -31,12 +31,10 @@ from stores.errors import TrainingError
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
 
-IN_FLIGHT = (
-    2  # steps that the host runs ahead of the devices: enough to hide it, few enough to stop soon
-)
-PROFILED_STEPS = range(
-    4, 7
-)  # of this process, counted from 1: past compilation and the first allocations
+IN_FLIGHT = 2
+"""Steps that the host runs ahead of the devices: enough to hide it, few enough to stop soon."""
+PROFILED_STEPS = range(4, 7)
+"""Of this process, counted from 1: past compilation and the first allocations."""
 
 
 def train(
