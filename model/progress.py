@@ -57,7 +57,7 @@ class Lines(Progress):
         self.began = time.monotonic()
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         self.console.print(f"WARNING: {text}", style="bold yellow", highlight=False, markup=False)

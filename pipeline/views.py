@@ -103,7 +103,7 @@ def print_store(record: Mapping[str, Any], out: Path) -> None:
 
 def overlap_table(overlap: Mapping[str, Any]) -> Table:
     """How train and test overlap: sources, destinations and pairs of each, and of both; times."""
-    table = _table("distinct", "train", "test", "in both", "test also in train")
+    table = _table("distinct", "train", "test", "both", "both ÷ test")
     for kind in ("sources", "destinations", "pairs"):
         counts = overlap[kind]
         share = counts["both"] / counts["test"] if counts["test"] else 0.0
