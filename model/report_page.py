@@ -31,7 +31,7 @@ th { font-weight: 500; } td.best { background: var(--best); } tr.model th { font
 small { display: block; line-height: 1.1; font-size: .75em; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1em;
   margin-top: 1.5em; }
-svg { width: 100%; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
+svg { width: 100%; max-width: 580px; height: auto; } svg text { font-family: system-ui, sans-serif !important; }
 """
 
 
@@ -81,7 +81,7 @@ def _errors(report: dict[str, Any]) -> str:
     lead = groups[0]
     return f"""<h2>RTT: median absolute error</h2>
 <p>In ms, of answered rows. What tells predicting from copying comes first: <i>pair not in context</i> has no
-earlier row of the queried pair before it. Best in green{_floor_note(report)}.</p>
+earlier row of the queried pair before it. Best in green{_floor_note(report)}.</p>{_few_note(report, lead)}
 {error_table(report, report["rtt"], groups)}
 <div class=plots>{error_cdf_plot(report, lead)}{context_plot(report, _context_group(report))}</div>
 <p class=dim>Over the sizes of context rows differ, as a longer context holds more pairs.</p>"""
@@ -156,6 +156,13 @@ def _context_group(report: dict[str, Any]) -> str:
     counts = next(iter(report["rtt_by_context"].values()))["0"]
     new = counts["unseen_sources_lack_pair"]["count"]
     return "unseen_sources_lack_pair" if new >= FEW else "context_lacks_pair"
+
+
+def _few_note(report: dict[str, Any], lead: str) -> str:
+    count = next(iter(report["rtt"].values()))[lead]["count"]
+    if count >= FEW:
+        return ""
+    return f"<p class=warn>Only {count} rows are in “{HEADINGS[lead]}”: a larger --limit asks more.</p>"
 
 
 def _floor_note(report: dict[str, Any]) -> str:

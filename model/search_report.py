@@ -19,6 +19,7 @@ from stores.truth import World, pack_addresses
 
 Floats = NDArray[np.float64]
 
+CHUNK = 8  # searches: long ones, so that progress is seen
 WITHIN = 0.2  # of the target: near enough
 PREFIX_BITS = (24, 48)  # of IPv4 and IPv6: a neighbourhood
 
@@ -55,8 +56,10 @@ class ModelSearcher:
             )
             for at in range(len(queries))
         ]
-        found = self.model.sample_ips_batch(asked)
-        self.answered(len(asked))
+        found = []
+        for start in range(0, len(asked), CHUNK):
+            found += self.model.sample_ips_batch(asked[start : start + CHUNK])
+            self.answered(len(asked[start : start + CHUNK]))
         return [pack_addresses(sample.address for sample in draws) for draws in found]
 
 
