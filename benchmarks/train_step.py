@@ -156,7 +156,7 @@ def compare(preset: str, options: argparse.Namespace, store: Path) -> list[dict[
 
 def view(rows: Sequence[dict[str, Any]]) -> Table:
     """Rows of `run` or `compare` side by side."""
-    table = Table(title="Training step")
+    table = Table(title="Training step", title_justify="left", box=None)
     heads = ("", "batch", "step ms", "store ÷ resident", "host work", "tokens/s", "MFU full")
     for head in (*heads, "MFU causal", "peak memory", "compile s"):
         table.add_column(head, justify="right")
@@ -211,5 +211,4 @@ def main(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
-        console = Console()
-        console.print(view(rows), width=max(console.width, TABLE_WIDTH), soft_wrap=True)
+        Console(width=max(Console().width, TABLE_WIDTH)).print(view(rows))
