@@ -11,7 +11,9 @@ Orbax then renames the folder), and only then may it displace an older one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int):
         self.path = path
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs failures that we raise
+        _ignore_late_writes()
         policies = [
             LatestN(keep),
             BestN(
@@ -124,6 +127,19 @@ class Checkpoints:
             return
         with contextlib.suppress(Exception):  # the error on its way says more
             self._manager.close()
+
+
+@functools.cache
+def _ignore_late_writes() -> None:
+    """When one write of a save fails, Orbax closes its event loop, and every other write that fails
+    later in TensorStore's threads prints a traceback about that. The failure itself is raised."""
+    print_exception = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            print_exception(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _reason(error: Exception) -> str:
