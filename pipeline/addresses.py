@@ -12,12 +12,13 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.permutation import GOLDEN, mix64
+
 Keys = NDArray[np.bytes_]
 """Array of `S17`."""
 KEY_BYTES = 17
 
 _IPV4_PREFIX = b"\x04" + bytes(12)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def parse_addresses(texts: Iterable[str | None]) -> Keys:
@@ -67,11 +68,8 @@ def hash_keys(keys: Keys) -> NDArray[np.uint64]:
 
 
 def mix(hashes: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Fold `values` into `hashes`, elementwise, with the SplitMix64 finalizer."""
-    h = (hashes ^ values) + _GOLDEN
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+    """Fold `values` into `hashes`, elementwise: one word of `stores.permutation.keyed`."""
+    return mix64((hashes ^ values) + GOLDEN)
 
 
 def _raw(keys: Keys) -> NDArray[np.uint8]:

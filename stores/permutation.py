@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 ROUNDS = 6
 MIN_BITS = 7  # smaller networks favour some orders, whatever the number of rounds
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX2 = np.uint64(0x94D049BB133111EB)
 
@@ -33,7 +33,7 @@ def keyed(*words: ArrayLike) -> NDArray[np.uint64]:
     """
     h = np.zeros(1, np.uint64)
     for word in words:
-        h = mix64((h ^ np.asarray(word).astype(np.uint64)) + _GOLDEN)
+        h = mix64((h ^ np.asarray(word).astype(np.uint64)) + GOLDEN)
     return h
 
 
