@@ -100,6 +100,9 @@ class TrainConfig:
     final_fraction: float = 0.1
     decay_fraction: float = 0.2
     """Share of the steps that "wsd" decays over."""
+    answer_weight: float = 1.0
+    """How often RTT bytes that follow both addresses count in the loss: they are what the model is asked
+    for, but 2 of some 26 tokens, in a third of the measurements."""
     overfit_one_batch: bool = False
     """For debugging: every step sees the first batch; the loss must approach 0."""
     log_every: int = free(100)
@@ -112,7 +115,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_size", "log_every", "eval_every", "save_every")
-        _positive(self, "keep_checkpoints", "learning_rate", "clip_norm")
+        _positive(self, "keep_checkpoints", "learning_rate", "clip_norm", "answer_weight")
         _one_of(self, "optimizer", "adamw", "muon")
         _one_of(self, "schedule", "cosine", "wsd")
         if self.eval_batches < 10:

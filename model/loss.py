@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -78,14 +79,31 @@ def token_kinds(tokens: jax.Array) -> jax.Array:
     return jnp.where(is_role, 0, jnp.asarray(KIND_TABLE)[role, distance])
 
 
+def answers(tokens: jax.Array) -> jax.Array:
+    """Which tokens of valid windows (B, T) are RTT bytes behind both addresses of their measurement:
+    what `predict_rtt` asks for. (B, T) bool."""
+    position = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
+
+    def last(*roles: int) -> jax.Array:
+        found = functools.reduce(jnp.logical_or, (tokens == role for role in roles))
+        return jax.lax.cummax(jnp.where(found, position, -1), axis=1)
+
+    begun = last(MEASUREMENT_START)
+    both = (last(SRC_IPV4, SRC_IPV6) > begun) & (last(DST_IPV4, DST_IPV6) > begun)
+    since_rtt = position - last(RTT_START)
+    in_rtt = (last(RTT_START) > begun) & (since_rtt >= 1) & (since_rtt <= PAYLOAD_BYTES[RTT_START])
+    return both & in_rtt
+
+
 def next_token_loss(
-    logits: jax.Array, tokens: jax.Array, lengths: jax.Array
+    logits: jax.Array, tokens: jax.Array, lengths: jax.Array, answer_weight: float = 1.0
 ) -> tuple[jax.Array, Tally]:
     """Mean nats per live target, and the batch's tally.
 
     `logits` (B, T, V) float32, `tokens` (B, T) int32, `lengths` (B,) int32. Targets are the tokens
     1 … length - 1 of each row: the first token is always MEASUREMENT_START, and the tail is masked.
-    A batch without live targets has loss 0.
+    A batch without live targets has loss 0. Targets of `answers` count `answer_weight` times in the
+    mean; what the best model predicts is the same for any weight, and the tally is never weighted.
     """
     logits, targets = logits[:, :-1], tokens[:, 1:]  # (B, T-1, V), (B, T-1)
     position = jax.lax.broadcasted_iota(jnp.int32, targets.shape, 1) + 1
@@ -93,9 +111,14 @@ def next_token_loss(
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     nats = jnp.where(live, log_normalizer - target_logits, 0.0)  # (B, T-1)
-    loss = nats.sum() / jnp.maximum(live.sum(), 1).astype(jnp.float32)
-
     kinds = jnp.where(live, token_kinds(tokens)[:, 1:], -1)
+    if answer_weight == 1:
+        loss = nats.sum() / jnp.maximum(live.sum(), 1).astype(jnp.float32)
+    else:
+        weights = jnp.where(answers(tokens)[:, 1:], answer_weight, 1.0)
+        total = jnp.where(live, weights, 0.0).sum()
+        loss = (nats * weights).sum() / jnp.maximum(total, 1.0)
+
     member = jax.nn.one_hot(kinds, len(KINDS), dtype=jnp.float32)  # (B, T-1, kinds); dead: no kind
     correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
     starts = (tokens == MEASUREMENT_START) & (

@@ -86,7 +86,7 @@ class Steps:
 
         def loss_of(weights: Any) -> tuple[jax.Array, Tally]:
             logits = nnx.merge(self.graph, weights)(tokens, keys)
-            return next_token_loss(logits, tokens, lengths)
+            return next_token_loss(logits, tokens, lengths, self.config.train.answer_weight)
 
         (loss, tally), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes Python floats and int32 counts

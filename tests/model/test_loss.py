@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.loss import KINDS, combine, next_token_loss, summarize, token_kinds
+from model.loss import KINDS, answers, combine, next_token_loss, summarize, token_kinds
 from stores.codec import encode_windows
 from stores.vocabulary import PAYLOAD_BYTES, ROLE_NAMES
 from tests.helpers import random_measurements, windows_of_mode
@@ -112,3 +112,38 @@ def test_tallies_add_up() -> None:
     assert a["tokens"] == b["tokens"]
     assert a["measurements"] == b["measurements"]
     np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+
+
+def test_answers_are_the_rtt_bytes_behind_both_addresses() -> None:
+    tokens, lengths = some_batch(3)
+    found = np.asarray(answers(jnp.asarray(tokens)))
+    expected = np.zeros_like(found)
+    for row, length in enumerate(lengths):
+        seen: set[str] = set()
+        for at, token in enumerate(tokens[row, :length].tolist()):
+            name = ROLE_NAMES[token] if token < len(ROLE_NAMES) else ""
+            if name == "MEASUREMENT_START":
+                seen.clear()
+            if name.startswith(("SRC", "DST")):
+                seen.add(name[:3])
+            if name == "RTT_START" and len(seen) == 2:
+                expected[row, at + 1 : at + 3] = True
+    live = np.arange(tokens.shape[1]) < lengths[:, None]
+    assert expected.any()
+    np.testing.assert_array_equal(found & live, expected)
+
+
+def test_answer_weight_counts_answers_so_often_and_leaves_the_tally_alone() -> None:
+    tokens, lengths = (jnp.asarray(part) for part in some_batch(4))
+    logits = some_logits(np.asarray(tokens))
+    plain, tally = next_token_loss(logits, tokens, lengths)
+    heavy, same_tally = next_token_loss(logits, tokens, lengths, 9.0)
+    nats = -jnp.take_along_axis(
+        jax.nn.log_softmax(logits[:, :-1], -1), tokens[:, 1:, None], axis=-1
+    )[..., 0]
+    live = np.arange(1, tokens.shape[1]) < np.asarray(lengths)[:, None]
+    weights = np.where(np.asarray(answers(tokens))[:, 1:], 9.0, 1.0) * live
+    np.testing.assert_allclose(heavy, (np.asarray(nats) * weights).sum() / weights.sum(), rtol=1e-5)
+    assert abs(float(heavy) - float(plain)) > 1e-4
+    for a, b in zip(tally, same_tally, strict=True):
+        np.testing.assert_array_equal(a, b)
