@@ -7,6 +7,7 @@ import sys
 import typer
 
 import model.commands
+import model.service.commands
 import pipeline.commands
 import stores.commands
 from stores.errors import PinglmError
@@ -26,7 +27,7 @@ def commands() -> None:
     """Train transformers on Internet latency: RIPE Atlas pings to token store to predictions."""
 
 
-for side in (pipeline, stores, model):
+for side in (pipeline, stores, model, model.service):
     app.add_typer(side.commands.app)
 
 

@@ -69,6 +69,24 @@ class PingModel:
         use_compile_cache()
         return cls(load_weights(path))
 
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Compile every program that questions may need: all prompt lengths, batches, families.
+
+        Some 30 to 60 s the first time, a few from the compile cache. Calls `progress(done, total)`.
+        """
+        shapes = [
+            (size, earlier)
+            for earlier in warm_up_contexts(self.config.context)
+            for size in BATCH_SIZES
+        ]
+        for done, (size, earlier) in enumerate(shapes, 1):
+            self.predict_rtt_batch([RttQuery("192.0.2.1", "192.0.2.2", None, earlier)] * size)
+            for prefix in ("192.0.2", "2001:db8::/120"):
+                self.complete_ip_batch([CompletionQuery(prefix, 1, earlier)] * size)
+            for source in ("192.0.2.1", "2001:db8::1"):
+                self.sample_ips_batch([SampleQuery(20, source, 1, earlier)] * size)
+            progress(done, len(shapes))
+
     def predict_rtt(
         self,
         src: AddressLike,
@@ -236,9 +254,14 @@ class PingModel:
         return [answers[at] for at in range(len(queries))]
 
 
+def model_folder(path: str | Path) -> Path:
+    """Where the model is that `PingModel.load(path)` loads."""
+    return PRETRAINED if str(path) == "pretrained" else Path(path)
+
+
 def load_weights(path: str | Path) -> Weights:
     """Weights as `PingModel.load` finds them."""
-    folder = PRETRAINED if str(path) == "pretrained" else Path(path)
+    folder = model_folder(path)
     if (folder / CONFIG_FILE).exists():
         return read_export(folder)
     if (folder / "run.json").exists():
@@ -251,6 +274,14 @@ def load_weights(path: str | Path) -> Weights:
     raise CheckpointError(
         f"{folder}: {found}: expected the folder of a training run (`train --out`) or of an export"
     )
+
+
+def warm_up_contexts(window: int) -> list[list[Measurement]]:
+    """Contexts whose prompts fall into each bucket of `bucket_length`, for every kind of question."""
+    source, target = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+    earlier = Measurement(source, target, 20.0, None)  # 14 tokens
+    buckets = sorted({bucket_length(length, window) for length in range(1, window + 1)})
+    return [[], *([earlier] * (bucket // 18) for bucket in buckets[1:])]
 
 
 def bucket_length(length: int, context: int) -> int:

@@ -79,6 +79,7 @@ class CompletionQuery:
     whether destinations or sources are meant. Raises `QueryError`.
     """
 
+    prefix: str
     family: int
     known: bytes
     k: int
@@ -95,7 +96,7 @@ class CompletionQuery:
         family, known = parse_prefix(prefix)
         if field not in ("src", "dst"):
             raise QueryError(f"field {field!r}: expected src or dst")
-        _set(self, family=family, known=known, k=parse_count("k", k, MAX_BRANCHES))
+        _set(self, prefix=prefix, family=family, known=known, k=parse_count("k", k, MAX_BRANCHES))
         _set(self, context=parse_context(context), field=field)
 
     @property

@@ -1,0 +1,115 @@
+"""The three kinds of question: from JSON to the model and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from model.inference import PingModel
+from model.prediction import Completion, RttPrediction, SampledAddress
+from model.query import CompletionQuery, RttQuery, SampleQuery
+from model.service import schemas
+
+BINS = 60
+SHORTEST_MS = 0.001  # where a geometric axis can begin
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of question, `name` in the address and in the queue."""
+
+    name: str
+    summary: str
+    question: type[BaseModel]
+    questions: type[BaseModel]
+    answer: type[BaseModel]
+    answers: type[BaseModel]
+    query: Callable[[Any], Any]
+    """From the checked JSON; raises `QueryError`."""
+    ask: Callable[[PingModel, list[Any]], Sequence[Any]]
+    render: Callable[[Any, Any, int], dict[str, Any]]
+    """From query, answer and measurements of the context that fitted."""
+
+
+def rtt_answer(query: RttQuery, prediction: RttPrediction, used: int) -> dict[str, Any]:
+    """JSON-able `RttAnswer`."""
+    asked = {"src": str(query.src), "dst": str(query.dst), "time": query.time}
+    shown = {**prediction.as_dict(), "histogram": histogram(prediction)}
+    return {**asked, "context_used": used, **shown}
+
+
+def sample_answer(
+    query: SampleQuery, samples: Sequence[SampledAddress], used: int
+) -> dict[str, Any]:
+    """JSON-able `SampleAnswer`."""
+    return {
+        "src": str(query.src),
+        "target_rtt_ms": query.target_rtt_ms,
+        "tolerance": query.tolerance,
+        "context_used": used,
+        "samples": [sample.as_dict() for sample in samples],
+    }
+
+
+def completion_answer(
+    query: CompletionQuery, completions: Sequence[Completion], used: int
+) -> dict[str, Any]:
+    """JSON-able `CompletionAnswer`."""
+    return {
+        "prefix": query.prefix,
+        "field": query.field,
+        "context_used": used,
+        "completions": [completion.as_dict() for completion in completions],
+    }
+
+
+def histogram(prediction: RttPrediction) -> dict[str, list[float]]:
+    """60 bins of equal width on a logarithmic axis, from the 0.5 % to the 99.5 % quantile."""
+    low, high = np.maximum(prediction.quantile([0.005, 0.995]), SHORTEST_MS)
+    edges = np.geomspace(low, max(high, low * 1.01), BINS + 1)
+    # The first bin takes in what lies exactly on its lower edge.
+    below = prediction.cdf(np.append(edges[0] * (1 - 1e-9), edges[1:] * (1 + 1e-9)))
+    return {"edges_ms": edges.tolist(), "probabilities": np.diff(below).tolist()}
+
+
+KINDS = (
+    Kind(
+        "predict_rtt",
+        "Distribution of the RTT between two addresses",
+        schemas.RttQuestion,
+        schemas.RttQuestions,
+        schemas.RttAnswer,
+        schemas.RttAnswers,
+        lambda asked: RttQuery(asked.src, asked.dst, asked.time, asked.context),
+        lambda model, queries: model.predict_rtt_batch(queries),
+        rtt_answer,
+    ),
+    Kind(
+        "sample_ips",
+        "Destinations at a wanted RTT from a source",
+        schemas.SampleQuestion,
+        schemas.SampleQuestions,
+        schemas.SampleAnswer,
+        schemas.SampleAnswers,
+        lambda asked: SampleQuery(
+            asked.target_rtt_ms, asked.src, asked.n, asked.context, asked.tolerance, asked.seed
+        ),
+        lambda model, queries: model.sample_ips_batch(queries),
+        sample_answer,
+    ),
+    Kind(
+        "complete_ip",
+        "The most probable addresses that begin with a prefix",
+        schemas.CompletionQuestion,
+        schemas.CompletionQuestions,
+        schemas.CompletionAnswer,
+        schemas.CompletionAnswers,
+        lambda asked: CompletionQuery(asked.prefix, asked.k, asked.context, asked.field),
+        lambda model, queries: model.complete_ip_batch(queries),
+        completion_answer,
+    ),
+)

@@ -1,0 +1,142 @@
+"""The FastAPI application: page, health, model, and for each kind of question one route and its batch form."""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from model.query import context_used
+from model.service import schemas, web
+from model.service.answers import KINDS, Kind
+from model.service.batcher import QueueFull
+from model.service.ready import ReadyModel
+from stores.errors import QueryError
+
+PAGE = Path(__file__).parent / "page"
+DISCONNECT_POLL = 0.25  # seconds
+
+log = logging.getLogger("pinglm.service")
+
+
+def make_app(model: ReadyModel, timeout: float) -> FastAPI:
+    """The application around a model that may still be warming up; `timeout` in seconds a request."""
+    app = FastAPI(
+        title="pinglm",
+        description="RTT between any two addresses, addresses at an RTT, rest of an address.",
+        version="1",
+        docs_url=None,  # FastAPI's pages load from another host; /openapi.json stays
+        redoc_url=None,
+    )
+    app.add_middleware(web.Guard)
+    app.add_exception_handler(HTTPException, web.on_http_error)
+    app.add_exception_handler(RequestValidationError, web.on_invalid)
+    app.include_router(_about(model, timeout))
+    for kind in KINDS:
+        app.include_router(_questions(kind, model, timeout))
+    app.mount("/page", StaticFiles(directory=PAGE))
+    return app
+
+
+def _about(model: ReadyModel, timeout: float) -> APIRouter:
+    """Page, health, model."""
+    router = APIRouter()
+
+    @router.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    @router.get("/health", responses={503: {"description": "Warming up, or failed"}})
+    async def health() -> JSONResponse:
+        """200 once questions are answered."""
+        return JSONResponse({"status": model.status}, 200 if model.ready else 503)
+
+    @router.get("/model")
+    async def about() -> dict[str, Any]:
+        """Name, shape, origin and card of the model; limits of this service."""
+        return {**model.description, "limits": {**model.limits, "timeout_s": timeout}}
+
+    return router
+
+
+def _questions(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
+    """The two routes of a kind of question."""
+    statuses = {400: "No JSON", 413: "Body too large", 422: "A field is wrong"}
+    statuses |= {500: "Our error", 503: "Busy, or warming up: try again", 504: "Time limit"}
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": schemas.Errors, "description": text} for status, text in statuses.items()
+    }
+    router = APIRouter(responses=errors)
+
+    async def respond(request: Request, asked: Sequence[Any], batch: bool) -> Response:
+        queries = []
+        for at, item in enumerate(asked):
+            try:
+                queries.append(kind.query(item))
+            except QueryError as error:
+                return web.query_problem(str(error), ("queries", at) if batch else ())
+        if not model.ready:
+            return web.problem(503, f"{model.status}: try again in some seconds")
+        try:
+            futures = model.batcher.submit(kind.name, queries)
+        except QueueFull:
+            return web.problem(503, "busy: too many questions are waiting: try again in a second")
+        try:
+            found = await _wait(request, futures, timeout)
+        except TimeoutError:
+            return web.problem(504, f"no answer within {timeout:g} s: ask less at once, or later")
+        except Exception:
+            number = secrets.token_hex(4)
+            log.exception("question failed, id %s", number)
+            return web.problem(500, f"the model failed at this question (id {number} in the log)")
+        if found is None:
+            return Response(status_code=499)  # the client has left; nobody reads this
+        window = model.window
+        answers = [
+            kind.render(query, answer, context_used(query, window))
+            for query, answer in zip(queries, found, strict=True)
+        ]
+        body = {"answers": answers} if batch else answers[0]
+        return Response(web.as_json(body), media_type="application/json")
+
+    @router.post(f"/{kind.name}", summary=kind.summary, response_model=kind.answer)
+    async def ask(request: Request, question: kind.question) -> Response:  # type: ignore[name-defined]
+        return await respond(request, [question], batch=False)
+
+    @router.post(
+        f"/{kind.name}/batch", summary=f"{kind.summary}, several", response_model=kind.answers
+    )
+    async def ask_several(request: Request, body: kind.questions) -> Response:  # type: ignore[name-defined]
+        return await respond(request, body.queries, batch=True)
+
+    return router
+
+
+async def _wait(request: Request, futures: list[Future[Any]], timeout: float) -> list[Any] | None:
+    """The answers, or `None` when the client has left. Whatever is not answered then is cancelled.
+
+    Raises `TimeoutError`, or what the model raised.
+    """
+    everything = asyncio.gather(*map(asyncio.wrap_future, futures))
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                done, _ = await asyncio.wait([everything], timeout=DISCONNECT_POLL)
+                if done:
+                    return everything.result()
+                if await request.is_disconnected():
+                    return None
+    finally:
+        if not everything.done():
+            everything.cancel()
+        for future in futures:
+            future.cancel()

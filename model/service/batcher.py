@@ -1,0 +1,107 @@
+"""Questions of many requests, answered together by one thread that owns the device."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+LARGEST_BATCH = 16  # questions of one call
+
+
+class QueueFull(Exception):
+    """No room for the questions of a request."""
+
+
+class Batcher:
+    """A bounded queue of questions, and the thread that answers them up to 16 at a time.
+
+    Requests take turns: each gives one question to a call until the call is full, so a request of 64
+    questions makes no other wait longer than a call. Questions whose future is cancelled before
+    their turn are not asked.
+    """
+
+    def __init__(self, answer: Callable[[str, list[Any]], Sequence[Any]], limit: int):
+        """`answer(kind, questions)` gives as many answers; `limit` is the most questions that wait."""
+        self._answer = answer
+        self._limit = limit
+        self._waiting: deque[_Request] = deque()
+        self._closed = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self._thread.start()
+
+    def submit(self, kind: str, questions: Sequence[Any]) -> list[Future[Any]]:
+        """Futures of the answers, in order; all are taken, or none. Raises `QueueFull`."""
+        with self._change:
+            if self._closed or self._count() + len(questions) > self._limit:
+                raise QueueFull
+            request = _Request(kind, questions)
+            self._waiting.append(request)
+            self._change.notify()
+        return request.futures
+
+    def close(self) -> None:
+        """Take nothing more, answer what waits, and end the thread."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join()
+
+    def _count(self) -> int:
+        return sum(not future.done() for request in self._waiting for _, future in request.left)
+
+    def _run(self) -> None:
+        while batch := self._take():
+            kind, asked = batch
+            self._ask(kind, [pair for pair in asked if pair[1].set_running_or_notify_cancel()])
+
+    def _take(self) -> tuple[str, list[_Asked]] | None:
+        """The next call's questions, all of the kind that has waited longest; `None` at the end."""
+        with self._change:
+            self._change.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            kind = self._waiting[0].kind
+            turn = deque(request for request in self._waiting if request.kind == kind)
+            asked: list[_Asked] = []
+            while turn and len(asked) < LARGEST_BATCH:
+                request = turn.popleft()
+                self._waiting.remove(request)
+                question, future = request.left.popleft()
+                if not future.cancelled():
+                    asked.append((question, future))
+                if request.left:
+                    turn.append(request)
+                    self._waiting.append(request)
+            return kind, asked
+
+    def _ask(self, kind: str, asked: list[_Asked]) -> None:
+        """Answer all at once; where that fails, one by one, so that only the culprit fails."""
+        if not asked:
+            return
+        try:
+            answers = self._answer(kind, [question for question, _ in asked])
+        except Exception as error:  # whatever it is, it goes to whoever asked
+            if len(asked) == 1:
+                asked[0][1].set_exception(error)
+            else:
+                for pair in asked:
+                    self._ask(kind, [pair])
+            return
+        for (_, future), answer in zip(asked, answers, strict=True):
+            future.set_result(answer)
+
+
+_Asked = tuple[Any, "Future[Any]"]
+
+
+class _Request:
+    """What is left of a request: questions with their futures."""
+
+    def __init__(self, kind: str, questions: Sequence[Any]):
+        self.kind = kind
+        self.futures: list[Future[Any]] = [Future() for _ in questions]
+        self.left: deque[_Asked] = deque(zip(questions, self.futures, strict=True))

@@ -1,0 +1,74 @@
+"""The model behind the service: described at once, compiled in the background, then ready."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from model.flops import count_parameters
+from model.inference import PingModel, model_folder
+from model.query import MAX_BRANCHES
+from model.service.answers import KINDS
+from model.service.batcher import Batcher
+from model.service.schemas import MAX_CONTEXT, MAX_QUERIES
+from model.service.web import BODY_BYTES
+
+CARD = "card.json"
+
+log = logging.getLogger("pinglm.service")
+
+
+class ReadyModel:
+    """A loaded model that compiles in a thread; `ready` says when, `status` says it in words."""
+
+    def __init__(self, path: str | Path, queue: int):
+        """Loads the weights; raises `CheckpointError`. `queue`: questions that may wait."""
+        self._model = PingModel.load(path)
+        self.window = self._model.config.context
+        self.status = "warming up"
+        self.limits = {
+            "context": MAX_CONTEXT,
+            "n": MAX_BRANCHES,
+            "k": MAX_BRANCHES,
+            "batch": MAX_QUERIES,
+            "body_bytes": BODY_BYTES,
+            "queue": queue,
+        }
+        card = model_folder(path) / CARD
+        self.description: dict[str, Any] = {
+            "name": "pretrained" if str(path) == "pretrained" else Path(path).resolve().name,
+            "parameters": count_parameters(self._model.config)["total"],
+            "model": asdict(self._model.config),
+            "origin": self._model.origin,
+            "card": json.loads(card.read_bytes()) if card.exists() else None,
+        }
+        asks = {kind.name: kind.ask for kind in KINDS}
+        self.batcher = Batcher(lambda kind, queries: asks[kind](self._model, queries), queue)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every program is compiled."""
+        return self.status == "ready"
+
+    def start(
+        self, progress: Callable[[int, int], None], done: Callable[[str | None], None]
+    ) -> None:
+        """Compile in a thread: `progress(done, all)`, then `done(None)`, or `done(what failed)`."""
+
+        def warm_up() -> None:
+            try:
+                self._model.warm_up(progress)
+            except Exception as error:
+                log.exception("warm-up failed")
+                self.status = "failed to start"
+                done(str(error).splitlines()[0] if str(error) else type(error).__name__)
+            else:
+                self.status = "ready"
+                done(None)
+
+        threading.Thread(target=warm_up, name="warm-up", daemon=True).start()

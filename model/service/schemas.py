@@ -1,0 +1,183 @@
+"""What goes in and out over HTTP. Shapes and limits are checked here, meaning by `model.query`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.query import MAX_BRANCHES
+
+MAX_CONTEXT = 1_000  # measurements; a window of 1,024 tokens holds at most 85
+MAX_QUERIES = 64  # of a batch request
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
+AddressText = Annotated[str, Field(max_length=64, examples=["192.0.2.1"])]
+
+_CONTEXT = [
+    {"src": "192.0.2.1", "dst": "198.51.100.8", "rtt_ms": 21.7, "time": 1751000000},
+    {"src": "192.0.2.1", "dst": "198.51.100.9", "rtt_ms": None},
+]
+_RTT = {"src": "192.0.2.1", "dst": "198.51.100.7", "time": 1751000060, "context": _CONTEXT}
+_SAMPLE = {"target_rtt_ms": 20, "src": "192.0.2.1", "n": 5, "tolerance": 0.1, "context": _CONTEXT}
+_COMPLETION = {"prefix": "198.51", "k": 5, "field": "dst"}
+
+
+def _shape(*examples: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": list(examples)})
+
+
+class Earlier(BaseModel):
+    """An earlier measurement. `rtt_ms` null: the ping failed. `time`: Unix seconds, or null."""
+
+    model_config = _shape(*_CONTEXT)
+    src: AddressText
+    dst: AddressText
+    rtt_ms: Number | None
+    time: Number | None = None
+
+
+Context = Annotated[list[Earlier], Field(max_length=MAX_CONTEXT)]
+
+
+class RttQuestion(BaseModel):
+    """What will a ping give? `context`: earlier measurements, oldest first."""
+
+    model_config = _shape(_RTT)
+    src: AddressText
+    dst: AddressText
+    time: Number | None = None
+    context: Context = []
+
+
+class SampleQuestion(BaseModel):
+    """Which destinations are `target_rtt_ms` (± `tolerance`, a share) away from `src`?"""
+
+    model_config = _shape(_SAMPLE)
+    target_rtt_ms: Number
+    src: AddressText
+    n: Annotated[Whole, Field(ge=1, le=MAX_BRANCHES)] = 10
+    tolerance: Number = 0.05
+    seed: Whole = 0
+    context: Context = []
+
+
+class CompletionQuestion(BaseModel):
+    """Which addresses begin with `prefix` (whole bytes, or a CIDR at a byte boundary)?"""
+
+    model_config = _shape(_COMPLETION)
+    prefix: AddressText
+    k: Annotated[Whole, Field(ge=1, le=MAX_BRANCHES)] = 10
+    field: Literal["dst", "src"] = "dst"
+    context: Context = []
+
+
+class RttQuestions(BaseModel):
+    """Several questions, answered in their order."""
+
+    model_config = _shape({"queries": [_RTT]})
+    queries: Annotated[list[RttQuestion], Field(min_length=1, max_length=MAX_QUERIES)]
+
+
+class SampleQuestions(BaseModel):
+    """Several questions, answered in their order."""
+
+    model_config = _shape({"queries": [_SAMPLE]})
+    queries: Annotated[list[SampleQuestion], Field(min_length=1, max_length=MAX_QUERIES)]
+
+
+class CompletionQuestions(BaseModel):
+    """Several questions, answered in their order."""
+
+    model_config = _shape({"queries": [_COMPLETION]})
+    queries: Annotated[list[CompletionQuestion], Field(min_length=1, max_length=MAX_QUERIES)]
+
+
+class Histogram(BaseModel):
+    """Probability of an answered ping's RTT between neighbouring edges, from the 0.5 % to the 99.5 %
+    quantile."""
+
+    edges_ms: list[float]
+    probabilities: list[float]
+
+
+class RttAnswer(BaseModel):
+    """Distribution of a ping's result; all but `p_failed` of a ping that is answered."""
+
+    src: str
+    dst: str
+    time: int | None
+    context_used: int
+    median_ms: float
+    mean_ms: float
+    p_failed: float
+    quantiles_ms: dict[str, float]
+    histogram: Histogram
+
+
+class Sample(BaseModel):
+    """A destination, its log-probability (nats), and the RTT within tolerance it was drawn for."""
+
+    address: str
+    log_probability: float
+    rtt_ms: float
+
+
+class SampleAnswer(BaseModel):
+    """Different destinations in the order drawn; may be fewer than asked for."""
+
+    src: str
+    target_rtt_ms: float
+    tolerance: float
+    context_used: int
+    samples: list[Sample]
+
+
+class CompletionItem(BaseModel):
+    """An address, its probability given the prefix, and that of each completed byte."""
+
+    address: str
+    probability: float
+    byte_probabilities: list[float]
+
+
+class CompletionAnswer(BaseModel):
+    """The most probable addresses, best first."""
+
+    prefix: str
+    field: str
+    context_used: int
+    completions: list[CompletionItem]
+
+
+class RttAnswers(BaseModel):
+    """Answers in the order of the questions."""
+
+    answers: list[RttAnswer]
+
+
+class SampleAnswers(BaseModel):
+    """Answers in the order of the questions."""
+
+    answers: list[SampleAnswer]
+
+
+class CompletionAnswers(BaseModel):
+    """Answers in the order of the questions."""
+
+    answers: list[CompletionAnswer]
+
+
+class ErrorItem(BaseModel):
+    """What is wrong, and where."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Errors(BaseModel):
+    """The body of every answer that is not 200."""
+
+    detail: list[ErrorItem]

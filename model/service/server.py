@@ -1,0 +1,80 @@
+"""From a model to a listening server, and to its end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import sys
+
+import uvicorn
+from rich.console import Console
+
+from model.service.app import make_app
+from model.service.ready import ReadyModel
+from stores.errors import ConfigError
+
+STOP_SECONDS = 10  # that requests in work get to end
+
+
+def serve(path: str, host: str, port: int, queue: int, timeout: float) -> None:
+    """Serve until SIGTERM or Ctrl-C; what is asked by then is still answered.
+
+    Listens at once, says 503 until the model is ready. Raises `CheckpointError` for the model and
+    `ConfigError` for an address that cannot be listened at.
+    """
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
+    listener = listen(host, port)
+    model = ReadyModel(path, queue)
+    url = address_of(listener)
+    console = Console(stderr=True)
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        console.print("open to other machines: there is no password", highlight=False)
+    console.print(f"warming up at {url}; the first time compiles for a minute", highlight=False)
+
+    def progress(done: int, total: int) -> None:
+        if console.is_terminal:
+            console.print(f"\rwarming up {done}/{total}", end="", highlight=False)
+
+    def done(failure: str | None) -> None:
+        if failure is None:
+            console.print(f"\rready: {url}  (Ctrl-C stops)", highlight=False, soft_wrap=True)
+        else:
+            console.print(f"error: the model does not start: {failure}", highlight=False)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = uvicorn.Config(
+        make_app(model, timeout),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        server_header=False,
+    )
+    # uvicorn stops on both, then raises them again; stopping is this command's ordinary end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    model.start(progress, done)
+    uvicorn.Server(config).run(sockets=[listener])
+    if model.status == "failed to start":
+        sys.exit(1)
+    console.print("stopped", highlight=False)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `ConfigError` when the address is taken or not this machine's."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"{host} port {port}: cannot be listened at ({error.strerror or error}): "
+            "choose another with --host or --port"
+        ) from None
+
+
+def address_of(listener: socket.socket) -> str:
+    """The address to open in a browser."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
