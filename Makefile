@@ -8,11 +8,13 @@ ARGS   ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prepare train test check format bench clean
+.PHONY: help setup prepare train demo pretrained test check format bench clean
 
 help:
 	@echo "make prepare [INPUT=PATH] [OUT=data]       RIPE Atlas files, or a simulated Internet, to a store"
 	@echo "make train   [OUT=data] [RUN=runs/default] train the transformer on OUT/store.zarr"
+	@echo "make demo                                  the shipped model with a web page at http://127.0.0.1:8000"
+	@echo "make pretrained                            train the shipped model again (half an hour on two cores)"
 	@echo "make test | check | bench | format         tests; lint, types, import rule; benchmarks; reformat"
 	@echo "make setup | clean                         the .venv with pinned versions; remove what was built"
 	@echo "ARGS='...' passes further options, PYTHON=python3.12 picks the interpreter (3.11 to 3.13)."
@@ -32,6 +34,22 @@ prepare: setup
 
 train: setup
 	$(BIN)/python cli.py train --store '$(OUT)/store.zarr' --out '$(RUN)' $(ARGS)
+
+demo: setup
+	$(BIN)/python cli.py serve $(ARGS)
+
+# What model/pretrained was made with; its card.json has what came out.
+SHIPPED := --preset tiny --steps 6000 --batch-size 8 --learning-rate 1e-2 --log-every 50 --eval-every 1000 --save-every 500 \
+    --set optimizer=muon --set schedule=wsd --set warmup_steps=100 --set answer_weight=10
+BUILD := build/pretrained
+
+pretrained: setup
+	$(BIN)/python cli.py prepare --out $(BUILD)
+	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(BIN)/python cli.py train --store $(BUILD)/store.zarr --out $(BUILD)/run $(SHIPPED)
+	$(BIN)/python cli.py evaluate --store $(BUILD) --model $(BUILD)/run --truth $(BUILD)/truth/world.npz --out $(BUILD)/report
+	$(BIN)/python cli.py export --model $(BUILD)/run --dtype bfloat16 --out model/pretrained
+	$(BIN)/python -m model.card --run $(BUILD)/run --report $(BUILD)/report/report.json --store $(BUILD)/store.zarr \
+	    --truth $(BUILD)/truth/world.npz --out model/pretrained
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)

@@ -17,7 +17,7 @@ AddressText = Annotated[str, Field(max_length=64, examples=["192.0.2.1"])]
 
 _CONTEXT = [
     {"src": "192.0.2.1", "dst": "198.51.100.8", "rtt_ms": 21.7, "time": 1751000000},
-    {"src": "192.0.2.1", "dst": "198.51.100.9", "rtt_ms": None},
+    {"src": "192.0.2.1", "dst": "198.51.100.9", "rtt_ms": 35.2},
 ]
 _RTT = {"src": "192.0.2.1", "dst": "198.51.100.7", "time": 1751000060, "context": _CONTEXT}
 _SAMPLE = {"target_rtt_ms": 20, "src": "192.0.2.1", "n": 5, "tolerance": 0.1, "context": _CONTEXT}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
+import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import HTTPException, Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES = 1 << 20
 BODY_SECONDS = 20.0
+MAX_PROBLEMS = 20  # of one answer
+MAX_NAME = 100  # characters
 HEADERS = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -22,9 +27,12 @@ HEADERS = (
 )
 FIELD = re.compile(r"(\w+)(?:\[(\d+)\]\.(\w+))?")  # as a QueryError begins: time, context[3].rtt_ms
 
+log = logging.getLogger("pinglm.service")
+
 
 class Guard:
-    """ASGI middleware: reads the whole body, at most 1 MiB and 20 s long, and sets the headers."""
+    """ASGI middleware: reads the whole body, at most 1 MiB and 20 s long, sets the headers, and answers
+    for what went wrong inside."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -32,9 +40,12 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        begun = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
@@ -43,10 +54,10 @@ class Guard:
                 body = await _read_body(receive)
         except TimeoutError:
             too_slow = f"the body took longer than {BODY_SECONDS:.0f} s"
-            return await problem(408, too_slow)(scope, receive, send_with_headers)
+            return await problem(408, too_slow, ("body",))(scope, receive, send_with_headers)
         if body is None:
             too_large = f"the body is larger than {BODY_BYTES:,} bytes: ask in smaller batches"
-            return await problem(413, too_large)(scope, receive, send_with_headers)
+            return await problem(413, too_large, ("body",))(scope, receive, send_with_headers)
         given = False
 
         async def receive_again() -> Message:
@@ -56,31 +67,54 @@ class Guard:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, receive_again, send_with_headers)
+        try:
+            await self.app(scope, receive_again, send_with_headers)
+        except asyncio.CancelledError:  # the time to stop is up, and this request is in the way
+            answer = problem(503, "the service is stopping")
+        except Exception:
+            number = secrets.token_hex(4)
+            log.exception("%s %s failed, id %s", scope["method"], scope["path"], number)
+            answer = problem(500, f"an error of this service: id {number} in its log")
+        else:
+            return
+        if not begun:
+            await answer(scope, receive, send_with_headers)
 
 
 async def _read_body(receive: Receive) -> bytes | None:
-    """The body, or `None` when it is too large."""
+    """The body, or `None` when it is too large; empty when the client leaves before its end."""
     body = bytearray()
     while True:
         message = await receive()
-        body += message.get("body", b"")
+        if message["type"] == "http.disconnect":
+            return b""
+        body += message["body"]
         if len(body) > BODY_BYTES:
             return None
-        if not message.get("more_body"):
+        if not message["more_body"]:
             return bytes(body)
 
 
 def problem(
-    status: int, message: str, loc: tuple[str | int, ...] = (), kind: str = "error"
-) -> JSONResponse:
+    status: int,
+    message: str,
+    loc: Sequence[str | int] = (),
+    kind: str = "error",
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """An error in the shape all errors have."""
-    headers = {"Retry-After": "1"} if status == 503 else None
-    detail = [{"loc": list(loc), "msg": message, "type": kind}]
-    return JSONResponse({"detail": detail}, status, headers)
+    if status == 503:
+        headers = {"Retry-After": "1"}
+    return _problems(status, [{"loc": list(loc), "msg": message, "type": kind}], headers)
 
 
-def query_problem(message: str, at: tuple[str | int, ...]) -> JSONResponse:
+def _problems(
+    status: int, detail: list[dict[str, Any]], headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(as_json({"detail": detail}), status, headers, "application/json")
+
+
+def query_problem(message: str, at: Sequence[str | int]) -> Response:
     """422 for a `QueryError`, whose message begins with the field that is wrong."""
     field = FIELD.match(message)
     inside = (
@@ -89,20 +123,31 @@ def query_problem(message: str, at: tuple[str | int, ...]) -> JSONResponse:
     return problem(422, message, ("body", *at, *inside), "value_error")
 
 
-async def on_http_error(_: Request, error: Exception) -> JSONResponse:
+async def on_http_error(request: Request, error: Exception) -> Response:
     """404, 405, and bodies that no parser reads."""
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail))
+    where = f"{request.method} {request.url.path}"
+    loc = ("body",) if error.status_code == 400 else ()
+    return problem(error.status_code, f"{where}: {error.detail}", loc, headers=error.headers)
 
 
-async def on_invalid(_: Request, error: Exception) -> JSONResponse:
-    """422 with every field that is wrong; never with the input, which may be large or NaN."""
+async def on_invalid(_: Request, error: Exception) -> Response:
+    """422 with the first fields that are wrong; never with the input, which may be large or NaN."""
     assert isinstance(error, RequestValidationError)
     detail = [
-        {"loc": list(item["loc"]), "msg": _message(item), "type": item["type"]}
-        for item in error.errors()
+        {
+            "loc": [_shorten(part) for part in item["loc"]],
+            "msg": _message(item),
+            "type": item["type"],
+        }
+        for item in error.errors()[:MAX_PROBLEMS]
     ]
-    return JSONResponse({"detail": detail}, 422)
+    return _problems(422, detail)
+
+
+def _shorten(part: str | int) -> str | int:
+    """Names of unknown fields are the client's own words."""
+    return part[:MAX_NAME] if isinstance(part, str) else part
 
 
 def _message(item: dict[str, Any]) -> str:
