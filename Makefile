@@ -14,7 +14,7 @@ help:
 	@echo "make prepare [INPUT=PATH] [OUT=data]       RIPE Atlas files, or a simulated Internet, to a store"
 	@echo "make train   [OUT=data] [RUN=runs/default] train the transformer on OUT/store.zarr"
 	@echo "make demo                                  the shipped model with a web page at http://127.0.0.1:8000"
-	@echo "make pretrained                            train the shipped model again (half an hour on two cores)"
+	@echo "make pretrained                            train the shipped model again (an hour on two cores)"
 	@echo "make test | check | bench | format         tests; lint, types, import rule; benchmarks; reformat"
 	@echo "make setup | clean                         the .venv with pinned versions; remove what was built"
 	@echo "ARGS='...' passes further options, PYTHON=python3.12 picks the interpreter (3.11 to 3.13)."
@@ -39,8 +39,8 @@ demo: setup
 	$(BIN)/python cli.py serve $(ARGS)
 
 # What model/pretrained was made with; its card.json has what came out.
-SHIPPED := --preset tiny --steps 6000 --batch-size 8 --learning-rate 1e-2 --log-every 50 --eval-every 1000 --save-every 500 \
-    --set optimizer=muon --set schedule=wsd --set warmup_steps=100 --set answer_weight=10
+SHIPPED := --preset tiny --steps 10000 --batch-size 8 --learning-rate 1e-2 --log-every 50 --eval-every 1000 --save-every 500 \
+    --set optimizer=muon --set schedule=wsd --set warmup_steps=100 --set decay_fraction=0.7 --set final_fraction=0.01 --set answer_weight=20
 BUILD := build/pretrained
 
 pretrained: setup

@@ -101,8 +101,8 @@ class TrainConfig:
     decay_fraction: float = 0.2
     """Share of the steps that "wsd" decays over."""
     answer_weight: float = 1.0
-    """How often RTT bytes that follow both addresses count in the loss: they are what the model is asked
-    for, but 2 of some 26 tokens, in a third of the measurements."""
+    """How often a result behind both addresses (its role token, the RTT's first byte) counts in the
+    loss: it is what the model is asked for, but 2 of some 26 tokens, in a third of the measurements."""
     overfit_one_batch: bool = False
     """For debugging: every step sees the first batch; the loss must approach 0."""
     log_every: int = free(100)

@@ -14,6 +14,7 @@ from stores.vocabulary import (
     BYTE0,
     DST_IPV4,
     DST_IPV6,
+    FAILED,
     MEASUREMENT_START,
     PAYLOAD_BYTES,
     RTT_START,
@@ -80,8 +81,9 @@ def token_kinds(tokens: jax.Array) -> jax.Array:
 
 
 def answers(tokens: jax.Array) -> jax.Array:
-    """Which tokens of valid windows (B, T) are RTT bytes behind both addresses of their measurement:
-    what `predict_rtt` asks for. (B, T) bool."""
+    """Which tokens of valid windows (B, T) decide the answer of `predict_rtt`: behind both addresses
+    of their measurement, the result's role token (answered or failed) and the RTT's first byte.
+    The second is left out: noise, until the first is nearly certain. (B, T) bool."""
     position = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
 
     def last(*roles: int) -> jax.Array:
@@ -90,9 +92,9 @@ def answers(tokens: jax.Array) -> jax.Array:
 
     begun = last(MEASUREMENT_START)
     both = (last(SRC_IPV4, SRC_IPV6) > begun) & (last(DST_IPV4, DST_IPV6) > begun)
-    since_rtt = position - last(RTT_START)
-    in_rtt = (last(RTT_START) > begun) & (since_rtt >= 1) & (since_rtt <= PAYLOAD_BYTES[RTT_START])
-    return both & in_rtt
+    role = (tokens == RTT_START) | (tokens == FAILED)
+    first_byte = (last(RTT_START) == position - 1) & (position > 0)
+    return both & (role | first_byte)
 
 
 def next_token_loss(

@@ -114,7 +114,7 @@ def test_tallies_add_up() -> None:
     np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
 
 
-def test_answers_are_the_rtt_bytes_behind_both_addresses() -> None:
+def test_answers_are_the_result_and_the_first_rtt_byte_behind_both_addresses() -> None:
     tokens, lengths = some_batch(3)
     found = np.asarray(answers(jnp.asarray(tokens)))
     expected = np.zeros_like(found)
@@ -126,8 +126,8 @@ def test_answers_are_the_rtt_bytes_behind_both_addresses() -> None:
                 seen.clear()
             if name.startswith(("SRC", "DST")):
                 seen.add(name[:3])
-            if name == "RTT_START" and len(seen) == 2:
-                expected[row, at + 1 : at + 3] = True
+            if name in ("RTT_START", "FAILED") and len(seen) == 2:
+                expected[row, at : at + (2 if name == "RTT_START" else 1)] = True
     live = np.arange(tokens.shape[1]) < lengths[:, None]
     assert expected.any()
     np.testing.assert_array_equal(found & live, expected)

@@ -1,6 +1,7 @@
 // The predicted distribution as SVG: bars on a logarithmic axis, 90 % band, median, and the truth where known.
 
 const WIDTH = 640, HEIGHT = 240, LEFT = 8, RIGHT = 8, TOP = 34, BOTTOM = 26;
+const MOST_TICKS = 6; // with more, labels run into each other: powers of ten only
 
 export function drawChart(answer, truth) {
   const { edges_ms: edges, probabilities } = answer.histogram;
@@ -44,11 +45,12 @@ function anchor(at) {
 }
 
 function ticks(low, high) {
-  const all = [];
-  for (let power = -3; power < 6; power++) for (const digit of [1, 2, 5]) all.push(digit * 10 ** power);
-  const inside = all.filter((tick) => tick >= low && tick <= high);
-  if (inside.length >= 2) return inside.slice(0, 9);
-  return [low, Math.sqrt(low * high), high];
+  for (const digits of [[1, 2, 5], [1]]) {
+    const all = [-3, -2, -1, 0, 1, 2, 3, 4, 5].flatMap((power) => digits.map((digit) => digit * 10 ** power));
+    const inside = all.filter((tick) => tick >= low && tick <= high);
+    if (inside.length < 2) return [low, Math.sqrt(low * high), high];
+    if (inside.length <= MOST_TICKS || digits.length === 1) return inside;
+  }
 }
 
 function make(name, attributes, text) {
