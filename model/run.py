@@ -17,7 +17,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,9 @@ def check_record(where: Path, before: dict[str, Any], now: dict[str, Any]) -> No
             f"{where}: trained on the store {before['store_digest']}, not on {now['store_digest']}: "
             "name that store, or another --out"
         )
-    old, new = ({**r["config"]["model"], **r["config"]["train"]} for r in (before, now))
+    old, new = (
+        {**defaults(), **r["config"]["model"], **r["config"]["train"]} for r in (before, now)
+    )
     if any(old[name] != new[name] for name in SHAPE):
         was, wanted = (" ".join(f"{name}={c[name]}" for name in SHAPE) for c in (old, new))
         raise CheckpointError(
@@ -107,6 +109,12 @@ def check_record(where: Path, before: dict[str, Any], now: dict[str, Any]) -> No
                 f"{where}: was started with {name}={old[name]}, not {new[name]}: use the same options, "
                 "or another --out"
             )
+
+
+def defaults() -> dict[str, Any]:
+    """What a field was before there was one: an older run does not name it."""
+    both = (*fields(ModelConfig), *fields(TrainConfig))
+    return {f.name: f.default for f in both if f.default is not MISSING}
 
 
 def fixed_fields() -> list[str]:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from stores.commands import JsonOption
+
 app = typer.Typer()
 
 
@@ -30,8 +32,9 @@ def serve_command(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds a request may take.")
     ] = 30.0,
+    as_json: JsonOption = False,
 ) -> None:
-    """Serve a model over HTTP, with a web page at `/`. Stops on Ctrl-C.
+    """Serve a model over HTTP, with a web page at `/`. Stops on Ctrl-C. With --json, one line once it is ready.
 
     Example: `pinglm serve --model runs/a --port 8080`
     """
@@ -45,4 +48,4 @@ def serve_command(
         raise ConfigError(
             f"serve: {error.name} is not installed: install it with pip install 'pinglm[serve]'"
         ) from None
-    serve(model, host, port, queue, timeout)
+    serve(model, host, port, queue, timeout, as_json)

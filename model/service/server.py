@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import logging
 import os
 import signal
@@ -19,11 +20,13 @@ from stores.errors import ConfigError
 STOP_SECONDS = 10  # that requests in work get to end
 
 
-def serve(path: str, host: str, port: int, queue: int, timeout: float) -> None:
+def serve(
+    path: str, host: str, port: int, queue: int, timeout: float, as_json: bool = False
+) -> None:
     """Serve until SIGTERM or Ctrl-C; what is asked by then is still answered.
 
-    Listens at once, says 503 until the model is ready. Raises `CheckpointError` for the model and
-    `ConfigError` for an address that cannot be listened at.
+    Listens at once, says 503 until the model is ready; `as_json` prints one line then. Raises
+    `CheckpointError` for the model and `ConfigError` for an address that cannot be listened at.
     """
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
     listener = listen(host, port)
@@ -41,6 +44,8 @@ def serve(path: str, host: str, port: int, queue: int, timeout: float) -> None:
     def done(failure: str | None) -> None:
         if failure is None:
             console.print(f"\rready: {url}  (Ctrl-C stops)", highlight=False, soft_wrap=True)
+            if as_json:
+                print(json.dumps({"url": url, "model": path}), flush=True)
         else:
             console.print(f"error: the model does not start: {failure}", highlight=False)
             os.kill(os.getpid(), signal.SIGTERM)

@@ -219,6 +219,23 @@ def test_another_option_is_an_error_but_the_rhythm_may_change(
     assert train(small_config(log_every=7, save_every=3), store, finished[0]) == finished[1]
 
 
+def test_a_run_from_before_a_field_existed_had_its_default(
+    finished: tuple[Path, Any], store: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    for note in (run / "run.json", *run.glob("checkpoints/*/record/metadata")):
+        text = note.read_text()
+        assert '"answer_weight"' in text
+        note.write_text(
+            text.replace('"answer_weight": 1.0, ', "").replace('"answer_weight": 1.0,', "")
+        )
+        assert '"answer_weight"' not in note.read_text()
+    (run / "result.json").unlink()
+    assert train(small_config(), store, run)["steps"] == finished[1]["steps"]
+    with pytest.raises(CheckpointError, match=r"answer_weight=1\.0, not 2\.0"):
+        train(small_config(answer_weight=2.0), store, run)
+
+
 def test_more_steps_continue_a_finished_run_and_say_so(store: Path, tmp_path: Path) -> None:
     class Loud(Progress):
         def __init__(self) -> None:

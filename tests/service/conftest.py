@@ -60,7 +60,11 @@ def serving(
     }
     command = [sys.executable, "cli.py", "serve", "--model", str(model), "--port", str(port)]
     process = subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, text=True, env=environment
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     url = f"http://127.0.0.1:{port}"
     try:

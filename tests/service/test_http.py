@@ -188,7 +188,7 @@ def test_it_says_warming_up_then_ready_and_stops_cleanly(
     exported: Path, compile_cache: Path
 ) -> None:
     port = free_port()
-    with serving(exported, compile_cache, port, wait=False) as (process, url):
+    with serving(exported, compile_cache, port, "--json", wait=False) as (process, url):
         for _ in range(300):
             try:
                 early = httpx.get(f"{url}/health")
@@ -209,8 +209,9 @@ def test_it_says_warming_up_then_ready_and_stops_cleanly(
         assert taken.stderr.startswith(f"error: 127.0.0.1 port {port}: cannot be listened at")
         assert len(taken.stderr.splitlines()) == 1
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        printed, errors = process.communicate(timeout=30)
         assert process.returncode == 0
+        assert json.loads(printed) == {"url": url, "model": str(exported)}
         assert "Traceback" not in errors
         assert f"ready: {url}" in errors
 
