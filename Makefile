@@ -39,8 +39,8 @@ demo: setup
 	$(BIN)/python cli.py serve $(ARGS)
 
 # What model/pretrained was made with; its card.json has what came out.
-SHIPPED := --preset tiny --steps 22000 --batch-size 8 --learning-rate 1e-2 --log-every 50 --eval-every 1000 --save-every 500 \
-    --set optimizer=muon --set schedule=wsd --set warmup_steps=100 --set decay_fraction=0.7 --set final_fraction=0.01 --set answer_weight=20
+SHIPPED := --preset tiny --steps 20000 --batch-size 8 --learning-rate 3e-3 --log-every 50 --eval-every 1000 --save-every 500 \
+    --set optimizer=muon --set schedule=wsd --set warmup_steps=100 --set decay_fraction=0.9 --set final_fraction=0.01 --set answer_weight=10
 BUILD := build/pretrained
 
 pretrained: setup
