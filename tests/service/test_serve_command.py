@@ -1,0 +1,36 @@
+"""`serve` before there is a server."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+START = "import sys; sys.modules[sys.argv.pop(1)] = None; import cli; cli.main()"
+
+
+def serve(without: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command where a package is not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", START, without, "serve", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
+def test_without_the_extra_it_says_what_to_install(package: str) -> None:
+    done = serve(package)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: serve: {package} is not installed: install it with pip install 'pinglm[serve]'\n"
+    )
+
+
+def test_a_missing_model_is_one_line() -> None:
+    done = serve("nothing_at_all", "--model", "nowhere/at/all")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: nowhere/at/all: does not exist")
+    assert len(done.stderr.splitlines()) == 1
