@@ -30,7 +30,7 @@ def make_card(
 ) -> dict[str, Any]:
     """JSON-able: `data`, `training`, `evaluation`, `example`.
 
-    `report` is `evaluate`'s of this run alone, `seconds` what training took. Reads the store's rows: a
+    `report` is `evaluate`'s of this run's export alone, `seconds` what training took. Reads the store's rows: a
     second for each million.
     """
     record = json.loads((run / "run.json").read_bytes())
