@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from model.model_predictor import rtt_queries
-from model.questions import Questions, choose_questions
-from model.rows import is_ipv4, read_rows
+from model.evaluate.model_predictor import rtt_queries
+from model.evaluate.questions import Questions, choose_questions
+from model.evaluate.rows import is_ipv4, read_rows
 from stores import TokenStore
 from stores.files import write_json
 from stores.truth import World

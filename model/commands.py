@@ -268,8 +268,8 @@ def evaluate_command(
 
     Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
     """
-    from model.report import make_report, prepare_output, write_report
-    from model.rtt_views import evaluation_progress, evaluation_view
+    from model.evaluate.report import make_report, prepare_output, write_report
+    from model.evaluate.rtt_views import evaluation_progress, evaluation_view
     from stores.views import print_view
 
     prepare_output(out)

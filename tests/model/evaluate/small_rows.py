@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.questions import Forecast, Queries
-from model.rows import Rows
+from model.evaluate.questions import Forecast, Queries
+from model.evaluate.rows import Rows
 from stores.truth import pack_addresses
 
 Row = tuple[str, str, int, float | None]

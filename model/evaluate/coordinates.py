@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.questions import Floats, Forecast, Mask, Predictor, Queries
-from model.rows import Rows, pair_key
+from model.evaluate.questions import Floats, Forecast, Mask, Predictor, Queries
+from model.evaluate.rows import Rows, pair_key
 
 Nodes = NDArray[np.int32]
 

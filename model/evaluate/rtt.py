@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.coordinates import Dmfsgd, Vivaldi, pair_medians
-from model.metrics import calibration_metrics, error_cdf, failure_metrics, rtt_metrics
-from model.questions import LEVELS, Forecast, Predictor, Questions
-from model.rows import Rows, is_ipv4
-from model.rtt_baselines import fit_histories
-from model.vantage_points import NearestVantagePoints
+from model.evaluate.baselines import fit_histories
+from model.evaluate.coordinates import Dmfsgd, Vivaldi, pair_medians
+from model.evaluate.metrics import calibration_metrics, error_cdf, failure_metrics, rtt_metrics
+from model.evaluate.questions import LEVELS, Forecast, Predictor, Questions
+from model.evaluate.rows import Rows, is_ipv4
+from model.evaluate.vantage_points import NearestVantagePoints
 from stores.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.questions import LEVELS, Forecast, Queries
-from model.rows import Rows, Words, is_ipv4, pair_key
+from model.evaluate.questions import LEVELS, Forecast, Queries
+from model.evaluate.rows import Rows, Words, is_ipv4, pair_key
 
 Floats = NDArray[np.float64]
 Keys = NDArray[Any]

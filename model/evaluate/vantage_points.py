@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.coordinates import Pairs
-from model.questions import Floats, Forecast, Predictor, Queries
-from model.rtt_baselines import Context
+from model.evaluate.baselines import Context
+from model.evaluate.coordinates import Pairs
+from model.evaluate.questions import Floats, Forecast, Predictor, Queries
 
 VOTERS = 3
 PRIOR = 0.1

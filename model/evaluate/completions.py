@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.evaluate.model_predictor import Addresses, context_of
+from model.evaluate.questions import Queries
+from model.evaluate.rows import Rows, Words, is_ipv4
 from model.inference import PingModel
-from model.model_predictor import Addresses, context_of
 from model.query import CompletionQuery
-from model.questions import Queries
-from model.rows import Rows, Words, is_ipv4
 from stores.codec import Address
 
 TOPS = (1, 5, 10)

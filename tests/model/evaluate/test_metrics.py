@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.metrics import calibration_metrics, error_cdf, failure_metrics, rtt_metrics
-from model.questions import LEVELS
+from model.evaluate.metrics import calibration_metrics, error_cdf, failure_metrics, rtt_metrics
+from model.evaluate.questions import LEVELS
 
 
 def test_errors_of_a_small_case() -> None:

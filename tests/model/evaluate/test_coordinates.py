@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.coordinates import Dmfsgd, Neighbours, Pairs, Vivaldi, pair_medians
-from model.questions import Queries
-from model.vantage_points import NearestVantagePoints
-from tests.model.small_rows import Constant, make_queries, make_rows
+from model.evaluate.coordinates import Dmfsgd, Neighbours, Pairs, Vivaldi, pair_medians
+from model.evaluate.questions import Queries
+from model.evaluate.vantage_points import NearestVantagePoints
+from tests.model.evaluate.small_rows import Constant, make_queries, make_rows
 
 SOURCES, TARGETS, CONTEXT = 40, 60, 24
 NODES = SOURCES + TARGETS

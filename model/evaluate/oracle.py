@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from model.questions import LEVELS, Forecast, Queries
-from model.rows import Words
+from model.evaluate.questions import LEVELS, Forecast, Queries
+from model.evaluate.rows import Words
 from stores.errors import InputError
 from stores.truth import World
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.completion_report import (
+from model.evaluate.completions import (
     Completer,
     ModelCompleter,
     MostFrequent,
@@ -20,12 +20,10 @@ from model.completion_report import (
     prefix_text,
     top_shares,
 )
-from model.model_predictor import CHUNK, LEAST_PROBABILITY, ModelPredictor
-from model.prediction import Completion, RttPrediction, SampledAddress
-from model.query import CompletionQuery, RttQuery, SampleQuery
-from model.questions import LEVELS, Queries
-from model.rows import Rows, Words
-from model.search_report import (
+from model.evaluate.model_predictor import CHUNK, LEAST_PROBABILITY, ModelPredictor
+from model.evaluate.questions import LEVELS, Queries
+from model.evaluate.rows import Rows, Words
+from model.evaluate.searches import (
     ByChance,
     MeasuredRtts,
     ModelSearcher,
@@ -34,9 +32,11 @@ from model.search_report import (
     choose_searches,
     search_report,
 )
+from model.prediction import Completion, RttPrediction, SampledAddress
+from model.query import CompletionQuery, RttQuery, SampleQuery
 from stores.codec import Measurement, encode_rtt
 from stores.truth import pack_addresses
-from tests.model.small_rows import Row, make_queries, make_rows
+from tests.model.evaluate.small_rows import Row, make_queries, make_rows
 
 A, B, C, D, E = "192.0.2.1", "198.51.100.7", "198.51.100.8", "203.0.113.9", "198.51.101.1"
 X, Y = "2001:db8::1", "2001:db8:7::9"

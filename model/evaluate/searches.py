@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.coordinates import pair_medians
+from model.evaluate.baselines import prefix_keys
+from model.evaluate.coordinates import pair_medians
+from model.evaluate.model_predictor import Addresses, context_of
+from model.evaluate.questions import Queries
+from model.evaluate.rows import Rows, Words, is_ipv4, pair_key
 from model.inference import PingModel
-from model.model_predictor import Addresses, context_of
 from model.query import SampleQuery
-from model.questions import Queries
-from model.rows import Rows, Words, is_ipv4, pair_key
-from model.rtt_baselines import prefix_keys
 from stores.truth import World, pack_addresses
 
 Floats = NDArray[np.float64]

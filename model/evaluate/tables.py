@@ -6,8 +6,8 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from model.report_plots import FLOOR
-from model.rtt_views import HEADINGS, HUGE
+from model.evaluate.plots import FLOOR
+from model.evaluate.rtt_views import HEADINGS, HUGE
 
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
 """Heading of each number, and how it is written, by its key."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from model.report_plots import FLOOR, byte_plot, completion_plot, conditionals_plot
-from model.report_tables import Columns, fine, grid, number, numbers_table, percent, text
+from model.evaluate.plots import FLOOR, byte_plot, completion_plot, conditionals_plot
+from model.evaluate.tables import Columns, fine, grid, number, numbers_table, percent, text
 
 MODES = {"full": "With times", "none": "Without times"}
 

@@ -21,17 +21,17 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
-from model.effort import Effort
+from model.evaluate.effort import Effort
+from model.evaluate.report import make_report, name_models, write_report
+from model.evaluate.rtt import compare
+from model.evaluate.rtt_views import evaluation_view
 from model.export import write_export
-from model.report import make_report, name_models, write_report
-from model.rtt_report import compare
-from model.rtt_views import evaluation_view
 from model.transformer import Transformer
 from model.weights import Weights
 from stores.errors import CheckpointError, ConfigError, InputError
 from tests.helpers import windows_of_mode, write_store
 from tests.model.conftest import small_config
-from tests.model.small_rows import Constant
+from tests.model.evaluate.small_rows import Constant
 
 ROWS = 20_000
 BASELINES = {

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from model.rtt_views import HEADINGS
+from model.evaluate.rtt_views import HEADINGS
 
 INK = "#010203"  # replaced by the page's own text colour
 SIZE = (5.4, 4.2)  # inches: two beside each other on a desk, one on a phone

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.questions import choose_questions
-from model.rows import Rows
-from tests.model.small_rows import make_rows
+from model.evaluate.questions import choose_questions
+from model.evaluate.rows import Rows
+from tests.model.evaluate.small_rows import make_rows
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 X, Y, Z = "198.51.100.1", "198.51.100.2", "203.0.113.1"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from model.report_model_page import model_sections
-from model.report_plots import FLOOR, context_plot, error_cdf_plot, pit_plot
-from model.report_tables import Columns, error_table, fine, number, numbers_table, percent, text
-from model.rtt_views import HEADINGS
+from model.evaluate.model_page import model_sections
+from model.evaluate.plots import FLOOR, context_plot, error_cdf_plot, pit_plot
+from model.evaluate.rtt_views import HEADINGS
+from model.evaluate.tables import Columns, error_table, fine, number, numbers_table, percent, text
 
 CONTEXT_GROUPS = ("context_lacks_pair", "unseen_pairs", "unseen_sources_lack_pair")
 FEW = 20  # rows: below, a column says little

@@ -9,23 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from model.completion_report import (
+from model.evaluate.completions import (
     Completer,
     ModelCompleter,
     MostFrequent,
     choose_of_each_family,
     completion_report,
 )
-from model.effort import LIMIT, LIMIT_WITH_MODELS, Effort
-from model.flops import count_parameters
-from model.inference import PingModel, load_weights
-from model.likelihood import MODES, likelihood_report
-from model.model_predictor import ModelPredictor
-from model.oracle import BestPossible
-from model.questions import Questions, choose_questions
-from model.rows import Rows, read_rows
-from model.rtt_report import CONTEXT_SIZES, compare, fit_baselines
-from model.search_report import (
+from model.evaluate.effort import LIMIT, LIMIT_WITH_MODELS, Effort
+from model.evaluate.likelihood import MODES, likelihood_report
+from model.evaluate.model_predictor import ModelPredictor
+from model.evaluate.oracle import BestPossible
+from model.evaluate.questions import Questions, choose_questions
+from model.evaluate.rows import Rows, read_rows
+from model.evaluate.rtt import CONTEXT_SIZES, compare, fit_baselines
+from model.evaluate.searches import (
     ByChance,
     KnownRtts,
     MeasuredRtts,
@@ -35,6 +33,8 @@ from model.search_report import (
     choose_searches,
     search_report,
 )
+from model.flops import count_parameters
+from model.inference import PingModel, load_weights
 from model.weights import Weights
 from stores.errors import ConfigError, OutputError
 from stores.files import write_bytes, write_json
@@ -117,7 +117,7 @@ def prepare_output(out: Path) -> None:
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
     """Write DIR/report.json and DIR/report.html, each whole or not at all. Raises `OutputError`."""
-    from model.report_page import report_page  # Matplotlib takes a second
+    from model.evaluate.page import report_page  # Matplotlib takes a second
 
     write_json(out / "report.json", report)
     write_bytes(out / "report.html", report_page(report).encode())

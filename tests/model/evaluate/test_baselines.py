@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.questions import LEVELS, Forecast
-from model.rtt_baselines import AVERAGE_GAIN, fit_histories, prefix_keys
+from model.evaluate.baselines import AVERAGE_GAIN, fit_histories, prefix_keys
+from model.evaluate.questions import LEVELS, Forecast
 from stores.truth import pack_addresses
-from tests.model.small_rows import Row, make_queries, make_rows
+from tests.model.evaluate.small_rows import Row, make_queries, make_rows
 
 A, B, NEW = "192.0.2.1", "192.0.2.2", "192.0.2.99"
 X, Y = "198.51.100.1", "198.51.100.2"

@@ -10,10 +10,10 @@ from ipaddress import IPv4Address, IPv6Address
 import numpy as np
 from numpy.typing import NDArray
 
+from model.evaluate.questions import LEVELS, Forecast, Queries
 from model.inference import PingModel
 from model.prediction import RttPrediction
 from model.query import RttQuery
-from model.questions import LEVELS, Forecast, Queries
 from stores.codec import Address, Measurement, encode_rtts
 
 Floats = NDArray[np.float64]

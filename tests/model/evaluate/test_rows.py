@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.rows import Rows, is_ipv4, read_rows
+from model.evaluate.rows import Rows, is_ipv4, read_rows
 from stores import TokenStore
 from stores.codec import decode_window
 from stores.errors import DamagedStoreError
