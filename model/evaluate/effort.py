@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LIMIT = 20_000  # test rows asked of baselines alone
-LIMIT_WITH_MODELS = (
-    1_000  # of everyone, with a model: two cores answer a few hundred prompts a minute
-)
+LIMIT_WITH_MODELS = 1_000  # of everyone: two cores answer a few hundred prompts a minute
 
 
 @dataclass(frozen=True)
