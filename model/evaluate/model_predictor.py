@@ -3,14 +3,14 @@ distribution a forecast."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluate.questions import LEVELS, Forecast, Queries
+from model.evaluate.questions import LEVELS, WITHOUT_TIME, Forecast, Queries
 from model.inference import PingModel
 from model.prediction import RttPrediction
 from model.query import RttQuery
@@ -23,47 +23,54 @@ LEAST_PROBABILITY = 1e-12  # so that one outcome held to be impossible does not 
 
 
 class ModelPredictor:
-    """Asks a model every query with its context, as much of it as fits into the model's window."""
+    """Asks a model every query with its context, as much of it as fits into the model's window.
+
+    With times, or as if no clock had been there: queries may come long after their context, further
+    than what the model has seen from one row to the next.
+    """
 
     uses_context = True
 
     def __init__(
-        self, name: str, model: PingModel, answered: Callable[[int], None] = lambda count: None
+        self,
+        name: str,
+        model: PingModel,
+        answered: Callable[[int], None] = lambda count: None,
+        with_time: bool = True,
     ) -> None:
         """`answered` is called with how many queries more have been answered."""
-        self.name = name
+        self.name = name if with_time else name + WITHOUT_TIME
         self.model = model
         self.answered = answered
+        self.with_time = with_time
 
     def predict(self, queries: Queries) -> Forecast:
         """Median, quantiles and P(failed) of each query's exact distribution."""
         median = np.empty(len(queries))
         quantiles = np.empty((len(queries), len(LEVELS)))
         p_failed = np.empty(len(queries))
-        for at, prediction in enumerate(self._predictions(rtt_queries(queries))):
+        for at, prediction in enumerate(self._predictions(queries)):
             median[at] = prediction.median_ms
             quantiles[at] = prediction.quantile(LEVELS)
             p_failed[at] = prediction.p_failed
         return Forecast(median, quantiles, p_failed)
 
-    def result_nats(
-        self, queries: Queries, rtt_ms: Floats, with_time: bool
-    ) -> tuple[Floats, Floats]:
+    def result_nats(self, queries: Queries, rtt_ms: Floats) -> tuple[Floats, Floats]:
         """-log P of each query's own result (n,), `rtt_ms` (n,) or NaN for no answer, and the medians
-        (n,). Without time, neither the query nor its context has one."""
-        asked = rtt_queries(queries)
-        if not with_time:
-            asked = [without_time(query) for query in asked]
+        (n,)."""
         failed = np.isnan(rtt_ms)
         code = encode_rtts(np.where(failed, 0.0, rtt_ms))
-        probability, median = np.empty(len(asked)), np.empty(len(asked))
-        for at, prediction in enumerate(self._predictions(asked)):
+        probability, median = np.empty(len(queries)), np.empty(len(queries))
+        for at, prediction in enumerate(self._predictions(queries)):
             answered = (1 - prediction.p_failed) * prediction.code_probabilities[code[at]]
             probability[at] = prediction.p_failed if failed[at] else answered
             median[at] = prediction.median_ms
         return -np.log(np.maximum(probability, LEAST_PROBABILITY)), median
 
-    def _predictions(self, asked: Sequence[RttQuery]) -> Iterator[RttPrediction]:
+    def _predictions(self, queries: Queries) -> Iterator[RttPrediction]:
+        asked = rtt_queries(queries)
+        if not self.with_time:
+            asked = [without_time(query) for query in asked]
         for start in range(0, len(asked), CHUNK):
             chunk = asked[start : start + CHUNK]
             yield from self.model.predict_rtt_batch(chunk)

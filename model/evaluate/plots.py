@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from model.evaluate.rtt_views import HEADINGS
+from model.evaluate.rtt_views import HEADINGS, model_of
 
 INK = "#010203"  # replaced by the page's own text colour
 SIZE = (5.4, 4.2)  # inches: two beside each other on a desk, one on a phone
@@ -192,11 +192,14 @@ def _lines(report: dict[str, Any], tables: dict[str, Any]) -> list[tuple[str, di
     models: Sequence[str] = list(report["models"])
     result = []
     for name, table in tables.items():
-        if not table or (name not in models and name not in COLOURS):
+        model = model_of(report, name)
+        if not table or (model is None and name not in COLOURS):
             continue
-        if name in models:
-            colour = MODEL_COLOURS[models.index(name) % len(MODEL_COLOURS)]
+        if model is not None:
+            colour = MODEL_COLOURS[models.index(model) % len(MODEL_COLOURS)]
             style = {"color": colour, "linewidth": 2.6, "zorder": 3}
+            if name != model:
+                style["linestyle"] = ":"
         else:
             style = {"color": COLOURS[name], "linewidth": 1.4}
         if name == FLOOR:

@@ -19,6 +19,8 @@ Mask = NDArray[np.bool_]
 
 CONTEXT_ROWS = 64  # about what a window holds of one source
 
+WITHOUT_TIME = "_without_time"
+"""Behind the name of a model: the same one, told no times."""
 LEVELS = np.arange(1, 200) / 200
 """Probabilities of the quantiles in a `Forecast`: every half percent."""
 

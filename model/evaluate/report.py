@@ -20,7 +20,7 @@ from model.evaluate.effort import LIMIT, LIMIT_WITH_MODELS, Effort
 from model.evaluate.likelihood import MODES, likelihood_report
 from model.evaluate.model_predictor import ModelPredictor
 from model.evaluate.oracle import BestPossible
-from model.evaluate.questions import Questions, choose_questions
+from model.evaluate.questions import WITHOUT_TIME, Questions, choose_questions
 from model.evaluate.rows import Rows, read_rows
 from model.evaluate.rtt import CONTEXT_SIZES, compare, fit_baselines
 from model.evaluate.searches import (
@@ -75,8 +75,9 @@ def make_report(
     loaded = {name: PingModel(of_model) for name, of_model in weights.items()}
     asked = len(questions.rtt_ms) * (1 + len(CONTEXT_SIZES))
     predictors = [
-        ModelPredictor(name, model, counter(progress, f"{name}: RTTs", asked))
+        ModelPredictor(name, model, counter(progress, f"{name}: RTTs{note}", asked), with_time)
         for name, model in loaded.items()
+        for with_time, note in ((True, ""), (False, ", no times"))
     ]
     progress("fitting baselines", 0, 1)
     report = {
@@ -168,7 +169,7 @@ def compare_time(
     seed: int,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """{predictor: {with_time, without_time}} on the same sample of questions, with their context:
+    """{model: {with_time, without_time}} on the same sample of questions, with their context:
     `count`, mean `nats` of the result, and `median_abs_error_ms` of the answered ones."""
     asked = len(questions.rtt_ms)
     random = np.random.default_rng((seed, 4))
@@ -177,15 +178,15 @@ def compare_time(
     answered = ~np.isnan(rtt_ms)
     report: dict[str, Any] = {}
     for predictor in predictors:
-        predictor.answered = counter(progress, f"{predictor.name}: time", 2 * len(rows))
-        for name, with_time in (("with_time", True), ("without_time", False)):
-            nats, median = predictor.result_nats(queries, rtt_ms, with_time)
-            error = np.abs(median - rtt_ms)[answered]
-            report.setdefault(predictor.name, {})[name] = {
-                "count": len(rows),
-                "nats": float(nats.mean()),
-                "median_abs_error_ms": float(np.median(error)) if len(error) else None,
-            }
+        name = predictor.name if predictor.with_time else predictor.name.removesuffix(WITHOUT_TIME)
+        predictor.answered = counter(progress, f"{name}: time", len(rows))
+        nats, median = predictor.result_nats(queries, rtt_ms)
+        error = np.abs(median - rtt_ms)[answered]
+        report.setdefault(name, {})["with_time" if predictor.with_time else "without_time"] = {
+            "count": len(rows),
+            "nats": float(nats.mean()),
+            "median_abs_error_ms": float(np.median(error)) if len(error) else None,
+        }
     return report
 
 

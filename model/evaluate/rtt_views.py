@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from model.evaluate.questions import WITHOUT_TIME
+
 HEADINGS = {
     "context_lacks_pair": "pair not in context",
     "unseen_pairs": "unseen pairs",
@@ -29,6 +31,13 @@ HEADINGS = {
     "all": "all",
 }
 """Columns of the tables, those that tell predicting from copying first."""
+
+
+def model_of(report: dict[str, Any], predictor: str) -> str | None:
+    """The trained model that a predictor is, told times or not; `None` of a baseline."""
+    name = predictor.removesuffix(WITHOUT_TIME)
+    return next((model for model in (predictor, name) if model in report["models"]), None)
+
 
 HUGE = 10_000  # what an untrained model may say
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from model.evaluate.plots import FLOOR
-from model.evaluate.rtt_views import HEADINGS, HUGE
+from model.evaluate.rtt_views import HEADINGS, HUGE, model_of
 
 Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
 """Heading of each number, and how it is written, by its key."""
@@ -72,7 +72,7 @@ def grid(headings: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> 
 
 
 def _row(report: dict[str, Any], name: str, cells: Sequence[str]) -> str:
-    kind = " class=model" if name in report["models"] else ""
+    kind = " class=model" if model_of(report, name) else ""
     return f"<tr{kind}><th>{text(name.replace('_', ' '))}</th>{''.join(cells)}</tr>"
 
 

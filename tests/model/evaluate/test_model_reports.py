@@ -114,13 +114,20 @@ def test_nats_of_a_result_are_those_of_its_code_or_of_the_failure() -> None:
     _, asked, queries = questions(CONTEXT, test)
     model = FakeModel({10.0: 0.5, 20.0: 0.25, 40.0: 0.25}, p_failed=0.2)
     predictor = ModelPredictor("fake", model)  # type: ignore[arg-type]
-    nats, median = predictor.result_nats(queries, asked.rtt_ms, with_time=True)
+    nats, median = predictor.result_nats(queries, asked.rtt_ms)
     shares = [0.8 * 0.5, 0.8 * 0.25, 0.2, LEAST_PROBABILITY]
     assert nats == pytest.approx([-math.log(share) for share in shares])
     assert median == pytest.approx([10.0] * 4)
     assert model.asked[0].time == TIME + 120
-    predictor.result_nats(queries, asked.rtt_ms, with_time=False)
-    bare = model.asked[4]
+
+
+def test_a_model_asked_without_time_is_told_none() -> None:
+    _, _, queries = questions(CONTEXT, [(A, D, TIME + 120, 10.0)])
+    model = FakeModel({10.0: 1.0})
+    predictor = ModelPredictor("fake", model, with_time=False)  # type: ignore[arg-type]
+    assert predictor.name == "fake_without_time"
+    predictor.predict(queries)
+    (bare,) = model.asked
     assert bare.time is None
     assert [item.time for item in bare.context] == [None, None]
     assert [item.rtt_ms for item in bare.context] == [12.5, None]

@@ -45,6 +45,7 @@ BASELINES = {
     "dmfsgd",
     "nearest_vantage",
 }
+UNTRAINED = {"untrained", "untrained_without_time"}
 GROUPS = {
     "all",
     "seen_pairs",
@@ -161,7 +162,7 @@ def test_context_places_new_sources(report: dict[str, Any]) -> None:
 
 
 def test_a_model_answers_the_same_rows_as_the_baselines(asked_model: dict[str, Any]) -> None:
-    assert set(asked_model["rtt"]) == BASELINES | {"untrained", "best_possible"}
+    assert set(asked_model["rtt"]) == BASELINES | UNTRAINED | {"best_possible"}
     assert asked_model["questions"]["asked"] == 4
     counts = {name: errors["all"]["count"] for name, errors in asked_model["rtt"].items()}
     assert len(set(counts.values())) == 1
@@ -211,7 +212,7 @@ def test_without_a_truth_measured_pairs_are_what_is_known(simulated: Path, model
         destinations=3,
     )
     report = make_report(simulated, [model], limit=16, effort=effort, progress=note)
-    assert set(report["rtt"]) == BASELINES | {"untrained"}
+    assert set(report["rtt"]) == BASELINES | UNTRAINED
     search = report["search"]["untrained"]
     assert (search["found"], search["truth_known"], search["within_20_percent"]) == (3, 0, None)
     for part in ("RTTs", "time", "likelihoods", "completions", "searches"):
