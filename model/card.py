@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from model.evaluate.model_predictor import rtt_queries
-from model.evaluate.questions import Questions, choose_questions
+from model.evaluate.model_predictor import rtt_queries, without_time
+from model.evaluate.questions import WITHOUT_TIME, Questions, choose_questions
 from model.evaluate.rows import is_ipv4, read_rows
 from stores import TokenStore
 from stores.files import write_json
@@ -22,7 +22,7 @@ from stores.truth import World
 CARD_FILE = "card.json"
 EXAMPLE_CONTEXT = 10  # measurements
 GROUPS = ("seen_pairs", "unseen_pairs")
-CONTEXT = "10"
+CONTEXTS = ("0", "10", "30")  # measurements
 
 
 def make_card(
@@ -30,12 +30,17 @@ def make_card(
 ) -> dict[str, Any]:
     """JSON-able: `data`, `training`, `evaluation`, `example`.
 
-    `report` is `evaluate`'s of this run's export alone, `seconds` what training took. Reads the store's rows: a
-    second for each million.
+    `report` is `evaluate`'s of this run's export alone, `seconds` what training took. Reads the store's
+    rows: a second for each million.
     """
     record = json.loads((run / "run.json").read_bytes())
     result = json.loads((run / "result.json").read_bytes())
     (name,) = report["models"]
+
+    def rename(predictor: str) -> str:
+        told = predictor.removesuffix(WITHOUT_TIME)
+        return "model" + predictor.removeprefix(name) if told == name else predictor
+
     batch = record["config"]["train"]["batch_size"] * record["config"]["model"]["context"]
     return {
         "data": {
@@ -58,10 +63,20 @@ def make_card(
         "evaluation": {
             "asked": report["questions"]["asked"],
             "median_abs_error_ms": {
-                ("model" if predictor == name else predictor): {
+                rename(predictor): {
                     group: groups[group]["median_abs_error_ms"] for group in GROUPS
                 }
                 for predictor, groups in report["rtt"].items()
+            },
+            "unseen_pairs_by_context": {
+                rename(predictor): {
+                    size: by_size[size]["unseen_pairs"]["median_abs_error_ms"] for size in CONTEXTS
+                }
+                for predictor, by_size in report["rtt_by_context"].items()
+            },
+            "failure": {
+                rename(predictor): {key: groups["all"][key] for key in ("auc", "brier")}
+                for predictor, groups in report["failure"].items()
             },
         },
         "example": make_example(choose_questions(*read_rows(store), 2_000), world),
@@ -70,7 +85,8 @@ def make_card(
 
 def make_example(questions: Questions, world: World) -> dict[str, Any]:
     """A question of the test split as the page fills it in: the first IPv4 pair never seen, with ten
-    answered measurements of context, none of the pair itself, and the median that is true."""
+    answered measurements of context, none of the pair itself, and the median that is true. No times:
+    the last of train lie further back than what the model has seen between two rows."""
     queries = questions.queries.with_context(EXAMPLE_CONTEXT)
     fits = (
         questions.groups(queries)["unseen_pairs"]
@@ -82,17 +98,17 @@ def make_example(questions: Questions, world: World) -> dict[str, Any]:
     at = int(np.argmax(fits))
     one = queries.take(slice(at, at + 1))
     src, dst = one.addresses[one.src], one.addresses[one.dst]
-    (query,) = rtt_queries(one)
+    query = without_time(rtt_queries(one)[0])
     return {
         "src": str(query.src),
         "dst": str(query.dst),
-        "time": query.time,
+        "time": None,
         "context": [
             {
                 "src": str(row.src),
                 "dst": str(row.dst),
                 "rtt_ms": None if row.rtt_ms is None else round(row.rtt_ms, 3),
-                "time": row.time,
+                "time": None,
             }
             for row in query.context
         ],
