@@ -63,9 +63,7 @@ def make_card(
         "evaluation": {
             "asked": report["questions"]["asked"],
             "median_abs_error_ms": {
-                rename(predictor): {
-                    group: groups[group]["median_abs_error_ms"] for group in GROUPS
-                }
+                rename(predictor): {group: groups[group]["median_abs_error_ms"] for group in GROUPS}
                 for predictor, groups in report["rtt"].items()
             },
             "unseen_pairs_by_context": {

@@ -34,7 +34,7 @@ def make_app(model: ReadyModel, timeout: float) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(web.Guard)
+    app.add_middleware(web.Guard, busy=lambda: model.batcher.full)
     app.add_exception_handler(HTTPException, web.on_http_error)
     app.add_exception_handler(RequestValidationError, web.on_invalid)
     app.include_router(_about(model, timeout))
@@ -91,7 +91,7 @@ def _questions(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
         try:
             futures = model.batcher.submit(kind.name, queries)
         except QueueFull:
-            return web.problem(503, "busy: too many questions are waiting: try again in a second")
+            return web.problem(503, web.BUSY)
         try:
             found = await _wait(request, futures, timeout)
         except TimeoutError:

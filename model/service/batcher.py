@@ -43,6 +43,12 @@ class Batcher:
             self._change.notify()
         return request.futures
 
+    @property
+    def full(self) -> bool:
+        """Whether not even one more question would be taken."""
+        with self._change:
+            return self._count() >= self._limit
+
     def close(self) -> None:
         """Take nothing more, answer what waits, and end the thread."""
         with self._change:

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -19,6 +19,7 @@ BODY_BYTES = 1 << 20
 BODY_SECONDS = 20.0
 MAX_PROBLEMS = 20  # of one answer
 MAX_NAME = 100  # characters
+BUSY = "busy: too many questions are waiting: try again in a second"
 HEADERS = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -32,10 +33,12 @@ log = logging.getLogger("pinglm.service")
 
 class Guard:
     """ASGI middleware: reads the whole body, at most 1 MiB and 20 s long, sets the headers, and answers
-    for what went wrong inside."""
+    for what went wrong inside. Questions that `busy` has no room for are refused unread: under a load
+    past what can be answered, parsing them would take the time of answering others."""
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, busy: Callable[[], bool]):
         self.app = app
+        self.busy = busy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,6 +61,8 @@ class Guard:
         if body is None:
             too_large = f"the body is larger than {BODY_BYTES:,} bytes: ask in smaller batches"
             return await problem(413, too_large, ("body",))(scope, receive, send_with_headers)
+        if scope["method"] == "POST" and self.busy():
+            return await problem(503, BUSY)(scope, receive, send_with_headers)
         given = False
 
         async def receive_again() -> Message:

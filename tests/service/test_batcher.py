@@ -60,7 +60,9 @@ def test_past_the_bound_all_questions_of_a_request_are_refused_and_room_comes_ba
     waiting = batcher.submit("a", [1, 2, 3])
     with pytest.raises(QueueFull):
         batcher.submit("a", [4, 5])
+    assert not batcher.full
     batcher.submit("a", [6])
+    assert batcher.full
     gate.open()
     assert [future.result(10) for future in waiting] == ["a 1", "a 2", "a 3"]
     assert batcher.submit("a", [7, 8, 9, 10])[3].result(10) == "a 10"
