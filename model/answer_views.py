@@ -72,10 +72,10 @@ def samples_view(
     )
     table.add_column("address")
     table.add_column("log-probability", justify="right")
-    table.add_column("drawn for", justify="right")
+    table.add_column("within", justify="right")
     for sample in samples:
         table.add_row(
-            str(sample.address), f"{sample.log_probability:.2f}", f"{sample.rtt_ms:.2f} ms"
+            str(sample.address), f"{sample.log_probability:.2f}", f"{sample.p_within:.1%}"
         )
     if len(samples) == query.n:
         return table

@@ -47,6 +47,23 @@ class Beams(NamedTuple):
     scores: jax.Array
 
 
+class Bands(NamedTuple):
+    """Which RTT codes count, for each of B questions; contiguous RTTs, so at most two first bytes do
+    in part."""
+
+    whole: Any  # (B, 256) float32, 1 for first bytes with all their codes
+    edges: Any  # (B, 2) int32, first bytes with some of their codes
+    parts: Any  # (B, 2, 256) float32, 1 for the second bytes that count behind these
+
+
+class Draws(NamedTuple):
+    """Addresses (B, N, S) int32 bytes, their log-probabilities (B, N), and P(RTT in the band) (B, N)."""
+
+    bytes: jax.Array
+    scores: jax.Array
+    within: jax.Array
+
+
 class Decoder:
     """The compiled functions of a model; they take and give arrays on the device."""
 
@@ -55,7 +72,7 @@ class Decoder:
         self._read = jax.jit(self._read_prompts)
         self._rtt = jax.jit(self._rtt_table)
         self._search = jax.jit(self._search_beams, static_argnames="length")
-        self._draw = jax.jit(self._draw_bytes, static_argnames="length")
+        self._draw = jax.jit(self._draw_addresses, static_argnames="length")
 
     def read(self, tokens: Any, lengths: Any) -> Prompts:
         """Prompts (B, T) int32, `lengths` (B,) int32 of at least 2."""
@@ -77,10 +94,12 @@ class Decoder:
         """
         return self._search(self.model.weights, prompts, jnp.int32(unknown), length=length)
 
-    def draw(self, prompts: Prompts, given: Any, keys: jax.Array, length: int) -> Beams:
-        """Independent draws of `length` bytes, N of each prompt, behind `given` (B, N, G) tokens of
-        their own. `keys` (B,) are random keys: what one prompt draws does not depend on the others."""
-        return self._draw(self.model.weights, prompts, given, keys, length=length)
+    def draw(self, prompts: Prompts, bands: Bands, keys: jax.Array, length: int) -> Draws:
+        """Independent draws of an address of `length` bytes, 64 of each prompt, and how probable each
+        makes an answer in the prompt's band; the prompts end with the address's role. `keys` (B,) are
+        random keys: what one prompt draws does not depend on the others. Costs `length` + 3 passes of
+        64 tokens."""
+        return self._draw(self.model.weights, prompts, bands, keys, length=length)
 
     def _read_prompts(self, weights: Any, tokens: jax.Array, lengths: jax.Array) -> Prompts:
         return Prompts(*self.model.read(weights, tokens, lengths))
@@ -146,38 +165,50 @@ class Decoder:
 
         return lax.fori_loop(jnp.ones((), jnp.int32), unknown, step, (beams, branches))[0]
 
-    def _draw_bytes(
-        self, weights: Any, prompts: Prompts, given: jax.Array, keys: jax.Array, length: int
-    ) -> Beams:
-        batch, draws, told = given.shape
-        branches = self.model.no_branches(prompts.past, draws, told + length - 1)
-        for at in range(told):
-            logits, branches = self.model.grow(
-                weights, prompts.past, branches, given[..., at], jnp.int32(at)
-            )
+    def _draw_addresses(
+        self, weights: Any, prompts: Prompts, bands: Bands, keys: jax.Array, length: int
+    ) -> Draws:
+        shape = (len(keys), DRAWS)
 
-        def pick(logits: jax.Array, at: Any, beams: Beams) -> Beams:
-            scores = byte_log_probabilities(logits)  # (B, N, 256)
+        def grow(branches: Branches, tokens: Any, grown: Any) -> tuple[jax.Array, Branches]:
+            each = jnp.broadcast_to(jnp.asarray(tokens, jnp.int32), shape)
+            return self.model.grow(weights, prompts.past, branches, each, jnp.int32(grown))
+
+        def pick(logits: jax.Array, at: Any, draws: Draws) -> Draws:
+            scores = jnp.broadcast_to(byte_log_probabilities(logits), (*shape, BYTES))
             at_step = jax.vmap(jax.random.fold_in, (0, None))(keys, at)
             byte = jax.vmap(jax.random.categorical)(at_step, scores)  # (B, N)
             score = jnp.take_along_axis(scores, byte[..., None], axis=2)[..., 0]
-            return Beams(
-                beams.bytes.at[:, :, at].set(byte),
-                beams.log_probabilities.at[:, :, at].set(score),
-                beams.scores + score,
+            return draws._replace(
+                bytes=draws.bytes.at[:, :, at].set(byte), scores=draws.scores + score
             )
 
-        def step(at: jax.Array, state: tuple[Beams, Branches]) -> tuple[Beams, Branches]:
-            beams, branches = state
-            last = lax.dynamic_index_in_dim(beams.bytes, at - 1, 2, keepdims=False)  # (B, N)
-            logits, branches = self.model.grow(
-                weights, prompts.past, branches, last + BYTE0, told + at - 1
-            )
-            return pick(logits, at, beams), branches
+        def step(at: jax.Array, state: tuple[Draws, Branches]) -> tuple[Draws, Branches]:
+            draws, branches = state
+            last = lax.dynamic_index_in_dim(draws.bytes, at - 1, 2, keepdims=False)
+            logits, branches = grow(branches, last + BYTE0, at - 1)
+            return pick(logits, at, draws), branches
 
-        shape = (batch, draws, length)
-        nothing = Beams(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.zeros(shape[:2]))
-        return lax.fori_loop(1, length, step, (pick(logits, 0, nothing), branches))[0]
+        none = jnp.zeros(shape)
+        draws = pick(
+            prompts.logits[:, 1:], 0, Draws(jnp.zeros((*shape, length), jnp.int32), none, none)
+        )
+        branches = self.model.no_branches(prompts.past, DRAWS, length + 2)
+        draws, branches = lax.fori_loop(1, length, step, (draws, branches))
+
+        results, branches = grow(branches, draws.bytes[..., -1] + BYTE0, length - 1)
+        answered = jax.nn.softmax(results[..., np.array([RTT_START, FAILED])])[..., 0]
+        logits, branches = grow(branches, RTT_START, length)
+        first = jnp.exp(byte_log_probabilities(logits))  # (B, N, 256)
+        within = jnp.einsum("bnf,bf->bn", first, bands.whole)
+        for edge in range(2):
+            at_edge = bands.edges[:, edge, None]  # (B, 1)
+            logits, _ = grow(branches, at_edge + BYTE0, length + 1)
+            part = jnp.einsum(
+                "bns,bs->bn", jnp.exp(byte_log_probabilities(logits)), bands.parts[:, edge]
+            )
+            within += part * jnp.take_along_axis(first, at_edge[..., None], axis=2)[..., 0]
+        return draws._replace(within=answered * within)
 
 
 def byte_log_probabilities(logits: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from model.decoding import DRAWS, Decoder, Prompts, RttTable
+from model.decoding import DRAWS, Bands, Decoder, Prompts, RttTable
 from model.devices import use_compile_cache
 from model.export import CONFIG_FILE, read_export
 from model.prediction import CANONICAL, CODE_MS, Completion, RttPrediction, SampledAddress
@@ -28,17 +28,18 @@ from model.query import (
     CompletionQuery,
     RttQuery,
     SampleQuery,
-    address_role,
 )
 from model.weights import Weights, read_run
 from stores.codec import Address, Measurement, encode_rtt
 from stores.errors import CheckpointError
-from stores.vocabulary import BYTE0
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 BATCH_SIZES = (16, 4, 1)  # of device calls: few, so that few programs are compiled
 SHORTEST_BUCKET = 64  # tokens; prompts are padded to this times a power of two
 MAX_ROUNDS = 16  # of `DRAWS` draws for one question
+LEAST_POOL = 128  # different destinations to choose from
+POOL_SHARE = 4  # of them for each that is asked for
+LEAST_PROBABILITY = 1e-30
 
 
 class _Query(Protocol):
@@ -127,10 +128,12 @@ class PingModel:
     ) -> list[SampledAddress]:
         """Up to `n` (1 to 256) different destinations that are `target_rtt_ms` away from `src`.
 
-        Draws an RTT within ± `tolerance` · target from what the model expects of `src`, then a
-        destination given that RTT; together, a draw from p(destination | source, RTT within
-        tolerance). In the order drawn, repeated ones left out; fewer than `n` where a round of 64
-        draws brings nothing new, or after 1,024. The same `seed` gives the same. Raises `QueryError`.
+        Draws from p(destination | source, RTT within ± `tolerance` · target), without replacement and
+        the surest first. That is p(destination | source) times p(RTT within | source, destination):
+        rounds of 64 draws of the former until there are 128 different ones and four times `n`, or a
+        round brings nothing new, or after 1,024; then `n` of them by the product. A model learns the
+        RTT of a pair much sooner than the destinations of an RTT, so the RTT is asked for last.
+        The same `seed` gives the same. Raises `QueryError`.
         """
         return self.sample_ips_batch(
             [SampleQuery(target_rtt_ms, src, n, context, tolerance, seed)]
@@ -174,56 +177,43 @@ class PingModel:
         """`sample_ips` of each query; those with sources of one family share device calls."""
 
         def answer(prompts: Prompts, batch: list[SampleQuery]) -> list[list[SampledAddress]]:
-            expected = predictions(self.decoder.rtt_table(prompts))
-            shares = [
-                code_shares(prediction, query)
-                for prediction, query in zip(expected, batch, strict=True)
-            ]
+            bands = Bands(*map(np.stack, zip(*map(rtt_band, batch), strict=True)))
             found: list[dict[Address, SampledAddress]] = [{} for _ in batch]
             open_rows = set(range(len(batch)))
             for round_number in range(MAX_ROUNDS):
-                draws = self._draw(prompts, batch, shares, round_number)
+                draws = self._draw(prompts, bands, batch, round_number)
                 for row in list(open_rows):
                     before = len(found[row])
                     for drawn in draws[row]:
                         found[row].setdefault(drawn.address, drawn)
-                    if len(found[row]) == before or len(found[row]) >= batch[row].n:
+                    enough = max(LEAST_POOL, POOL_SHARE * batch[row].n)
+                    if len(found[row]) == before or len(found[row]) >= enough:
                         open_rows.discard(row)
                 if not open_rows:
                     break
             return [
-                list(addresses.values())[: query.n]
+                choose(list(addresses.values()), query)
                 for addresses, query in zip(found, batch, strict=True)
             ]
 
         return self._batched(queries, lambda query: query.src.version, answer)
 
     def _draw(
-        self,
-        prompts: Prompts,
-        batch: list[SampleQuery],
-        shares: list[NDArray[np.float64]],
-        round_number: int,
+        self, prompts: Prompts, bands: Bands, batch: list[SampleQuery], round_number: int
     ) -> list[list[SampledAddress]]:
-        """`DRAWS` destinations of each query, each for an RTT code drawn by `shares`."""
-        family = batch[0].src.version
-        codes = np.array(
-            [
-                np.random.default_rng((query.seed, round_number)).choice(len(share), DRAWS, p=share)
-                for query, share in zip(batch, shares, strict=True)
-            ]
-        )  # (B, N)
-        role = np.full_like(codes, address_role("dst", family))
-        given = np.stack([BYTE0 + (codes >> 8), BYTE0 + (codes & 255), role], -1).astype(np.int32)
+        """`DRAWS` destinations of each query."""
         keys = jax.vmap(jax.random.key)(np.array([query.seed for query in batch], np.uint32))
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, round_number)
-        draws = jax.device_get(self.decoder.draw(prompts, given, keys, ADDRESS_BYTES[family]))
+        length = ADDRESS_BYTES[batch[0].src.version]
+        draws = jax.device_get(self.decoder.draw(prompts, bands, keys, length))
+        within = np.clip(draws.within.astype(np.float64), LEAST_PROBABILITY, 1)
+        scores = draws.scores + np.log(within)
         return [
             [
                 SampledAddress(
                     make_address(bytes(draws.bytes[row, draw].tolist())),
-                    float(draws.scores[row, draw]),
-                    float(CODE_MS[codes[row, draw]]),
+                    float(scores[row, draw]),
+                    float(within[row, draw]),
                 )
                 for draw in range(DRAWS)
             ]
@@ -311,16 +301,29 @@ def predictions(table: RttTable) -> list[RttPrediction]:
     return result
 
 
-def code_shares(prediction: RttPrediction, query: SampleQuery) -> NDArray[np.float64]:
-    """Probability of each RTT code (65536,), given that it is within the query's tolerance."""
-    target = encode_rtt(query.target_rtt_ms)
+def within_tolerance(query: SampleQuery) -> NDArray[np.bool_]:
+    """Which RTT codes (65536,) a query takes; the target's own always."""
     within = np.abs(CODE_MS - query.target_rtt_ms) <= query.tolerance * query.target_rtt_ms
-    within[target] = True
-    within &= CANONICAL
-    shares = np.where(within, prediction.code_probabilities, 0.0)
-    if not shares.sum() > 0:
-        shares[target] = 1.0
-    return shares / shares.sum()
+    within[encode_rtt(query.target_rtt_ms)] = True
+    return within & CANONICAL
+
+
+def rtt_band(query: SampleQuery) -> Bands:
+    """The same for the decoder, of one query: codes ascend with RTTs, so two first bytes are cut."""
+    within = within_tolerance(query).reshape(256, 256)
+    taken, possible = within.sum(1), CANONICAL.reshape(256, 256).sum(1)
+    cut = np.flatnonzero((taken > 0) & (taken < possible))
+    edges, parts = np.zeros(2, np.int32), np.zeros((2, 256), np.float32)
+    edges[: len(cut)], parts[: len(cut)] = cut, within[cut]
+    return Bands(((taken > 0) & (taken == possible)).astype(np.float32), edges, parts)
+
+
+def choose(pool: list[SampledAddress], query: SampleQuery) -> list[SampledAddress]:
+    """`n` of the pool, drawn without replacement in proportion to their probabilities (by adding Gumbel
+    noise to their logarithms), the surest first."""
+    noise = np.random.default_rng((query.seed, 1)).gumbel(size=len(pool))
+    chosen = np.argsort(-noise - np.array([drawn.log_probability for drawn in pool]))[: query.n]
+    return sorted((pool[at] for at in chosen), key=lambda drawn: -drawn.p_within)
 
 
 def make_address(packed: bytes) -> Address:

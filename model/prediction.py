@@ -121,16 +121,16 @@ class SampledAddress:
 
     address: Address
     log_probability: float
-    """Nats, of this destination given source, context and `rtt_ms`."""
-    rtt_ms: float
-    """The RTT within tolerance that it was drawn for."""
+    """Nats, of this destination and an RTT within tolerance, given source and context."""
+    p_within: float
+    """Probability that a ping to it is answered within tolerance of the target."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {
             "address": str(self.address),
             "log_probability": self.log_probability,
-            "rtt_ms": self.rtt_ms,
+            "p_within": self.p_within,
         }
 
 

@@ -147,10 +147,11 @@ class SampleQuery:
         _set(self, n=parse_count("n", n, MAX_BRANCHES), context=parse_context(context))
 
     def prompt(self, window: int) -> list[int]:
-        """Tokens up to RTT_START: the RTT's bytes, the destination's role and bytes follow."""
+        """Tokens up to the destination's role: its bytes follow, then the RTT."""
         asked = Measurement(self.src, self.src, None, None)
-        begun = [MEASUREMENT_START, *encode_field(asked, "src", None), RTT_START]
-        answer = RTT_TOKENS - 1 + 1 + ADDRESS_BYTES[self.src.version]
+        role = address_role("dst", self.src.version)
+        begun = [MEASUREMENT_START, *encode_field(asked, "src", None), role]
+        answer = ADDRESS_BYTES[self.src.version] + RTT_TOKENS
         return _prompt(self.context, self.src, lambda clock: begun, window - answer)
 
 

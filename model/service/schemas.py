@@ -117,15 +117,16 @@ class RttAnswer(BaseModel):
 
 
 class Sample(BaseModel):
-    """A destination, its log-probability (nats), and the RTT within tolerance it was drawn for."""
+    """A destination, the log-probability (nats) of it and an RTT within tolerance, and the probability
+    that a ping to it is answered within tolerance."""
 
     address: str
     log_probability: float
-    rtt_ms: float
+    p_within: float
 
 
 class SampleAnswer(BaseModel):
-    """Different destinations in the order drawn; may be fewer than asked for."""
+    """Different destinations, the surest first; may be fewer than asked for."""
 
     src: str
     target_rtt_ms: float

@@ -13,9 +13,16 @@ import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
-from model.decoding import DRAWS
-from model.inference import PingModel, bucket_length, split_batches
-from model.prediction import CODE_MS, RttPrediction
+from model.decoding import DRAWS, Bands
+from model.inference import (
+    PingModel,
+    bucket_length,
+    choose,
+    rtt_band,
+    split_batches,
+    within_tolerance,
+)
+from model.prediction import CODE_MS, RttPrediction, SampledAddress
 from model.query import CompletionQuery, RttQuery, SampleQuery
 from model.transformer import Transformer
 from model.weights import Weights
@@ -319,48 +326,68 @@ def test_all_completions_of_the_last_byte_sum_to_one(model: PingModel) -> None:
 # --- Samples ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("src", [V4[0], V6[0]])
-def test_samples_are_distinct_reproducible_and_have_the_probability_they_say(
-    model: PingModel, plain: Plain, src: str
+@pytest.mark.parametrize(("src", "tolerance"), [(V4[0], 0.1), (V6[0], 0.6), (V4[0], 0.0)])
+def test_samples_are_distinct_reproducible_and_as_probable_as_they_say(
+    model: PingModel, plain: Plain, src: str, tolerance: float
 ) -> None:
-    found = model.sample_ips(30.0, src, 100, context(2), tolerance=0.1, seed=7)
-    assert len(found) == 100
-    assert len({sample.address for sample in found}) == 100
+    found = model.sample_ips(30.0, src, 50, context(2), tolerance, seed=7)
+    assert len(found) == len({sample.address for sample in found}) == 50
     assert {sample.address.version for sample in found} == {ip_address(src).version}
-    assert all(27.0 <= sample.rtt_ms <= 33.0 for sample in found)
-    assert len({sample.rtt_ms for sample in found}) > 10
-    assert found == model.sample_ips(30.0, src, 100, context(2), tolerance=0.1, seed=7)
-    assert found[:5] != model.sample_ips(30.0, src, 5, context(2), tolerance=0.1, seed=8)
-    query = SampleQuery(30.0, src, context=context(2))
-    role = DST_IPV4 if ip_address(src).version == 4 else DST_IPV6
-    for sample in (found[0], found[99]):
-        code = encode_rtt(sample.rtt_ms).to_bytes(2, "big")
-        told = [*query.prompt(CONFIG.context), BYTE0 + code[0], BYTE0 + code[1], role]
-        expected = plain.chain(told, sample.address.packed).sum()
-        assert sample.log_probability == pytest.approx(expected, abs=1e-2)
-        tokens = [*told, *(BYTE0 + byte for byte in sample.address.packed)]
+    assert [s.p_within for s in found] == sorted((s.p_within for s in found), reverse=True)
+    assert found == model.sample_ips(30.0, src, 50, context(2), tolerance, seed=7)
+    other = model.sample_ips(30.0, src, 50, context(2), tolerance, seed=8)
+    assert {s.address for s in found} != {s.address for s in other}
+    query = SampleQuery(30.0, src, context=context(2), tolerance=tolerance)
+    prompt = query.prompt(CONFIG.context)
+    within = within_tolerance(query)
+    assert within.sum() == 1 if tolerance == 0 else within.sum() > 100
+    for sample in (found[0], found[49]):
+        known = [*prompt, *(BYTE0 + byte for byte in sample.address.packed)]
+        answered, failed = plain.logits(np.array([known]))[0, -1, [RTT_START, FAILED]]
+        codes = np.exp(plain.two_bytes([*known, RTT_START])).ravel()
+        expected = codes[within].sum() / (1 + np.exp(failed - answered))
+        assert sample.p_within == pytest.approx(expected, rel=1e-3)
+        score = plain.chain(prompt, sample.address.packed).sum() + np.log(expected)
+        assert sample.log_probability == pytest.approx(score, abs=1e-2)
+        tokens = [*known, RTT_START, BYTE0, BYTE0]
         asked = decode_window(tokens, len(tokens))[-1]
-        assert (str(asked.src), asked.dst, asked.rtt_ms) == (src, sample.address, sample.rtt_ms)
+        assert (str(asked.src), asked.dst) == (src, sample.address)
 
 
-def test_without_tolerance_every_sample_is_for_the_target(model: PingModel) -> None:
-    found = model.sample_ips(30.0, V4[0], 20, tolerance=0)
-    assert {sample.rtt_ms for sample in found} == {CODE_MS[encode_rtt(30.0)]}
+def test_a_band_of_codes_is_whole_first_bytes_and_parts_of_two() -> None:
+    for target in (0.0005, 0.02, 0.9, 1.3, 20.0, 31.7, 5000.0, 1e7):
+        for tolerance in (0.0, 1e-6, 0.01, 0.05, 0.3, 0.99):
+            query = SampleQuery(target, V4[0], tolerance=tolerance)
+            band = rtt_band(query)
+            codes = np.repeat(band.whole[:, None], 256, axis=1)
+            for edge, part in zip(band.edges, band.parts, strict=True):
+                codes[edge] += part
+            np.testing.assert_array_equal(codes.ravel() == 1, within_tolerance(query))
+
+
+def test_what_is_kept_of_the_draws_is_in_proportion_to_its_probability() -> None:
+    shares = {"192.0.2.1": 0.6, "192.0.2.2": 0.3, "192.0.2.3": 0.1}
+    pool = [SampledAddress(ip_address(a), np.log(p) - 9, p) for a, p in shares.items()]
+    first = [choose(pool, SampleQuery(20, V4[0], 1, seed=seed))[0].address for seed in range(2000)]
+    for address, share in shares.items():
+        assert first.count(ip_address(address)) == pytest.approx(2000 * share, abs=100)
+    assert choose(pool, SampleQuery(20, V4[0], 9)) == pool
 
 
 def test_draws_are_as_frequent_as_their_probability(model: PingModel, plain: Plain) -> None:
-    prompt = SampleQuery(30.0, V4[0]).prompt(CONFIG.context)
+    query = SampleQuery(30.0, V4[0])
+    prompt = query.prompt(CONFIG.context)
     tokens = np.zeros((1, 64), np.int32)
     tokens[0, : len(prompt)] = prompt
     read = model.decoder.read(tokens, np.array([len(prompt)], np.int32))
-    given = np.array([BYTE0 + 3, BYTE0 + 7, DST_IPV4], np.int32)
+    bands = Bands(*(np.asarray(part)[None] for part in rtt_band(query)))
     drawn = np.zeros(256)
     rounds = 24
     for seed in range(rounds):
         keys = jax.random.key(seed)[None]
-        draws = model.decoder.draw(read, np.broadcast_to(given, (1, DRAWS, 3)), keys, 4)
+        draws = model.decoder.draw(read, bands, keys, 4)
         drawn += np.bincount(np.asarray(draws.bytes[..., 0]).ravel(), minlength=256)
-    shares = np.exp(plain.next_bytes(np.array([[*prompt, *given]]))[0])
+    shares = np.exp(plain.next_bytes(np.array([prompt]))[0])
     likely, total = np.argsort(shares)[-40:], rounds * DRAWS
     expected = np.append(shares[likely], 1 - shares[likely].sum()) * total
     observed = np.append(drawn[likely], total - drawn[likely].sum())

@@ -13,7 +13,7 @@ from model.context_file import parse_context_text, read_context_file
 from model.query import CompletionQuery, RttQuery, SampleQuery, context_used, parse_prefix
 from stores.codec import Measurement, decode_window, encode_window
 from stores.errors import InputError, PinglmError, QueryError
-from stores.vocabulary import BYTE0, DST_IPV4, DST_IPV6
+from stores.vocabulary import BYTE0, RTT_START
 from tests.helpers import random_measurements
 
 NAN = float("nan")
@@ -61,8 +61,8 @@ def test_every_question_leaves_room_for_its_answer() -> None:
             assert len(completion.prompt(window)) + completion.unknown <= window
             src = "192.0.2.1" if family == 4 else "2001:db8::1"
             sample = SampleQuery(20.0, src, context=context)
-            role, size = (DST_IPV4, 4) if family == 4 else (DST_IPV6, 16)
-            tokens = [*sample.prompt(window), *RTT_BYTES, role, *[BYTE0] * size]
+            size = 4 if family == 4 else 16
+            tokens = [*sample.prompt(window), *[BYTE0] * size, RTT_START, *RTT_BYTES]
             assert len(tokens) <= window
             assert decode_window(tokens, len(tokens))[-1].src == ip_address(src)
 

@@ -169,10 +169,10 @@ function sampleAnswer(answer, question) {
       show(byId("tab-predict"), true);
       ask(form);
     });
-    return [link, number(sample.log_probability.toFixed(2)), number(ms(sample.rtt_ms))];
+    return [link, number(sample.log_probability.toFixed(2)), number(percent(sample.p_within))];
   });
   const fewer = rows.length < question.n ? `${rows.length} of ${question.n}: more draws brought nothing new. ` : "";
-  return [table(`${fewer}Choose one to predict its RTT.`, ["Address", "log-probability", "drawn for"], rows)];
+  return [table(`${fewer}Choose one to predict its RTT.`, ["Address", "log-probability", "within tolerance"], rows)];
 }
 
 function completionAnswer(answer) {

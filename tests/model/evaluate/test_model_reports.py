@@ -66,7 +66,7 @@ class FakeModel:
 
     def sample_ips_batch(self, queries: Sequence[SampleQuery]) -> list[list[SampledAddress]]:
         self.asked += queries
-        return [[SampledAddress(a, -1.0, 20.0) for a in self.found[: q.n]] for q in queries]
+        return [[SampledAddress(a, -1.0, 0.5) for a in self.found[: q.n]] for q in queries]
 
 
 def questions(train: Sequence[Row], test: Sequence[Row]) -> tuple[Rows, Rows, Queries]:
