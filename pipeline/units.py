@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any
 from stores.errors import ConfigError, OutputError
 from stores.files import write_json
 
+BROKEN_POLL_SECONDS = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 Progress = Callable[[str, int, int], None]
@@ -76,7 +77,7 @@ def run_units(
     try:
         for index in todo:
             waiting[_submit(executor, units[index])] = index
-        for future in concurrent.futures.as_completed(waiting):
+        for future in _as_completed(waiting, executor):
             index = waiting[future]
             results[index] = future.result()
             finished = {"arguments": units[index].fingerprint, "result": results[index]}
@@ -103,6 +104,23 @@ def _submit(
         raise concurrent.futures.BrokenExecutor(str(error)) from error
 
 
+def _as_completed(
+    waiting: Iterable[concurrent.futures.Future[dict[str, Any]]],
+    executor: concurrent.futures.Executor,
+) -> Iterator[concurrent.futures.Future[dict[str, Any]]]:
+    """The futures as they end. CPython 3.11's pool forgets one that is submitted in the moment in which
+    the pool breaks, so a broken pool is not waited for."""
+    left = set(waiting)
+    while left:
+        try:
+            for future in concurrent.futures.as_completed(left, timeout=BROKEN_POLL_SECONDS):
+                left.discard(future)
+                yield future
+        except TimeoutError:
+            if getattr(executor, "_broken", False):
+                raise concurrent.futures.BrokenExecutor("a worker died as work began") from None
+
+
 @contextmanager
 def open_executor(
     workers: int, scheduler: str | None = None
@@ -121,11 +139,16 @@ def open_executor(
     else:
         spawn = multiprocessing.get_context("spawn")
         executor = concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker)
-        for _ in range(workers):  # start them now, while the caller still prepares the units
-            executor.submit(_import_stages)
+        with contextlib.suppress(concurrent.futures.BrokenExecutor, OSError):  # `run_units` says so
+            for _ in range(workers):  # start them now, while the caller still prepares the units
+                executor.submit(_import_stages)
         try:
             yield executor
         finally:
+            if getattr(executor, "_broken", False):
+                # One that was started in the moment in which the pool broke would be waited for forever.
+                for worker in multiprocessing.active_children():
+                    worker.kill()
             executor.shutdown(cancel_futures=True)
 
 
