@@ -1,0 +1,27 @@
+"""Units of work on an executor that breaks."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.units import Unit, run_units
+from stores.errors import OutputError
+
+
+class ForgetfulPool(concurrent.futures.Executor):
+    """Takes work in the moment in which it breaks, and never says what became of it."""
+
+    _broken = "a child process terminated abruptly"
+
+    def submit(self, *_: Any, **__: Any) -> concurrent.futures.Future[Any]:
+        return concurrent.futures.Future()
+
+
+@pytest.mark.timeout(20)
+def test_work_that_a_broken_pool_forgot_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="a worker process died"):
+        run_units("split", [Unit("a", dict, ())], tmp_path, ForgetfulPool(), lambda *_: None)
