@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.addresses import format_addresses, parse_addresses
-from pipeline.encoder import encode_fields, encode_windows
-from pipeline.simulate import SimulateOptions, simulate_file
-from pipeline.streams import find_streams, lay_out
+from pipeline.simulate.stage import SimulateOptions, simulate_file
+from pipeline.tokenize.encoder import encode_fields, encode_windows
+from pipeline.tokenize.streams import find_streams, lay_out
 from pipeline.units import open_executor
 from stores.codec import Measurement, decode_rtts, encode_rtts, encode_window
 from stores.layout import MODES

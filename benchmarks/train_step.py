@@ -25,10 +25,10 @@ from rich.table import Table
 
 from benchmarks.loaders import make_store
 from model.config import Config, make_config, parse_assignments
-from model.data import Batches, DeviceBatches, DeviceRows, put
 from model.devices import memory_statistics, visible_devices
-from model.flops import count_parameters, flops_per_token, peak_flops, utilization
-from model.step import Steps, TrainState
+from model.network.flops import count_parameters, flops_per_token, peak_flops, utilization
+from model.training.batches import Batches, DeviceBatches, DeviceRows, put
+from model.training.step import Steps, TrainState
 from stores import MixtureSampler, TokenStore
 
 TABLE_WIDTH = 130
@@ -155,7 +155,7 @@ def compare(preset: str, options: argparse.Namespace, store: Path) -> list[dict[
 
 
 def view(rows: Sequence[dict[str, Any]]) -> Table:
-    """Rows of `run` or `compare` side by side."""
+    """TokenRows of `run` or `compare` side by side."""
     table = Table(title="Training step", title_justify="left", box=None)
     heads = ("", "batch", "step ms", "store ÷ resident", "host work", "tokens/s", "MFU full")
     for head in (*heads, "MFU causal", "peak memory", "compile s"):

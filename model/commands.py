@@ -57,10 +57,10 @@ def train_command(
     from rich import print as rich_print
 
     from model.config import make_config, parse_assignments
-    from model.plan import default_preset, find_default_store, make_plan
-    from model.progress import make_progress
-    from model.train import train
-    from model.views import plan_view, result_view
+    from model.training.loop import train
+    from model.training.plan import default_preset, find_default_store, make_plan
+    from model.training.progress import make_progress
+    from model.training.views import plan_view, result_view
 
     overrides = {
         "steps": steps,
@@ -104,10 +104,10 @@ def sweep_command(
     from rich import print as rich_print
 
     from model.config import make_config, parse_assignments
-    from model.plan import default_preset
-    from model.progress import make_progress
-    from model.sweep import parse_rates, sweep
-    from model.views import sweep_view
+    from model.training.plan import default_preset
+    from model.training.progress import make_progress
+    from model.training.sweep import parse_rates, sweep
+    from model.training.views import sweep_view
 
     overrides = {
         "steps": steps,
@@ -147,10 +147,10 @@ def predict_rtt_command(
 
     Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
     """
-    from model.answer_views import rtt_view, working
-    from model.context_file import read_context_file
-    from model.inference import PingModel
-    from model.query import RttQuery, context_used
+    from model.inference.context_file import read_context_file
+    from model.inference.ping_model import PingModel
+    from model.inference.query import RttQuery, context_used
+    from model.inference.views import rtt_view, working
     from stores.views import print_view
 
     query = RttQuery(src, dst, time, read_context_file(context) if context else ())
@@ -186,10 +186,10 @@ def complete_ip_command(
 
     Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
     """
-    from model.answer_views import completions_view, working
-    from model.context_file import read_context_file
-    from model.inference import PingModel
-    from model.query import CompletionQuery, context_used
+    from model.inference.context_file import read_context_file
+    from model.inference.ping_model import PingModel
+    from model.inference.query import CompletionQuery, context_used
+    from model.inference.views import completions_view, working
     from stores.views import print_view
 
     query = CompletionQuery(prefix, k, read_context_file(context) if context else (), field)
@@ -221,10 +221,10 @@ def sample_ips_command(
 
     Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
     """
-    from model.answer_views import samples_view, working
-    from model.context_file import read_context_file
-    from model.inference import PingModel
-    from model.query import SampleQuery, context_used
+    from model.inference.context_file import read_context_file
+    from model.inference.ping_model import PingModel
+    from model.inference.query import SampleQuery, context_used
+    from model.inference.views import samples_view, working
     from stores.views import print_view
 
     earlier = read_context_file(context) if context else ()
@@ -268,8 +268,8 @@ def evaluate_command(
 
     Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
     """
-    from model.evaluate.report import make_report, prepare_output, write_report
-    from model.evaluate.rtt_views import evaluation_progress, evaluation_view
+    from model.evaluate.evaluate import make_report, prepare_output, write_report
+    from model.evaluate.report.terminal import evaluation_progress, evaluation_view
     from stores.views import print_view
 
     prepare_output(out)
@@ -292,9 +292,9 @@ def export_command(
 
     Example: `pinglm export --model runs/a --out exported --dtype bfloat16`
     """
-    from model.answer_views import export_view, working
-    from model.export import write_export
-    from model.inference import load_weights
+    from model.inference.export import write_export
+    from model.inference.ping_model import load_weights
+    from model.inference.views import export_view, working
     from stores.views import print_view
 
     with working("exporting", silent=as_json):

@@ -99,11 +99,11 @@ def prepare_command(
     files, left_out = (find_inputs(inputs), find_left_out(inputs)) if inputs else ([], [])
     with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
         # imported only now, while the workers import theirs
-        from pipeline.ingest import IngestOptions
+        from pipeline.ingest.stage import IngestOptions
         from pipeline.prepare import PrepareOptions, prepare
-        from pipeline.simulate import SimulateOptions
-        from pipeline.split import SplitOptions
-        from pipeline.tokenize import TokenizeOptions
+        from pipeline.simulate.stage import SimulateOptions
+        from pipeline.split.stage import SplitOptions
+        from pipeline.tokenize.stage import TokenizeOptions
         from pipeline.views import print_report
 
         options = PrepareOptions(
@@ -145,7 +145,7 @@ def split_command(
     Example: `pinglm split --input pings.parquet --by pair --out data`
     """
     from pipeline.inputs import find_inputs
-    from pipeline.split import SplitOptions, own_tables, split, tables_of
+    from pipeline.split.stage import SplitOptions, own_tables, split, tables_of
     from pipeline.views import print_split
 
     options = SplitOptions(
@@ -170,7 +170,7 @@ def tokenize_command(
 
     Example: `pinglm tokenize --out data --passes 2`
     """
-    from pipeline.tokenize import TokenizeOptions, tokenize
+    from pipeline.tokenize.stage import TokenizeOptions, tokenize
     from pipeline.views import print_store
 
     with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
@@ -198,9 +198,9 @@ def ingest_command(
     """
     from rich import print as rich_print
 
-    from pipeline.atlas_result import REASONS
     from pipeline.folder import open_folder
-    from pipeline.ingest import IngestOptions, ingest
+    from pipeline.ingest.atlas_result import REASONS
+    from pipeline.ingest.stage import IngestOptions, ingest
     from pipeline.inputs import find_inputs, find_left_out
     from pipeline.units import available_cores, open_executor
     from pipeline.views import ledger_table, progress_bars
@@ -238,8 +238,8 @@ def simulate_command(
     """
     from rich import print as rich_print
 
-    from pipeline.simulate import SimulateOptions, simulate_file
-    from pipeline.simulate_view import simulate_view
+    from pipeline.simulate.stage import SimulateOptions, simulate_file
+    from pipeline.simulate.view import simulate_view
     from pipeline.units import available_cores, open_executor
     from pipeline.views import progress_bars
 

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any
 
 from pipeline.folder import OutputFolder
-from pipeline.ingest import IngestOptions, ingest
+from pipeline.ingest.stage import IngestOptions, ingest
 from pipeline.inputs import InputFile
 from pipeline.provenance import configuration, inputs, ledger
-from pipeline.simulate import SimulateOptions, simulate
-from pipeline.split import SplitOptions, own_tables, split, tables_of
-from pipeline.tokenize import STORE, TokenizeOptions, tokenize
+from pipeline.simulate.stage import SimulateOptions, simulate
+from pipeline.split.stage import SplitOptions, own_tables, split, tables_of
+from pipeline.tokenize.stage import STORE, TokenizeOptions, tokenize
 from pipeline.units import Progress
 from stores.errors import ConfigError
 from stores.files import write_json

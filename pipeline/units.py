@@ -173,8 +173,7 @@ def _start_worker() -> None:
 
 
 def _import_stages() -> None:
-    import pipeline.chunks
-    import pipeline.shards  # noqa: F401
+    pass
 
 
 def _keep_freed_memory() -> None:

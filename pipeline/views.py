@@ -12,7 +12,8 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipeline import atlas_result, runs
+from pipeline.ingest import atlas_result
+from pipeline.split import runs
 from pipeline.units import Progress as ProgressCallback
 from stores.vocabulary import CONTEXT
 

@@ -1,6 +1,6 @@
 """Measurements to tokens and back, one at a time, in plain Python.
 
-This is the readable twin of the compiled encoder (`pipeline.encoder`), which the tests hold to it,
+This is the readable twin of the compiled encoder (`pipeline.tokenize.encoder`), which the tests hold to it,
 and the only decoder there is. The contract is docs/format.md.
 """
 

@@ -6,7 +6,7 @@ An answered RTT is noise-free RTT + jitter. The noise-free RTT of a pair of addr
 
 and the jitter is log-logistic: one mode, a power-law tail, closed forms of quantile, CDF and mean.
 Its scale (which is its median) rises in the evening at the source. docs/simulation.md names the
-literature. `pipeline.simulate` draws its rows from these same functions; using them needs only NumPy.
+literature. `pipeline.simulate.stage` draws its rows from these same functions; using them needs only NumPy.
 """
 
 from __future__ import annotations

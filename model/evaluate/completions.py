@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluate.model_predictor import Addresses, context_of
+from model.evaluate.predictors.trained import Addresses, context_of
 from model.evaluate.questions import Queries
-from model.evaluate.rows import Rows, Words, is_ipv4
-from model.inference import PingModel
-from model.query import CompletionQuery
+from model.inference.ping_model import PingModel
+from model.inference.query import CompletionQuery
 from stores.codec import Address
+from stores.rows import Rows, Words, is_ipv4
 
 TOPS = (1, 5, 10)
 BEST = max(TOPS)

@@ -17,9 +17,9 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from model.data import cut_windows
-from model.transformer import Transformer
+from model.network.transformer import Transformer
 from stores.codec import FIELDS
+from stores.cut import cut_windows
 from stores.grammar import ORDER_NAMES, ORDERS
 from stores.reader import TokenStore
 from stores.vocabulary import (

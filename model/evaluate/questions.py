@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluate.rows import Rows, Words
+from stores.rows import Rows, Words
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

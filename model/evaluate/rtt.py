@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluate.baselines import fit_histories
-from model.evaluate.coordinates import Dmfsgd, Vivaldi, pair_medians
 from model.evaluate.metrics import calibration_metrics, error_cdf, failure_metrics, rtt_metrics
+from model.evaluate.predictors.coordinates import Dmfsgd, Vivaldi, pair_medians
+from model.evaluate.predictors.histories import fit_histories
+from model.evaluate.predictors.vantage_points import NearestVantagePoints
 from model.evaluate.questions import LEVELS, Forecast, Predictor, Questions
-from model.evaluate.rows import Rows, is_ipv4
-from model.evaluate.vantage_points import NearestVantagePoints
 from stores.errors import ConfigError
+from stores.rows import Rows, is_ipv4
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what is going on, done, in all)."""

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluate.baselines import prefix_keys
-from model.evaluate.coordinates import pair_medians
-from model.evaluate.model_predictor import Addresses, context_of
+from model.evaluate.predictors.coordinates import pair_medians
+from model.evaluate.predictors.histories import prefix_keys
+from model.evaluate.predictors.trained import Addresses, context_of
 from model.evaluate.questions import Queries
-from model.evaluate.rows import Rows, Words, is_ipv4, pair_key
-from model.inference import PingModel
-from model.query import SampleQuery
+from model.inference.ping_model import PingModel
+from model.inference.query import SampleQuery
+from stores.rows import Rows, Words, is_ipv4, pair_key
 from stores.truth import World, pack_addresses
 
 Floats = NDArray[np.float64]

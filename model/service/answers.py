@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from model.inference import PingModel
-from model.prediction import Completion, RttPrediction, SampledAddress
-from model.query import CompletionQuery, RttQuery, SampleQuery
+from model.inference.ping_model import PingModel
+from model.inference.prediction import Completion, RttPrediction, SampledAddress
+from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from model.service import schemas
 
 BINS = 60

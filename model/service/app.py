@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from model.query import context_used
+from model.inference.query import context_used
 from model.service import schemas, web
 from model.service.answers import KINDS, Kind
 from model.service.batcher import QueueFull

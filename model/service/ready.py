@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from model.flops import count_parameters
-from model.inference import PingModel, model_folder
-from model.query import MAX_BRANCHES
+from model.inference.ping_model import PingModel, model_folder
+from model.inference.query import MAX_BRANCHES
+from model.network.flops import count_parameters
 from model.service.answers import KINDS
 from model.service.batcher import Batcher
 from model.service.schemas import MAX_CONTEXT, MAX_QUERIES

@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP. Shapes and limits are checked here, meaning by `model.query`."""
+"""What goes in and out over HTTP. Shapes and limits are checked here, meaning by `model.inference.query`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.query import MAX_BRANCHES
+from model.inference.query import MAX_BRANCHES
 
 MAX_CONTEXT = 1_000  # measurements; a window of 1,024 tokens holds at most 85
 MAX_QUERIES = 64  # of a batch request

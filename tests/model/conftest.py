@@ -1,4 +1,4 @@
-"""Strict JAX for every test here, one small store, and one small configuration."""
+"""Strict JAX for every test here, and one small configuration."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from model.checkpoint import Checkpoints
 from model.config import Config, make_config
-from model.logs import read_lines
-from tests.helpers import build_store
+from model.training.checkpoint import Checkpoints
+from model.training.logs import read_lines
 
 # Programs run for milliseconds here, so compiling them well takes longer than running them; half the
 # time of these tests. Before the first use of a device, so also for the processes they start.
@@ -46,11 +45,6 @@ SMALL = {
 def strict_jax() -> Iterator[None]:
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_store(tmp_path_factory.mktemp("store") / "store.zarr", train=6000, test=600)
 
 
 @pytest.fixture(scope="session", autouse=True)

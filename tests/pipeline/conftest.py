@@ -10,8 +10,8 @@ import pytest
 
 from pipeline.folder import open_folder
 from pipeline.inputs import find_inputs
-from pipeline.split import SplitOptions, split, tables_of
-from pipeline.tokenize import TokenizeOptions, tokenize
+from pipeline.split.stage import SplitOptions, split, tables_of
+from pipeline.tokenize.stage import TokenizeOptions, tokenize
 from pipeline.units import open_executor
 
 

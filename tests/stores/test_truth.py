@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.schedule import build_internet
+from pipeline.simulate.schedule import build_internet
 from stores.errors import InputError
 from stores.truth import KM_PER_RTT_MS, RttDistribution, World, pack_addresses
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.evaluate.questions import Forecast, Queries
-from model.evaluate.rows import Rows
+from stores.rows import Rows
 from stores.truth import pack_addresses
 
 Row = tuple[str, str, int, float | None]

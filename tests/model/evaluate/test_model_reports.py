@@ -20,9 +20,8 @@ from model.evaluate.completions import (
     prefix_text,
     top_shares,
 )
-from model.evaluate.model_predictor import CHUNK, LEAST_PROBABILITY, ModelPredictor
+from model.evaluate.predictors.trained import CHUNK, LEAST_PROBABILITY, ModelPredictor
 from model.evaluate.questions import LEVELS, Queries
-from model.evaluate.rows import Rows, Words
 from model.evaluate.searches import (
     ByChance,
     MeasuredRtts,
@@ -32,9 +31,10 @@ from model.evaluate.searches import (
     choose_searches,
     search_report,
 )
-from model.prediction import Completion, RttPrediction, SampledAddress
-from model.query import CompletionQuery, RttQuery, SampleQuery
+from model.inference.prediction import Completion, RttPrediction, SampledAddress
+from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from stores.codec import Measurement, encode_rtt
+from stores.rows import Rows, Words
 from stores.truth import pack_addresses
 from tests.model.evaluate.small_rows import Row, make_queries, make_rows
 

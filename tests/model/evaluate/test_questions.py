@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from model.evaluate.questions import choose_questions
-from model.evaluate.rows import Rows
+from stores.rows import Rows
 from tests.model.evaluate.small_rows import make_rows
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"

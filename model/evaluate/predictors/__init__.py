@@ -1,0 +1,1 @@
+"""What answers the questions of `evaluate`: baselines, the truth, and trained models."""

@@ -1,0 +1,87 @@
+"""Earlier measurements as text: JSON lines, or CSV with a header line.
+
+    {"src": "192.0.2.1", "dst": "198.51.100.7", "rtt_ms": 12.3, "time": 1751000000}
+    {"src": "192.0.2.1", "dst": "198.51.100.8", "failed": true}
+
+    src,dst,rtt_ms,time
+    192.0.2.1,198.51.100.7,12.3,1751000000
+    192.0.2.1,198.51.100.8,failed,
+
+A failed ping has `failed` set, or "failed" as its `rtt_ms`. `time` is in Unix seconds and may be left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from model.inference.query import make_measurement
+from stores.codec import Measurement
+from stores.errors import InputError, QueryError
+
+FIELDS = ("src", "dst", "rtt_ms", "failed", "time")
+FAILED = "failed"
+
+
+def read_context_file(path: Path) -> list[Measurement]:
+    """Measurements of a file, in its order. Raises `InputError` naming file, line and field."""
+    try:
+        return parse_context_text(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def parse_context_text(text: str, where: str) -> list[Measurement]:
+    """Measurements of JSON lines or CSV, told apart by the first character.
+
+    Raises `InputError` naming `where`, the line from 1, and the field.
+    """
+    lines = _json_rows if text.lstrip().startswith("{") else _csv_rows
+    return [_measurement(f"{where}:{line}", row) for line, row in lines(text, where)]
+
+
+def _json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(text.splitlines(), 1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except ValueError as error:
+            raise InputError(f"{where}:{line}: expected a JSON object a line ({error})") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where}:{line}: expected a JSON object a line, found {content[:40]}")
+        yield line, row
+
+
+def _csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(), skipinitialspace=True, restval="")
+    if not {"src", "dst"} <= set(reader.fieldnames or ()):
+        raise InputError(
+            f"{where}: expected JSON lines, or CSV whose first line is src,dst,rtt_ms,time"
+        )
+    for row in reader:
+        if None in row:
+            raise InputError(f"{where}:{reader.line_num}: has more values than the first line")
+        yield reader.line_num, {name: value.strip() or None for name, value in row.items()}
+
+
+def _measurement(where: str, row: dict[str, Any]) -> Measurement:
+    unknown = row.keys() - set(FIELDS)
+    if unknown:
+        raise InputError(f"{where}: unknown field {min(unknown)}: expected {', '.join(FIELDS)}")
+    rtt_ms, failed = row.get("rtt_ms"), row.get("failed")
+    if isinstance(rtt_ms, str) and rtt_ms.lower() == FAILED:
+        rtt_ms, failed = None, True
+    if isinstance(failed, str):
+        failed = failed.lower() in ("true", "yes", "1")
+    if bool(failed) == (rtt_ms is not None):
+        raise InputError(f"{where}: rtt_ms: expected a number of ms, or failed, and not both")
+    try:
+        return make_measurement(
+            f"{where}: ", row.get("src"), row.get("dst"), rtt_ms, row.get("time")
+        )
+    except QueryError as error:
+        raise InputError(str(error)) from None

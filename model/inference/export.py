@@ -1,0 +1,108 @@
+"""A trained model as three plain files, for use without Orbax or this project's training side.
+
+DIR/model.safetensors   weights, float32 or bfloat16, named as in `model.inference.weights`
+DIR/vocabulary.json     the tokens, by id
+DIR/config.json         shape, origin, versions; written last: without it there is no model
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from model.config import ModelConfig
+from model.inference.weights import Weights
+from model.network.flops import count_parameters
+from stores.errors import CheckpointError, OutputError
+from stores.files import sha256_file, write_bytes, write_json
+from stores.vocabulary import PAYLOAD_BYTES, VOCABULARY_SIZE, VOCABULARY_VERSION, token_name
+
+FORMAT = "pinglm-model"
+FORMAT_VERSION = 1
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+VOCABULARY_FILE = "vocabulary.json"
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+DtypeName = Literal["float32", "bfloat16"]
+
+
+def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> dict[str, Any]:
+    """Write the three files into `out`; an export that lies there is replaced.
+
+    Returns what config.json holds. Raises `OutputError` when `out` holds something else.
+    """
+    if out.exists() and not (out / CONFIG_FILE).exists() and (out.is_file() or any(out.iterdir())):
+        raise OutputError(
+            f"{out}: holds something else than a model: choose an empty or new folder"
+        )
+    (out / CONFIG_FILE).unlink(missing_ok=True)
+    arrays = {name: np.ascontiguousarray(a, DTYPES[dtype]) for name, a in weights.arrays.items()}
+    write_bytes(out / WEIGHTS_FILE, save(arrays, metadata={"format": FORMAT}))
+    write_json(out / VOCABULARY_FILE, vocabulary())
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "vocabulary_version": VOCABULARY_VERSION,
+        "dtype": dtype,
+        "parameters": count_parameters(weights.config)["total"],
+        "model": asdict(weights.config),
+        "origin": weights.origin,
+        "weights_sha256": sha256_file(out / WEIGHTS_FILE),
+    }
+    write_json(out / CONFIG_FILE, config)
+    return config
+
+
+def read_export(path: Path) -> Weights:
+    """Weights of an exported folder. Raises `CheckpointError` for files that are damaged, do not
+    belong together, or are of another version."""
+    config = _read_json(path / CONFIG_FILE)
+    if config.get("format") != FORMAT or config.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path / CONFIG_FILE}: expected {FORMAT} version {FORMAT_VERSION}, found "
+            f"{config.get('format')} version {config.get('format_version')}: export it again"
+        )
+    if _read_json(path / VOCABULARY_FILE) != vocabulary():
+        raise CheckpointError(f"{path / VOCABULARY_FILE}: has other tokens than this version's")
+    file = path / WEIGHTS_FILE
+    try:
+        if sha256_file(file) != config["weights_sha256"]:
+            raise CheckpointError(
+                f"{file}: its digest is not that of config.json: damaged or mixed"
+            )
+        arrays = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error})") from error
+    return Weights(_model_config(path, config["model"]), arrays, config["origin"])
+
+
+def vocabulary() -> dict[str, Any]:
+    """The tokens by id: `name`, and `payload_bytes` of roles."""
+    tokens = [
+        {"id": token, "name": token_name(token)}
+        | ({"payload_bytes": PAYLOAD_BYTES[token]} if token < len(PAYLOAD_BYTES) else {})
+        for token in range(VOCABULARY_SIZE)
+    ]
+    return {"version": VOCABULARY_VERSION, "size": VOCABULARY_SIZE, "tokens": tokens}
+
+
+def _model_config(path: Path, values: dict[str, Any]) -> ModelConfig:
+    unknown = values.keys() - {field.name for field in fields(ModelConfig)}
+    if unknown:
+        raise CheckpointError(f"{path / CONFIG_FILE}: unknown field {min(unknown)} of model")
+    return ModelConfig(**values)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error

@@ -1,0 +1,331 @@
+"""A trained model that answers questions: RTT of a pair, addresses at an RTT, rest of an address.
+
+    model = PingModel.load("runs/a")
+    model.predict_rtt("192.0.2.1", "198.51.100.7", context=earlier).median_ms
+
+Every question has a batch form; a question's answer does not depend on the questions beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from model.devices import use_compile_cache
+from model.inference.decoding import DRAWS, Bands, Decoder, Prompts, RttTable
+from model.inference.export import CONFIG_FILE, read_export
+from model.inference.prediction import CANONICAL, CODE_MS, Completion, RttPrediction, SampledAddress
+from model.inference.query import (
+    ADDRESS_BYTES,
+    AddressField,
+    AddressLike,
+    CompletionQuery,
+    RttQuery,
+    SampleQuery,
+)
+from model.inference.weights import Weights, read_run
+from stores.codec import Address, Measurement, encode_rtt
+from stores.errors import CheckpointError
+
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+BATCH_SIZES = (16, 4, 1)  # of device calls: few, so that few programs are compiled
+SHORTEST_BUCKET = 64  # tokens; prompts are padded to this times a power of two
+MAX_ROUNDS = 16  # of `DRAWS` draws for one question
+LEAST_POOL = 128  # different destinations to choose from
+POOL_SHARE = 4  # of them for each that is asked for
+LEAST_PROBABILITY = 1e-30
+
+
+class _Query(Protocol):
+    def prompt(self, window: int) -> list[int]: ...
+
+
+Query = TypeVar("Query", bound=_Query)
+Answer = TypeVar("Answer")
+
+
+class PingModel:
+    """A trained model, ready to be asked. Safe to use from several threads.
+
+    The first question of a shape (prompt length up to 64, 128, 256 …, batch of 1, 4 or 16) compiles a
+    program, in seconds; it is kept in the compile cache for later processes.
+    """
+
+    def __init__(self, weights: Weights):
+        self.config = weights.config
+        self.origin = weights.origin
+        """Where it comes from: `store_digest`, `code_version`, `step`, `test_loss`."""
+        self.decoder = Decoder(weights.model())
+
+    @classmethod
+    def load(cls, path: str | Path) -> PingModel:
+        """The model of a training run (its best checkpoint, else its last), of an exported folder, or
+        "pretrained", the one that is shipped. Raises `CheckpointError`."""
+        use_compile_cache()
+        return cls(load_weights(path))
+
+    def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Compile every program that questions may need: all prompt lengths, batches, families.
+
+        Some 30 to 60 s the first time, a few from the compile cache. Calls `progress(done, total)`.
+        """
+        shapes = [
+            (size, earlier)
+            for earlier in warm_up_contexts(self.config.context)
+            for size in BATCH_SIZES
+        ]
+        for done, (size, earlier) in enumerate(shapes, 1):
+            self.predict_rtt_batch([RttQuery("192.0.2.1", "192.0.2.2", None, earlier)] * size)
+            for prefix in ("192.0.2", "2001:db8::/120"):
+                self.complete_ip_batch([CompletionQuery(prefix, 1, earlier)] * size)
+            for source in ("192.0.2.1", "2001:db8::1"):
+                self.sample_ips_batch([SampleQuery(20, source, 1, earlier)] * size)
+            progress(done, len(shapes))
+
+    def predict_rtt(
+        self,
+        src: AddressLike,
+        dst: AddressLike,
+        time: float | None = None,
+        context: Iterable[Measurement] = (),
+    ) -> RttPrediction:
+        """The distribution of what a ping from `src` to `dst` gives.
+
+        `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first, of which
+        the last are used that fit. Raises `QueryError` naming the field that is not right.
+        """
+        return self.predict_rtt_batch([RttQuery(src, dst, time, context)])[0]
+
+    def complete_ip(
+        self,
+        prefix: str,
+        k: int = 10,
+        context: Iterable[Measurement] = (),
+        field: AddressField = "dst",
+    ) -> list[Completion]:
+        """The `k` (1 to 256) most probable addresses that begin with `prefix`, best first.
+
+        `prefix`: "192.0.2", "2001:db8:", or a CIDR at a byte boundary. `field`: "dst" or "src". Exact
+        for up to two unknown bytes; beyond, a beam search 256 wide can only miss an address one of
+        whose prefixes is less probable than 256 others of its length. Raises `QueryError`.
+        """
+        return self.complete_ip_batch([CompletionQuery(prefix, k, context, field)])[0]
+
+    def sample_ips(
+        self,
+        target_rtt_ms: float,
+        src: AddressLike,
+        n: int = 10,
+        context: Iterable[Measurement] = (),
+        tolerance: float = 0.05,
+        seed: int = 0,
+    ) -> list[SampledAddress]:
+        """Up to `n` (1 to 256) different destinations that are `target_rtt_ms` away from `src`.
+
+        Draws from p(destination | source, RTT within ± `tolerance` · target), without replacement and
+        the surest first. That is p(destination | source) times p(RTT within | source, destination):
+        rounds of 64 draws of the former until there are 128 different ones and four times `n`, or a
+        round brings nothing new, or after 1,024; then `n` of them by the product. A model learns the
+        RTT of a pair much sooner than the destinations of an RTT, so the RTT is asked for last.
+        The same `seed` gives the same. Raises `QueryError`.
+        """
+        return self.sample_ips_batch(
+            [SampleQuery(target_rtt_ms, src, n, context, tolerance, seed)]
+        )[0]
+
+    # --- Batch forms ------------------------------------------------------------------------------
+
+    def predict_rtt_batch(self, queries: Sequence[RttQuery]) -> list[RttPrediction]:
+        """`predict_rtt` of each query: one device call for up to 16 prompts of similar length."""
+
+        def answer(prompts: Prompts, _: list[RttQuery]) -> list[RttPrediction]:
+            return predictions(self.decoder.rtt_table(prompts))
+
+        return self._batched(queries, lambda query: 0, answer)
+
+    def complete_ip_batch(self, queries: Sequence[CompletionQuery]) -> list[list[Completion]]:
+        """`complete_ip` of each query; those that know as many bytes share device calls."""
+
+        def answer(prompts: Prompts, batch: list[CompletionQuery]) -> list[list[Completion]]:
+            unknown, size = batch[0].unknown, ADDRESS_BYTES[batch[0].family]
+            if unknown == 0:
+                return [[Completion(make_address(query.known), 1.0, ())] for query in batch]
+            beams = jax.device_get(self.decoder.search(prompts, unknown, size))
+            return [
+                [
+                    Completion(
+                        make_address(
+                            query.known + bytes(beams.bytes[row, beam, :unknown].tolist())
+                        ),
+                        float(np.exp(beams.scores[row, beam])),
+                        tuple(np.exp(beams.log_probabilities[row, beam, :unknown]).tolist()),
+                    )
+                    for beam in range(query.k)
+                ]
+                for row, query in enumerate(batch)
+            ]
+
+        return self._batched(queries, lambda query: (query.family, query.unknown), answer)
+
+    def sample_ips_batch(self, queries: Sequence[SampleQuery]) -> list[list[SampledAddress]]:
+        """`sample_ips` of each query; those with sources of one family share device calls."""
+
+        def answer(prompts: Prompts, batch: list[SampleQuery]) -> list[list[SampledAddress]]:
+            bands = Bands(*map(np.stack, zip(*map(rtt_band, batch), strict=True)))
+            found: list[dict[Address, SampledAddress]] = [{} for _ in batch]
+            open_rows = set(range(len(batch)))
+            for round_number in range(MAX_ROUNDS):
+                draws = self._draw(prompts, bands, batch, round_number)
+                for row in list(open_rows):
+                    before = len(found[row])
+                    for drawn in draws[row]:
+                        found[row].setdefault(drawn.address, drawn)
+                    enough = max(LEAST_POOL, POOL_SHARE * batch[row].n)
+                    if len(found[row]) == before or len(found[row]) >= enough:
+                        open_rows.discard(row)
+                if not open_rows:
+                    break
+            return [
+                choose(list(addresses.values()), query)
+                for addresses, query in zip(found, batch, strict=True)
+            ]
+
+        return self._batched(queries, lambda query: query.src.version, answer)
+
+    def _draw(
+        self, prompts: Prompts, bands: Bands, batch: list[SampleQuery], round_number: int
+    ) -> list[list[SampledAddress]]:
+        """`DRAWS` destinations of each query."""
+        keys = jax.vmap(jax.random.key)(np.array([query.seed for query in batch], np.uint32))
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys, round_number)
+        length = ADDRESS_BYTES[batch[0].src.version]
+        draws = jax.device_get(self.decoder.draw(prompts, bands, keys, length))
+        within = np.clip(draws.within.astype(np.float64), LEAST_PROBABILITY, 1)
+        scores = draws.scores + np.log(within)
+        return [
+            [
+                SampledAddress(
+                    make_address(bytes(draws.bytes[row, draw].tolist())),
+                    float(scores[row, draw]),
+                    float(within[row, draw]),
+                )
+                for draw in range(DRAWS)
+            ]
+            for row in range(len(batch))
+        ]
+
+    def _batched(
+        self,
+        queries: Sequence[Query],
+        kind: Callable[[Query], object],
+        answer: Callable[[Prompts, list[Query]], list[Answer]],
+    ) -> list[Answer]:
+        """Answers in the order of the queries, asked in batches of one kind and similar length."""
+        prompts = [query.prompt(self.config.context) for query in queries]
+        groups: dict[tuple[int, object], list[int]] = {}
+        for at, query in enumerate(queries):
+            bucket = bucket_length(len(prompts[at]), self.config.context)
+            groups.setdefault((bucket, kind(query)), []).append(at)
+        answers: dict[int, Answer] = {}
+        for (bucket, _), members in groups.items():
+            for batch in split_batches(members):
+                tokens = np.zeros((len(batch), bucket), np.int32)
+                for row, at in enumerate(batch):
+                    tokens[row, : len(prompts[at])] = prompts[at]
+                lengths = np.array([len(prompts[at]) for at in batch], np.int32)
+                read = self.decoder.read(tokens, lengths)
+                answers |= zip(batch, answer(read, [queries[at] for at in batch]), strict=True)
+        return [answers[at] for at in range(len(queries))]
+
+
+def model_folder(path: str | Path) -> Path:
+    """Where the model is that `PingModel.load(path)` loads."""
+    return PRETRAINED if str(path) == "pretrained" else Path(path)
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Weights as `PingModel.load` finds them."""
+    folder = model_folder(path)
+    if (folder / CONFIG_FILE).exists():
+        return read_export(folder)
+    if (folder / "run.json").exists():
+        return read_run(folder)
+    if folder == PRETRAINED:
+        raise CheckpointError(
+            "pretrained: no model is shipped with this version: name a training run with --model"
+        )
+    found = "is neither" if folder.exists() else "does not exist"
+    raise CheckpointError(
+        f"{folder}: {found}: expected the folder of a training run (`train --out`) or of an export"
+    )
+
+
+def warm_up_contexts(window: int) -> list[list[Measurement]]:
+    """Contexts whose prompts fall into each bucket of `bucket_length`, for every kind of question."""
+    source, target = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
+    earlier = Measurement(source, target, 20.0, None)  # 14 tokens
+    buckets = sorted({bucket_length(length, window) for length in range(1, window + 1)})
+    return [[], *([earlier] * (bucket // 18) for bucket in buckets[1:])]
+
+
+def bucket_length(length: int, context: int) -> int:
+    """Padded length of a prompt: 64 times a power of two, at most `context`."""
+    bucket = SHORTEST_BUCKET
+    while bucket < length:
+        bucket *= 2
+    return min(bucket, context)
+
+
+def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Runs of 16, then of 4, then single ones: no row of a batch is padding."""
+    start = 0
+    for size in BATCH_SIZES:
+        while len(members) - start >= size:
+            yield members[start : start + size]
+            start += size
+
+
+def predictions(table: RttTable) -> list[RttPrediction]:
+    """Rows of a table on the device as predictions, normalized in float64."""
+    failed, first, second = (np.asarray(x, np.float64) for x in jax.device_get(table))
+    result = []
+    for row in range(len(failed)):
+        codes = np.exp(first[row][:, None] + second[row]).ravel()
+        result.append(RttPrediction(float(np.exp(failed[row])), codes / codes.sum()))
+    return result
+
+
+def within_tolerance(query: SampleQuery) -> NDArray[np.bool_]:
+    """Which RTT codes (65536,) a query takes; the target's own always."""
+    within = np.abs(CODE_MS - query.target_rtt_ms) <= query.tolerance * query.target_rtt_ms
+    within[encode_rtt(query.target_rtt_ms)] = True
+    return within & CANONICAL
+
+
+def rtt_band(query: SampleQuery) -> Bands:
+    """The same for the decoder, of one query: codes ascend with RTTs, so two first bytes are cut."""
+    within = within_tolerance(query).reshape(256, 256)
+    taken, possible = within.sum(1), CANONICAL.reshape(256, 256).sum(1)
+    cut = np.flatnonzero((taken > 0) & (taken < possible))
+    edges, parts = np.zeros(2, np.int32), np.zeros((2, 256), np.float32)
+    edges[: len(cut)], parts[: len(cut)] = cut, within[cut]
+    return Bands(((taken > 0) & (taken == possible)).astype(np.float32), edges, parts)
+
+
+def choose(pool: list[SampledAddress], query: SampleQuery) -> list[SampledAddress]:
+    """`n` of the pool, drawn without replacement in proportion to their probabilities (by adding Gumbel
+    noise to their logarithms), the surest first."""
+    noise = np.random.default_rng((query.seed, 1)).gumbel(size=len(pool))
+    chosen = np.argsort(-noise - np.array([drawn.log_probability for drawn in pool]))[: query.n]
+    return sorted((pool[at] for at in chosen), key=lambda drawn: -drawn.p_within)
+
+
+def make_address(packed: bytes) -> Address:
+    """Address of 4 or 16 bytes."""
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)

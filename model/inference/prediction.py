@@ -1,0 +1,138 @@
+"""Answers of a trained model, on the host."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from model.inference.query import parse_rtt
+from stores.codec import Address, decode_rtts, encode_rtt, encode_rtts
+
+CODES = 2**16
+CODE_MS: NDArray[np.float64] = decode_rtts(np.arange(CODES, dtype=np.uint16))
+"""RTT in ms of each code, (65536,)."""
+BY_RTT = np.argsort(CODE_MS, kind="stable")
+"""Codes by ascending RTT, (65536,)."""
+CANONICAL: NDArray[np.bool_] = encode_rtts(CODE_MS) == np.arange(CODES)
+"""Which codes an encoder writes, (65536,): the others repeat an RTT with a larger exponent."""
+MEAN_LIMIT_MS = 60_000.0
+
+QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
+
+
+@dataclass(frozen=True, eq=False)
+class RttPrediction:
+    """The whole distribution of a ping's result: no answer, or one of 65,536 RTT codes.
+
+    Everything but `p_failed` and `log_likelihood` is about the RTT of a ping that is answered.
+    """
+
+    p_failed: float
+    """Probability of no answer."""
+    code_probabilities: NDArray[np.float64]
+    """(65536,) of each RTT code, given an answer; they sum to 1."""
+
+    @cached_property
+    def _cumulative(self) -> NDArray[np.float64]:
+        """Probability of the codes of `BY_RTT` up to each one, (65536,)."""
+        total = np.cumsum(self.code_probabilities[BY_RTT])
+        return total / total[-1]
+
+    @property
+    def median_ms(self) -> float:
+        """Median in ms: the prediction of the least absolute error."""
+        return float(self.quantile(0.5))
+
+    @property
+    def mean_ms(self) -> float:
+        """Mean in ms of the RTTs up to 60 s.
+
+        Codes go on to 50 days; there the tiny rest that a softmax leaves everywhere would outweigh
+        everything that a ping can take.
+        """
+        possible = CODE_MS <= MEAN_LIMIT_MS
+        weights = self.code_probabilities[possible]
+        return float(weights @ CODE_MS[possible] / weights.sum())
+
+    def quantile(self, q: ArrayLike) -> Any:
+        """Smallest RTT in ms that an answered ping stays at or under with probability `q`.
+
+        `q` and the result are floats, or arrays of any one shape. Raises `ValueError` outside 0 to 1.
+        """
+        level = np.asarray(q, np.float64)
+        if not np.all((level >= 0) & (level <= 1)):
+            raise ValueError("q: expected levels from 0 to 1")
+        found = np.searchsorted(self._cumulative, level, side="left")
+        result = CODE_MS[BY_RTT[np.minimum(found, CODES - 1)]]
+        return float(result) if level.ndim == 0 else result
+
+    def cdf(self, rtt_ms: ArrayLike) -> Any:
+        """Probability that an answered ping takes at most `rtt_ms`; floats, or arrays of one shape."""
+        rtt = np.asarray(rtt_ms, np.float64)
+        below = np.searchsorted(CODE_MS[BY_RTT], rtt, side="right")
+        result = np.append(0.0, self._cumulative)[below]
+        return float(result) if rtt.ndim == 0 else result
+
+    def log_likelihood(self, rtt_ms: float | None) -> float:
+        """Log-probability (nats) of this result: of no answer for `None`, else of an answer with the
+        code of `rtt_ms`. Raises `QueryError` for a negative or non-finite RTT."""
+        rtt = parse_rtt("rtt_ms", rtt_ms)
+        if rtt is None:
+            return _log(self.p_failed)
+        return _log(1 - self.p_failed) + _log(self.code_probabilities[encode_rtt(rtt)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: `median_ms`, `mean_ms`, `p_failed`, `quantiles_ms` {level: ms}."""
+        return {
+            "median_ms": self.median_ms,
+            "mean_ms": self.mean_ms,
+            "p_failed": self.p_failed,
+            "quantiles_ms": {f"{q:g}": float(self.quantile(q)) for q in QUANTILES},
+        }
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An address that begins with the known prefix."""
+
+    address: Address
+    probability: float
+    """Given the prefix: the product of `byte_probabilities`."""
+    byte_probabilities: tuple[float, ...]
+    """Of each completed byte, given those before it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "address": str(self.address),
+            "probability": self.probability,
+            "byte_probabilities": list(self.byte_probabilities),
+        }
+
+
+@dataclass(frozen=True)
+class SampledAddress:
+    """A destination drawn for an RTT."""
+
+    address: Address
+    log_probability: float
+    """Nats, of this destination and an RTT within tolerance, given source and context."""
+    p_within: float
+    """Probability that a ping to it is answered within tolerance of the target."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "address": str(self.address),
+            "log_probability": self.log_probability,
+            "p_within": self.p_within,
+        }
+
+
+def _log(probability: float) -> float:
+    return math.log(probability) if probability > 0 else -math.inf

@@ -1,0 +1,113 @@
+"""Answers of a model in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from model.inference.prediction import Completion, RttPrediction, SampledAddress
+from model.inference.query import CompletionQuery, RttQuery, SampleQuery
+
+BAR_WIDTH = 30  # characters
+
+
+def rtt_view(query: RttQuery, prediction: RttPrediction, used: int) -> RenderableType:
+    """What `predict-rtt` prints; `used` is the number of measurements of the context that fitted."""
+    table = Table(title=f"RTT {query.src} → {query.dst}{_context_note(len(query.context), used)}")
+    for column in ("probability of no answer", "median", "mean", "50 % within", "90 % within"):
+        table.add_column(column, justify="right")
+    low, first, third, high = prediction.quantile([0.05, 0.25, 0.75, 0.95])
+    table.add_row(
+        f"{prediction.p_failed:.2%}",
+        f"{prediction.median_ms:.2f} ms",
+        f"{prediction.mean_ms:.2f} ms",
+        f"{first:.2f} – {third:.2f} ms",
+        f"{low:.2f} – {high:.2f} ms",
+    )
+    return Group(table, histogram(prediction))
+
+
+def histogram(prediction: RttPrediction, bins: int = 12) -> Table:
+    """Probability of RTTs in `bins` bins of equal width between the 1 % and the 99 % quantile."""
+    low, high = prediction.quantile([0.01, 0.99])
+    edges = np.linspace(low, max(high, low + 0.001), bins + 1)
+    shares = np.diff(prediction.cdf(edges))
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right")
+    for edge, share in zip(edges[1:], shares, strict=True):
+        bar = "█" * round(BAR_WIDTH * share / max(shares.max(), 1e-9))
+        table.add_row(f"to {edge:.2f} ms", f"{share:6.1%}", bar)
+    return table
+
+
+def completions_view(
+    query: CompletionQuery, completions: Sequence[Completion], used: int
+) -> RenderableType:
+    """What `complete-ip` prints."""
+    what = "Destinations" if query.field == "dst" else "Sources"
+    table = Table(title=f"{what} of IPv{query.family}{_context_note(len(query.context), used)}")
+    table.add_column("address")
+    table.add_column("probability", justify="right")
+    table.add_column("of each byte")
+    for completion in completions:
+        each = " ".join(f"{share:.1%}" for share in completion.byte_probabilities)
+        table.add_row(str(completion.address), f"{completion.probability:.3%}", each)
+    total = sum(completion.probability for completion in completions)
+    return Group(table, f"together {total:.1%} of what begins with this prefix")
+
+
+def samples_view(
+    query: SampleQuery, samples: Sequence[SampledAddress], used: int
+) -> RenderableType:
+    """What `sample-ips` prints."""
+    table = Table(
+        title=f"Destinations {query.target_rtt_ms:g} ms ± {query.tolerance:.0%} from {query.src}"
+        f"{_context_note(len(query.context), used)}"
+    )
+    table.add_column("address")
+    table.add_column("log-probability", justify="right")
+    table.add_column("within", justify="right")
+    for sample in samples:
+        table.add_row(
+            str(sample.address), f"{sample.log_probability:.2f}", f"{sample.p_within:.1%}"
+        )
+    if len(samples) == query.n:
+        return table
+    return Group(table, f"{query.n} were wanted; more draws brought nothing new")
+
+
+def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
+    """What `export` prints."""
+    table = Table(title=str(out), show_header=False)
+    origin = record["origin"]
+    loss = origin["test_loss"]
+    for name, value in (
+        ("weights", f"{record['parameters']:,} in {record['dtype']}"),
+        ("step", f"{origin['step']:,}"),
+        ("test loss", "-" if loss is None else f"{loss:.2f} nats per measurement"),
+        ("store", origin["store_digest"][:12]),
+        ("code", origin["code_version"]),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def working(what: str, silent: bool) -> AbstractContextManager[Any]:
+    """A spinner on standard error while a model is loaded, compiled and asked."""
+    console = Console(stderr=True)
+    if silent or not console.is_terminal:
+        return nullcontext()
+    return console.status(f"{what} (the first time compiles for some seconds)")
+
+
+def _context_note(count: int, used: int) -> str:
+    if not count:
+        return ""
+    fits = f" the last {used} of" if used < count else ""
+    return f"\nafter{fits} {count} measurement{'s' * (count != 1)}"

@@ -1,0 +1,1 @@
+"""From a store to a run folder: batches, compiled steps, loss, optimizer, checkpoints, logs."""

@@ -1,0 +1,94 @@
+"""Batches from the store to the devices: uint16 all the way, the next ones put there by a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+
+from model.devices import Devices
+from stores.cut import TokenRows, cut_windows
+
+DeviceRows = tuple[jax.Array, jax.Array]
+
+AHEAD = 4  # batches on the devices, waiting for their step
+
+
+class Sampler(Protocol):
+    """What the batches come from: `stores.sampler.MixtureSampler`, or one like it in a test."""
+
+    def batch(self, step: int) -> TokenRows:
+        """TokenRows of one step: a pure function of it."""
+        ...
+
+
+class Batches:
+    """Batch of a step: the sampler's windows, cut to the context. A pure function of (seed, step)."""
+
+    def __init__(self, sampler: Sampler, context: int, seed: int):
+        self.sampler = sampler
+        self.context = context
+        self.seed = seed
+
+    def batch(self, step: int) -> TokenRows:
+        """(B, context) uint16 tokens and (B,) uint16 lengths of a step, from 0."""
+        tokens, lengths = self.sampler.batch(step)
+        return cut_windows(tokens, lengths, self.context, (self.seed, step))
+
+
+def put(rows: TokenRows, devices: Devices) -> DeviceRows:
+    """TokenRows on the devices, divided among them."""
+    return jax.device_put(rows, (devices.by_row, devices.by_row))
+
+
+class DeviceBatches(Iterator[DeviceRows]):
+    """Batches of steps `start` … `stop` - 1 in order, on the devices before they are asked for.
+
+    A thread makes and puts them; its failure is raised by `next`. Use as a context manager, so that
+    the thread ends with the loop.
+    """
+
+    def __init__(
+        self, batches: Batches, devices: Devices, start: int, stop: int, *, same: bool = False
+    ):
+        """`same`: give the batch of step 0 every time."""
+        self._ready: queue.Queue[DeviceRows | BaseException] = queue.Queue(AHEAD)
+        self._ended = threading.Event()
+        steps = (0 if same else step for step in range(start, stop))
+        arguments = (batches, devices, steps)
+        self._thread = threading.Thread(target=self._fill, args=arguments, daemon=True)
+        self._thread.start()
+
+    def _fill(self, batches: Batches, devices: Devices, steps: Iterator[int]) -> None:
+        try:
+            for step in steps:
+                self._offer(put(batches.batch(step), devices))
+                if self._ended.is_set():
+                    return
+        except BaseException as error:  # to the thread that waits for the batch
+            self._offer(error)
+        else:
+            self._offer(StopIteration())
+
+    def _offer(self, item: DeviceRows | BaseException) -> None:
+        while not self._ended.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def __next__(self) -> DeviceRows:
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def __enter__(self) -> DeviceBatches:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()

@@ -1,0 +1,151 @@
+"""Checkpoints of a run, written in the background by Orbax: whole or absent.
+
+    RUN/checkpoints/<step>/state     the `TrainState`
+                          /record    what it belongs to: store digest, configuration, code version
+                          /metrics   the test loss, where it was measured at that step
+
+A checkpoint appears under its name only when all its data is on disk (TensorStore syncs its files,
+Orbax then renames the folder), and only then may it displace an older one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint import args
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from model.training.step import TrainState
+from stores.errors import CheckpointError, OutputError
+
+METRIC = "test_nats_per_measurement"
+
+
+class Checkpoints:
+    """The checkpoints of one run. Close it (or use it as a context manager): that waits for the last save."""
+
+    def __init__(self, path: Path, keep: int):
+        self.path = path
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs failures that we raise
+        _ignore_late_writes()
+        policies = [
+            LatestN(keep),
+            BestN(
+                n=1,
+                get_metric_fn=lambda metrics: metrics[METRIC],
+                reverse=True,
+                keep_checkpoints_without_metrics=False,
+            ),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,  # what a killed save left behind
+            enable_background_delete=True,
+        )
+        handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+        self._saving: int | None = None  # the step that was last begun to save
+        self._manager = self._writing(
+            lambda: ocp.CheckpointManager(
+                path.absolute(), options=options, item_names=tuple(handlers)
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self, step: int, state: TrainState, record: dict[str, Any], test_loss: float | None
+    ) -> None:
+        """Begin to save; returns as soon as the state's buffers may be reused.
+
+        Waits for the save before it. Raises `OutputError` when that one failed, or this cannot begin.
+        """
+        self.wait()
+        items = args.Composite(state=args.StandardSave(state), record=args.JsonSave(record))
+        metrics = None if test_loss is None else {METRIC: test_loss}
+        self._saving = step
+        self._writing(lambda: self._manager.save(step, args=items, metrics=metrics))
+
+    def check(self) -> None:
+        """Raise `OutputError` when a save has failed in the background."""
+        self._writing(self._manager.check_for_errors)
+
+    def wait(self) -> None:
+        """Until the last save is on disk. Raises `OutputError` when it failed."""
+        self._writing(self._manager.wait_until_finished)
+
+    def read_record(self, step: int) -> dict[str, Any]:
+        """What the checkpoint of a step belongs to."""
+        items = args.Composite(record=args.JsonRestore())
+        return self._reading(step, lambda: self._manager.restore(step, args=items)["record"])
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state of a step, placed as the abstract state `like` is."""
+        items = args.Composite(state=args.StandardRestore(like))
+        return self._reading(step, lambda: self._manager.restore(step, args=items)["state"])
+
+    def _writing(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except (
+            Exception
+        ) as error:  # Orbax and TensorStore pass on what the system said in many classes
+            finished = self.steps() if hasattr(self, "_manager") else []
+            where = self.path if self._saving is None else self.path / str(self._saving)
+            kept = (
+                f"the checkpoint of step {finished[-1]} is intact"
+                if finished
+                else "none is there yet"
+            )
+            raise OutputError(
+                f"{where}: cannot save ({_reason(error)}); {kept}: make room and run again"
+            ) from error
+
+    def _reading(self, step: int, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:  # as above
+            raise CheckpointError(
+                f"{self.path / str(step)}: cannot be read ({_reason(error)}): remove this folder to "
+                "continue from the checkpoint before it"
+            ) from error
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is None:
+            self._writing(self._manager.close)
+            return
+        with contextlib.suppress(Exception):  # the error on its way says more
+            self._manager.close()
+
+
+@functools.cache
+def _ignore_late_writes() -> None:
+    """When one write of a save fails, Orbax closes its event loop, and every other write that fails
+    later in TensorStore's threads prints a traceback about that. The failure itself is raised."""
+    print_exception = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            print_exception(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _reason(error: Exception) -> str:
+    """The system's words out of a long TensorStore message, or the start of it."""
+    text = " ".join(str(error).split())
+    for words in ("No space left on device", "File too large", "Permission denied", "Read-only"):
+        if words in text:
+            return words
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,147 @@
+"""The best that can be predicted without context: byte frequencies by field and position.
+
+It knows the grammar and nothing else: a byte's distribution depends on its field and its position in
+it, a role's on which fields the measurement already has. A transformer that does not beat it has
+learned nothing about addresses or latency.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.training.held_out import summarize_modes
+from model.training.loss import KIND_TABLE, KINDS, MAX_PAYLOAD, Tally, combine
+from stores.cut import TokenRows
+from stores.layout import MODES
+from stores.reader import TokenStore
+from stores.sampler import BLOCK, SHARES
+from stores.vocabulary import (
+    BYTE0,
+    DST_IPV4,
+    DST_IPV6,
+    FAILED,
+    MEASUREMENT_START,
+    RTT_START,
+    SRC_IPV4,
+    SRC_IPV6,
+    TIMESTAMP_ABS,
+    TIMESTAMP_DELTA1,
+    TIMESTAMP_DELTA4,
+    VOCABULARY_SIZE,
+)
+
+FIT_WINDOWS = 10_000  # of train, evenly spaced: 10 M tokens for some 100 distributions
+FIT_BATCH = 256
+SMOOTHING = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Shares of the uniform distribution to mix in. The best on test is taken for each kind of token: test
+has sources that train has not, and the comparison should not be won by their surprise."""
+
+FIELD_ROLES = (
+    (SRC_IPV4, SRC_IPV6),
+    (DST_IPV4, DST_IPV6),
+    (RTT_START, FAILED),
+    (TIMESTAMP_ABS, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4),
+)
+BYTE_CONTEXTS = BYTE0 * (MAX_PAYLOAD + 1)
+ROLE_CONTEXTS = 3 * 3 * 2 * 2  # source none/v4/v6, destination the same, result, time
+
+
+def contexts(tokens: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """What a context-free model knows when it predicts each token of (B, T) valid windows.
+
+    Bytes: role · 17 + position. Roles: `BYTE_CONTEXTS` + the set of fields that the measurement
+    already has. (B, T) int64.
+    """
+    token = tokens.astype(np.int64)
+    position = np.broadcast_to(np.arange(token.shape[1]), token.shape)
+
+    def latest(where: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Position of the last True at or before each position, or -1."""
+        return np.maximum.accumulate(np.where(where, position, -1), axis=1)
+
+    is_role = token < BYTE0
+    at_role = np.maximum(latest(is_role), 0)
+    role = np.minimum(np.take_along_axis(token, at_role, 1), BYTE0 - 1)
+    of_byte = role * (MAX_PAYLOAD + 1) + np.minimum(position - at_role, MAX_PAYLOAD)
+
+    start = latest(token == MEASUREMENT_START)
+    present = np.zeros(token.shape, np.int64)  # fields so far, the token itself included
+    for roles, states in zip(FIELD_ROLES, (3, 3, 2, 2), strict=True):
+        at = latest(np.isin(token, roles))
+        state = np.where(np.take_along_axis(token, np.maximum(at, 0), 1) == roles[0], 1, states - 1)
+        present = present * states + np.where(at > start, state, 0)
+    before = np.pad(present[:, :-1], ((0, 0), (1, 0)))
+    return np.where(is_role, BYTE_CONTEXTS + before, of_byte)
+
+
+class ContextFree:
+    """Token counts by context, fitted on evenly spaced windows of the train split in the training
+    mixture. About 2 s."""
+
+    def __init__(self, store: TokenStore):
+        self.counts = np.zeros((BYTE_CONTEXTS + ROLE_CONTEXTS, VOCABULARY_SIZE), np.int64)
+        for mode in MODES:
+            windows = store.windows("train", mode)
+            wanted = min(windows, FIT_WINDOWS * SHARES[mode] // BLOCK)
+            spaced = (np.arange(wanted) * windows) // max(wanted, 1)
+            for start in range(0, wanted, FIT_BATCH):
+                rows = spaced[start : start + FIT_BATCH]
+                lengths = np.asarray(store.lengths("train", mode)[rows])
+                self._count(store.gather("train", mode, rows), lengths)
+
+    def _count(self, tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> None:
+        live = _live(tokens, lengths)
+        pair = contexts(tokens)[live] * VOCABULARY_SIZE + tokens[live]
+        self.counts += np.bincount(pair, minlength=self.counts.size).reshape(self.counts.shape)
+
+    def evaluate(self, batches: list[tuple[str, TokenRows]]) -> dict[str, Any]:
+        """The same numbers as `Evaluation.run` on the same batches, with the kindest smoothing."""
+        tables = map(self.log_probabilities, SMOOTHING)
+        tallies = [[self._tally(table, *rows) for _, rows in batches] for table in tables]
+        best = np.argmin([combine(of_batches).nats for of_batches in tallies], axis=0)  # (kinds,)
+
+        def choose(batch: int, name: str) -> NDArray[Any]:
+            sums = [getattr(of_batches[batch], name) for of_batches in tallies]
+            return np.choose(best, sums)
+
+        mixed = [
+            tally._replace(nats=choose(i, "nats"), correct=choose(i, "correct"))
+            for i, tally in enumerate(tallies[0])
+        ]
+        return summarize_modes([mode for mode, _ in batches], mixed)
+
+    def log_probabilities(self, uniform: float) -> NDArray[np.float64]:
+        """(contexts, vocabulary): frequencies mixed with a share of the uniform distribution over
+        the tokens that can stand there."""
+        allowed = np.zeros(self.counts.shape)
+        allowed[:BYTE_CONTEXTS, BYTE0:] = 1 / (VOCABULARY_SIZE - BYTE0)
+        allowed[BYTE_CONTEXTS:, :BYTE0] = 1 / BYTE0
+        total = self.counts.sum(1, keepdims=True)
+        frequency = np.where(total > 0, self.counts / np.maximum(total, 1), allowed)
+        with np.errstate(divide="ignore"):
+            return np.log((1 - uniform) * frequency + uniform * allowed)
+
+    def _tally(
+        self, table: NDArray[np.float64], tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]
+    ) -> Tally:
+        live = _live(tokens, lengths)
+        context, token = contexts(tokens)[live], tokens[live].astype(np.int64)
+        kind = np.append(KIND_TABLE.ravel(), np.zeros(ROLE_CONTEXTS, np.int32))[context]
+        right = table.argmax(1)[context] == token
+
+        def by_kind(weights: Any) -> NDArray[Any]:
+            return np.bincount(kind, weights, minlength=len(KINDS))
+
+        whole = np.arange(tokens.shape[1]) < lengths[:, None].astype(np.int64)
+        starts = (tokens == MEASUREMENT_START) & whole
+        nats = -table[context, token]
+        return Tally(by_kind(nats), by_kind(right), by_kind(None), starts.sum())
+
+
+def _live(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Positions that are predicted: all but the first of a row and its tail, as in `loss`."""
+    position = np.arange(tokens.shape[1])
+    return (position > 0) & (position < lengths[:, None].astype(np.int64))

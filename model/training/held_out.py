@@ -1,0 +1,80 @@
+"""Loss on fixed batches of the test split, for each timestamp mode and all together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from model.devices import Devices
+from model.training.batches import put
+from model.training.loss import combine, summarize
+from model.training.step import Steps
+from stores.cut import TokenRows, cut_windows
+from stores.errors import TrainingError
+from stores.layout import MODES
+from stores.reader import TokenStore
+from stores.sampler import BLOCK, SHARES
+
+ROWS = 32  # of an evaluation batch, whatever the training batch
+
+
+def rows_on(devices: Devices) -> int:
+    """`ROWS`, rounded up to divide among the devices; the surplus rows are empty."""
+    return -(-ROWS // devices.count) * devices.count
+
+
+def fixed_batches(store: TokenStore, batches: int, context: int) -> list[tuple[str, TokenRows]]:
+    """(mode, rows) of the test split: evenly spaced windows, the same for every run on that store.
+
+    `batches` of `ROWS` rows in all, fewer where a mode has fewer windows. Raises `TrainingError`
+    when the test split is empty.
+    """
+    result: list[tuple[str, TokenRows]] = []
+    for mode in MODES:
+        windows = store.windows("test", mode)
+        wanted = min(windows, round(batches * SHARES[mode] / BLOCK) * ROWS)
+        spaced = (np.arange(wanted) * windows) // max(wanted, 1)
+        for start in range(0, wanted, ROWS):
+            rows = spaced[start : start + ROWS]
+            tokens = store.gather("test", mode, rows)
+            lengths = np.asarray(store.lengths("test", mode)[rows])
+            result.append((mode, cut_windows(tokens, lengths, context, (0, len(result)))))
+    if not result:
+        raise TrainingError(f"{store.path}: the test split is empty: nothing to evaluate on")
+    return result
+
+
+class Evaluation:
+    """The fixed batches of a run, and what a model's weights reach on them."""
+
+    def __init__(self, store: TokenStore, batches: int, context: int, devices: Devices):
+        self.batches = fixed_batches(store, batches, context)
+        self.devices = devices
+
+    def run(self, steps: Steps, weights: Any) -> dict[str, Any]:
+        """`summarize` of all batches, and under `modes` of each mode's; one fetch at the end."""
+        tallies = [
+            steps.evaluate(weights, *put(pad_rows(rows, rows_on(self.devices)), self.devices))
+            for _, rows in self.batches
+        ]
+        fetched = jax.device_get(tallies)
+        names = [mode for mode, _ in self.batches]
+        return summarize_modes(names, fetched)
+
+
+def summarize_modes(names: list[str], tallies: list[Any]) -> dict[str, Any]:
+    """`summarize` of all tallies, and under `modes` of those of each mode."""
+    modes = {
+        mode: summarize(combine([t for n, t in zip(names, tallies, strict=True) if n == mode]))
+        for mode in dict.fromkeys(names)
+    }
+    return {**summarize(combine(tallies)), "modes": modes}
+
+
+def pad_rows(rows: TokenRows, count: int) -> TokenRows:
+    """The rows, then empty ones (length 0) up to `count`."""
+    tokens, lengths = rows
+    missing = count - len(lengths)
+    return np.pad(tokens, ((0, missing), (0, 0))), np.pad(lengths, (0, missing))

@@ -1,0 +1,303 @@
+"""Training: a store and a configuration to a run folder with checkpoints, curves and a result."""
+
+from __future__ import annotations
+
+import math
+import signal
+import statistics
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from model.config import Config
+from model.devices import memory_statistics, use_compile_cache, visible_devices
+from model.network.flops import count_parameters, utilization
+from model.training.batches import Batches, DeviceBatches
+from model.training.checkpoint import Checkpoints
+from model.training.context_free import ContextFree
+from model.training.held_out import Evaluation, rows_on
+from model.training.logs import Logs, read_lines
+from model.training.loss import summarize
+from model.training.progress import Progress
+from model.training.run import Run, check_record, open_run
+from model.training.signals import StopRequest, stop_requests
+from model.training.step import Steps, TrainState
+from stores.errors import TrainingError
+from stores.reader import TokenStore
+from stores.sampler import MixtureSampler
+
+IN_FLIGHT = 2
+"""Steps that the host runs ahead of the devices: enough to hide it, few enough to stop soon."""
+PROFILED_STEPS = range(4, 7)
+"""Of this process, counted from 1: past compilation and the first allocations."""
+
+
+def train(
+    config: Config,
+    store_path: Path,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    profile: bool = False,
+) -> dict[str, Any]:
+    """Train until `config.train.steps`, or until a signal asks to stop; the same call continues.
+
+    Returns what RUN/result.json holds when finished (docs/training.md lists the fields), or the same
+    with `finished` false and `stopped_by` after SIGTERM or SIGUSR1; SIGINT saves and raises
+    `KeyboardInterrupt`. Raises errors of `stores.errors` for a store, folder, shape or disk that does
+    not fit, and `TrainingError` for a loss that is not finite.
+    """
+    began = time.perf_counter()
+    use_compile_cache()
+    progress = progress or Progress()
+    store = TokenStore.open(store_path)
+    with open_run(out, config, store) as run:
+        finished = run.result()
+        if finished and finished["steps"] >= config.train.steps:
+            return finished
+        try:
+            with stop_requests() as stop:
+                result = Trainer(config, store, run, progress, profile, began).train(stop)
+        except jax.errors.JaxRuntimeError as error:
+            raise _device_failure(error, config) from error
+        if stop.signal == signal.SIGINT:
+            progress.note(f"interrupted: saved at step {result['steps']}, run again to continue")
+            raise KeyboardInterrupt
+        if result["finished"]:
+            run.finish(result)
+        return result
+
+
+class Trainer:
+    """One process's part of a run."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: TokenStore,
+        run: Run,
+        progress: Progress,
+        profile: bool,
+        began: float,
+    ):
+        self.config = config
+        self.store = store
+        self.run = run
+        self.progress = progress
+        self.profile = profile
+        self.devices = visible_devices()
+        self.devices.check_batch(config.train.batch_size)
+        sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
+        self.batches = Batches(sampler, config.model.context, config.train.seed)
+        self.evaluation = Evaluation(
+            store, config.train.eval_batches, config.model.context, self.devices
+        )
+        progress.note(f"compiling for {self.devices.count} × {self.devices.kind}")
+        self.steps = Steps(config, self.devices, rows_on(self.devices))
+        if self.steps.fallback:
+            progress.warn(self.steps.fallback)
+        self.watch = Stopwatch()
+        self.test: dict[str, Any] = {}  # the last evaluation
+        self.began = began
+        self.first_step_seconds: float | None = None
+
+    def train(self, stop: StopRequest) -> dict[str, Any]:
+        """The loop: batch, step, and now and then a log line, an evaluation, a checkpoint."""
+        train, path = self.config.train, self.run.path
+        with Checkpoints(path / "checkpoints", train.keep_checkpoints) as self.checkpoints:
+            state, first = self.start()
+            with (
+                Logs(path, first) as logs,
+                DeviceBatches(
+                    self.batches, self.devices, first, train.steps, same=train.overfit_one_batch
+                ) as batches,
+                self.progress.running(first, train.steps),
+                jax.transfer_guard("disallow"),  # nothing moves but by device_put and device_get
+            ):
+                self.watch.start()
+                ahead: deque[jax.Array] = deque()
+                step = first
+                for step in range(first + 1, train.steps + 1):
+                    self.trace(step - first)
+                    state, loss = self.steps.train(state, *next(batches))
+                    if self.first_step_seconds is None:
+                        jax.block_until_ready(loss)
+                        self.first_step_seconds = time.perf_counter() - self.began
+                    ahead.append(loss)
+                    if len(ahead) > IN_FLIGHT:
+                        jax.block_until_ready(ahead.popleft())
+                    self.watch.steps += 1
+                    self.progress.step(step)
+
+                    final, stopping = step == train.steps, bool(stop)
+                    if final or step % train.log_every == 0:
+                        self.checkpoints.check()
+                        state = self.log(state, step, logs)
+                    if final or step % train.eval_every == 0:
+                        self.evaluate(state, step, logs)
+                    if final or stopping or step % train.save_every == 0:
+                        self.save(state, step)
+                    if stopping:
+                        break
+                if step == train.steps and not self.test:  # killed after its last checkpoint
+                    self.evaluate(state, step, logs)
+            self.checkpoints.wait()
+        return self.result(step, stop)
+
+    def start(self) -> tuple[TrainState, int]:
+        """The state to go on from, and how many steps it has done."""
+        done = self.checkpoints.steps()
+        if not done:
+            return self.steps.init(), 0
+        step, where = done[-1], self.checkpoints.path / str(done[-1])
+        record = self.checkpoints.read_record(step)
+        check_record(where, record, self.run.record)
+        before, now = record["config"]["train"]["steps"], self.config.train.steps
+        if before != now:
+            self.progress.warn(
+                f"steps {before} → {now}: from here on the schedule is that of {now}"
+            )
+        if record["code_version"] != self.run.record["code_version"]:
+            versions = f"{record['code_version']} → {self.run.record['code_version']}"
+            self.progress.warn(f"the code changed since the checkpoint: {versions}")
+        self.progress.note(f"continuing from step {step}")
+        return self.checkpoints.restore(step, self.steps.abstract_state), step
+
+    def log(self, state: TrainState, step: int, logs: Logs) -> TrainState:
+        """Write a log line of the steps since the last one, and begin a new meter."""
+        meter = jax.device_get(state.meter)
+        self.check_finite(state, step)
+        batch, context = self.config.train.batch_size, self.config.model.context
+        rate = (
+            self.watch.steps * batch * context / self.watch.lap()
+        )  # the fetch above waited for all
+        tokens, steps = summarize(meter.tally), int(meter.steps)
+        fill = tokens["tokens"] / (steps * batch * (context - 1))
+        line = {
+            "step": step,
+            "loss": float(meter.loss) / steps,
+            "accuracy": tokens["accuracy"],
+            "bits_per_measurement": tokens["bits_per_measurement"],
+            "gradient_norm": float(meter.gradient_norm) / steps,
+            "learning_rate": float(jax.device_get(self.steps.learning_rate(state))),
+            "tokens_per_second": rate,
+            "live_tokens_per_second": rate * fill,
+            "mfu": utilization(self.config.model, rate, self.devices.kind, self.devices.count),
+            "kinds": tokens["kinds"],
+        }
+        logs.metrics(line)
+        self.progress.metrics(line)
+        return state._replace(meter=self.steps.reset_meter())
+
+    def evaluate(self, state: TrainState, step: int, logs: Logs) -> None:
+        """Loss on the fixed test batches, by mode and kind."""
+        with self.watch.paused():
+            self.test = {"step": step, **self.evaluation.run(self.steps, state.weights)}
+        logs.evaluation(self.test)
+        self.progress.evaluation(self.test)
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Begin a checkpoint of a state that is known to be good."""
+        self.check_finite(state, step)
+        if not jax.device_get(self.steps.all_finite(state.weights)):
+            raise self.not_finite("a weight", step, step)
+        loss = self.test["nats_per_measurement"] if self.test.get("step") == step else None
+        with self.watch.paused():
+            self.checkpoints.save(step, state, self.run.record, loss)
+
+    def check_finite(self, state: TrainState, step: int) -> None:
+        """Raise `TrainingError` when a loss or gradient since the last log step was not finite."""
+        meter = jax.device_get(state.meter)
+        for name, value in (("the loss", meter.loss), ("the gradient", meter.gradient_norm)):
+            if not math.isfinite(value):
+                raise self.not_finite(name, step - int(meter.steps) + 1, step)
+
+    def not_finite(self, what: str, first: int, last: int) -> TrainingError:
+        self.checkpoints.wait()
+        good = self.checkpoints.steps()
+        kept = (
+            f"the last checkpoint is that of step {good[-1]}"
+            if good
+            else "there is no checkpoint yet"
+        )
+        return TrainingError(
+            f"{self.run.path}: {what} became NaN or infinite between steps {first} and {last}; {kept}: "
+            "start again in another folder with a lower learning rate"
+        )
+
+    def trace(self, step: int) -> None:
+        """With --profile, write an XLA trace of a few early steps."""
+        if self.profile and step == PROFILED_STEPS.start:
+            jax.profiler.start_trace(str(self.run.path / "profile"))
+        if self.profile and step == PROFILED_STEPS.stop:
+            jax.profiler.stop_trace()
+            self.progress.note(f"trace of steps {PROFILED_STEPS} in {self.run.path / 'profile'}")
+
+    def result(self, step: int, stop: StopRequest) -> dict[str, Any]:
+        """What the run reached so far; the context-free model beside it when it is finished."""
+        lines = read_lines(self.run.path / "metrics.jsonl")
+        finished = step == self.config.train.steps
+        rate = statistics.median(line["tokens_per_second"] for line in lines) if lines else None
+        if finished:
+            self.progress.note("fitting the context-free model to compare with")
+            baseline = ContextFree(self.store).evaluate(self.evaluation.batches)
+        return {
+            "run": str(self.run.path),
+            "finished": finished,
+            "stopped_by": stop.signal.name if stop.signal and not finished else None,
+            "preset": self.config.preset,
+            "steps": step,
+            "loss": lines[-1]["loss"] if lines else None,
+            "losses": [[line["step"], line["loss"]] for line in lines],
+            "tokens_per_second": rate,
+            "first_step_seconds": self.first_step_seconds,
+            "mfu": lines[-1]["mfu"] if lines else None,
+            "evaluation": self.test or None,
+            "baseline": baseline if finished else None,
+            "parameters": count_parameters(self.config.model)["total"],
+            "device": self.devices.kind,
+            "devices": self.devices.count,
+            "attention": self.steps.attention,
+            "precision": self.steps.dtype.name,
+            "memory": memory_statistics(),
+            "store": str(self.store.path),
+            "store_digest": self.store.digest,
+        }
+
+
+class Stopwatch:
+    """Seconds spent on steps since the last lap, and how many steps they were."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Begin a lap."""
+        self.steps, self._since = 0, time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds of the lap that ends here; the next begins."""
+        seconds = time.perf_counter() - self._since
+        self.start()
+        return seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside does not count."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+
+def _device_failure(error: Exception, config: Config) -> Exception:
+    """A failure of the device in one line, where it is one that the user can do something about."""
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return error
+    return TrainingError(
+        f"out of device memory at batch size {config.train.batch_size}: lower it, or set remat=true"
+    )

@@ -1,0 +1,128 @@
+"""One step, compiled: batch to loss to gradient to update. And one evaluation batch to its tally."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from model.config import Config
+from model.devices import Devices, compute_dtype
+from model.network.attention import choose_attention
+from model.network.dropout import dropout_keys
+from model.network.transformer import Transformer, dropout_sites
+from model.training.loss import Tally, empty_tally, next_token_loss
+from model.training.optimizer import make_optimizer, make_schedule
+
+
+class Meter(NamedTuple):
+    """Sums over the steps since the last log step. They stay on the device until then."""
+
+    steps: jax.Array  # () int32
+    loss: jax.Array  # () float32, of the steps' mean losses
+    gradient_norm: jax.Array  # () float32, before clipping
+    tally: Tally
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes; what a checkpoint holds."""
+
+    step: jax.Array  # () int32, steps done
+    weights: Any  # nnx.State of float32 arrays
+    optimizer: Any
+    meter: Meter
+
+
+class Steps:
+    """The compiled functions of a run, and the shapes they take.
+
+    `tokens` are (B, T) uint16 and `lengths` (B,) uint16 on the devices, by row. `train(state, tokens,
+    lengths)` gives (state, loss) and takes over the state's buffers; `evaluate(weights, tokens,
+    lengths)` gives a `Tally`. Both are compiled when made; `compile_seconds` says how long `train` took.
+    `learning_rate(state)` is that of the last step done.
+    """
+
+    def __init__(self, config: Config, devices: Devices, evaluation_rows: int | None = None):
+        self.config = config
+        self.devices = devices
+        self.dtype = compute_dtype(config.model)
+        self.attention, self.fallback = choose_attention(config.model, self.dtype)
+        self.optimizer = make_optimizer(config.train)
+        self.graph = nnx.graphdef(nnx.eval_shape(self._model))
+        self.init = jax.jit(self._init, out_shardings=devices.replicated)
+        self.abstract_state = _place(jax.eval_shape(self._init), devices.replicated)
+        started = time.perf_counter()
+        batch = self._abstract_batch(config.train.batch_size)
+        jitted = jax.jit(self._train, donate_argnums=0, out_shardings=devices.replicated)
+        self.train = jitted.lower(self.abstract_state, *batch).compile()
+        self.compile_seconds = time.perf_counter() - started
+        if evaluation_rows is not None:
+            evaluate = jax.jit(self._evaluate, out_shardings=devices.replicated)
+            rows = self._abstract_batch(evaluation_rows)
+            self.evaluate = evaluate.lower(self.abstract_state.weights, *rows).compile()
+        self.reset_meter = jax.jit(empty_meter, out_shardings=devices.replicated)
+        self.all_finite = jax.jit(_all_finite)
+        self.learning_rate = jax.jit(self._learning_rate)
+
+    def _model(self) -> Transformer:
+        rngs = nnx.Rngs(self.config.train.seed)
+        return Transformer(self.config.model, self.dtype, self.attention, rngs)
+
+    def _init(self) -> TrainState:
+        weights = nnx.state(self._model(), nnx.Param)
+        return TrainState(
+            jnp.zeros((), jnp.int32), weights, self.optimizer.init(weights), empty_meter()
+        )
+
+    def _train(
+        self, state: TrainState, tokens: jax.Array, lengths: jax.Array
+    ) -> tuple[TrainState, jax.Array]:
+        tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
+        keys = dropout_keys(self.config.train.seed, state.step, dropout_sites(self.config.model))
+
+        def loss_of(weights: Any) -> tuple[jax.Array, Tally]:
+            logits = nnx.merge(self.graph, weights)(tokens, keys)
+            return next_token_loss(logits, tokens, lengths, self.config.train.answer_weight)
+
+        (loss, tally), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes Python floats and int32 counts
+            updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
+        weights = optax.apply_updates(state.weights, updates)
+        one_step = Meter(jnp.ones((), jnp.int32), loss, optax.tree.norm(gradient), tally)
+        meter = jax.tree.map(jnp.add, state.meter, one_step)
+        return TrainState(state.step + 1, weights, optimizer, meter), loss
+
+    def _learning_rate(self, state: TrainState) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):
+            return make_schedule(self.config.train)(state.step - 1)
+
+    def _evaluate(self, weights: Any, tokens: jax.Array, lengths: jax.Array) -> Tally:
+        tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
+        logits = nnx.merge(self.graph, weights)(tokens)
+        return next_token_loss(logits, tokens, lengths)[1]
+
+    def _abstract_batch(self, rows: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        shape = (rows, self.config.model.context)
+        place = self.devices.by_row
+        return (
+            jax.ShapeDtypeStruct(shape, jnp.uint16, sharding=place),
+            jax.ShapeDtypeStruct(shape[:1], jnp.uint16, sharding=place),
+        )
+
+
+def empty_meter() -> Meter:
+    """A meter that has seen no step."""
+    tally = jax.tree.map(jnp.asarray, empty_tally())
+    return Meter(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), tally)
+
+
+def _place(tree: Any, sharding: Any) -> Any:
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

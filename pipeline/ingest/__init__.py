@@ -1,0 +1,1 @@
+"""RIPE Atlas JSON to the measurement table."""

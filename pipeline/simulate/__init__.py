@@ -1,0 +1,1 @@
+"""A simulated Internet whose truth is known, and the measurements it would give."""

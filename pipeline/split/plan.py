@@ -1,0 +1,229 @@
+"""Where train ends and test begins, and which rows of which run make each shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.addresses import KEY_BYTES, Keys, hash_keys, mix
+from pipeline.ordering import distinct_codes
+from pipeline.split.runs import MICROSECONDS, Run, open_run
+from stores.layout import SPLITS
+
+_FOLD_ENTRIES = 2_000_000
+_CUT_BINS = 1 << 16
+_WHOLE_STREAM = -1  # a bound at a source's first row
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The rule that puts a row into test."""
+
+    by: str  # "time", "source" or "pair"
+    test_fraction: float
+    second: int | None  # by time: rows from this Unix second on are test
+
+    def is_test(self, run: Run, start: int, stop: int) -> NDArray[np.bool_]:
+        """Which of a run's rows start to stop - 1 are test: bool (stop - start,)."""
+        if self.by == "time":
+            assert self.second is not None
+            return run.columns["time"][start:stop] >= self.second * MICROSECONDS
+        limit = np.uint64(self.test_fraction * 2**64)
+        src, src_at = distinct_codes(run.src[start:stop], len(run.sources))
+        sources = hash_keys(run.sources[src])
+        if self.by == "source":
+            return (sources < limit)[src_at]
+        dst, dst_at = distinct_codes(run.dst[start:stop], len(run.destinations))
+        return mix(sources[src_at], hash_keys(run.destinations[dst])[dst_at]) < limit
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows `start` to `stop - 1` of a run, as they lie there: of both splits."""
+
+    run: str
+    start: int
+    stop: int
+
+
+def find_cut_second(runs: list[Path], test_fraction: float) -> int:
+    """Unix second from which on rows are test, so that their share comes closest to `test_fraction`.
+
+    All rows of a second are on one side. Exact: histograms of ever finer bins, each over the bin of the
+    one before that the cut falls into.
+    """
+    # a run is mapped anew each time: held maps would count as memory as they are read
+    spans = [(time.min(), time.max(), len(time)) for time in map(_times, runs)]
+    total = sum(rows for _, _, rows in spans)
+    wanted = test_fraction * total
+    low = min(int(first) for first, _, _ in spans) // MICROSECONDS
+    high = max(int(last) for _, last, _ in spans) // MICROSECONDS + 1
+    from_low, from_high = total, 0  # rows from that second on: from_low > wanted >= from_high
+    while high - low > 1:
+        width = -(-(high - low) // _CUT_BINS)
+        rows = np.zeros(_CUT_BINS + 1, np.int64)  # of each bin, then 0
+        for time in map(_times, runs):
+            inside = time[(time >= low * MICROSECONDS) & (time < high * MICROSECONDS)]
+            bins = (inside - low * MICROSECONDS) // (width * MICROSECONDS)
+            rows += np.bincount(bins, minlength=_CUT_BINS + 1)
+        from_edge = from_high + np.cumsum(rows[::-1])[::-1]  # descending
+        bin_ = int(np.flatnonzero(from_edge > wanted)[-1])
+        from_low, from_high = int(from_edge[bin_]), int(from_edge[bin_ + 1])
+        low, high = low + bin_ * width, min(low + (bin_ + 1) * width, high)
+    return high if wanted - from_high <= from_low - wanted else low
+
+
+def _times(run: Path) -> NDArray[np.int64]:
+    return open_run(run).columns["time"]
+
+
+def plan_shards(
+    runs: list[Path], cut: Cut, shards: dict[str, int | None], rows_per_shard: int
+) -> dict[str, list[list[Slice]]]:
+    """Slices of the runs that make each shard, by split.
+
+    A shard ends between two sources, and inside one only where that source alone is larger than a
+    shard. `shards` fixes how many a split gets; `None` makes them of about `rows_per_shard` rows.
+    """
+    sources, counts = _count_by_source(runs, cut)
+    plan = {}
+    for column, split in enumerate(SPLITS):
+        bounds = _bounds(counts[:, column], shards[split], rows_per_shard)
+        times = _bound_times(runs, sources, counts, column, bounds, cut)
+        plan[split] = _slices(runs, sources, bounds, times)
+    return plan
+
+
+def _count_by_source(runs: list[Path], cut: Cut) -> tuple[Keys, NDArray[np.int64]]:
+    """All sources, ascending, and their rows: int64 (sources, 2), train and test."""
+    keys = np.empty(0, f"S{KEY_BYTES}")
+    counts = np.zeros((0, 2), np.int64)
+    pending: list[tuple[Keys, NDArray[np.int64]]] = []
+    for number, path in enumerate(runs):
+        run = open_run(path)
+        test = cut.is_test(run, 0, len(run.src))
+        rows = np.bincount(run.src, minlength=len(run.sources))
+        in_test = np.bincount(run.src[test], minlength=len(run.sources))
+        pending.append((run.sources.copy(), np.stack([rows - in_test, in_test], axis=1)))
+        if number == len(runs) - 1 or sum(len(k) for k, _ in pending) > _FOLD_ENTRIES:
+            all_counts = np.concatenate([counts, *(c for _, c in pending)])
+            keys, where = np.unique(
+                np.concatenate([keys, *(k for k, _ in pending)]), return_inverse=True
+            )
+            counts = np.stack(
+                [np.bincount(where, all_counts[:, i], len(keys)) for i in (0, 1)], axis=1
+            ).astype(np.int64)
+            pending = []
+    return keys, counts
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """Where a shard begins: at a source, and within it at a row of this split (0: its first)."""
+
+    source: int
+    row: int
+
+
+def _bounds(rows: NDArray[np.int64], shards: int | None, rows_per_shard: int) -> list[_Bound]:
+    """Ascending bounds of the shards over sources with `rows` rows of this split."""
+    total = int(rows.sum())
+    count = shards or max(1, round(total / rows_per_shard))
+    first = np.concatenate([[0], np.cumsum(rows)])  # first row of each source
+    size = total / count
+    bounds = [_Bound(0, 0)]
+    for k in range(1, count):
+        ideal = round(k * size)
+        source = int(np.searchsorted(first, ideal, side="right")) - 1
+        if source >= len(rows) or rows[source] <= size:  # whole streams: the nearer edge
+            edges = np.array([source, min(source + 1, len(rows))])
+            source = int(edges[np.argmin(np.abs(first[edges] - ideal))])
+            bounds.append(max(_Bound(source, 0), bounds[-1], key=_position))
+        else:
+            bounds.append(
+                max(_Bound(source, ideal - int(first[source])), bounds[-1], key=_position)
+            )
+    bounds.append(_Bound(len(rows), 0))
+    if shards is None:  # nothing between two equal bounds: no shard
+        bounds = [bound for bound, after in pairwise(bounds) if bound != after] + bounds[-1:]
+    return bounds if len(bounds) > 1 else [_Bound(0, 0), *bounds]
+
+
+def _position(bound: _Bound) -> tuple[int, int]:
+    return bound.source, bound.row
+
+
+def _bound_times(
+    runs: list[Path],
+    sources: Keys,
+    counts: NDArray[np.int64],
+    column: int,
+    bounds: list[_Bound],
+    cut: Cut,
+) -> list[int]:
+    """Time in microseconds at which each bound cuts its source, or `_WHOLE_STREAM`."""
+    times = [_WHOLE_STREAM] * len(bounds)
+    inside = [i for i, bound in enumerate(bounds) if bound.row]
+    for source in sorted({bounds[i].source for i in inside}):
+        streams = [_stream_times(open_run(run), sources[source]) for run in runs]
+        train, test = counts[source].tolist()
+        for i in inside:
+            if bounds[i].source != source:
+                continue
+            rank = bounds[i].row  # among the rows of both splits, of which `time` keeps the order
+            if cut.by == "time":
+                rank += train if column else 0
+            else:
+                rank = rank * (train + test) // int(counts[source, column])
+            times[i] = _time_at_rank(streams, rank)
+    return times
+
+
+def _stream_times(run: Run, source: bytes) -> NDArray[np.int64]:
+    """Ascending times of one source's rows in a run, possibly none."""
+    code = int(np.searchsorted(run.sources, source))
+    if code == len(run.sources) or run.sources[code] != source:
+        return run.columns["time"][:0]
+    start, stop = np.searchsorted(run.src, np.array([code, code + 1], np.uint32))
+    return run.columns["time"][start:stop]
+
+
+def _time_at_rank(streams: list[NDArray[np.int64]], rank: int) -> int:
+    """Smallest time with more than `rank` rows up to and including it."""
+    low = min(int(stream[0]) for stream in streams if len(stream)) - 1
+    high = max(int(stream[-1]) for stream in streams if len(stream))
+    while high - low > 1:
+        middle = (low + high) // 2
+        if sum(int(np.searchsorted(s, middle, side="right")) for s in streams) > rank:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _slices(
+    runs: list[Path], sources: Keys, bounds: list[_Bound], times: list[int]
+) -> list[list[Slice]]:
+    shards: list[list[Slice]] = [[] for _ in bounds[1:]]
+    for path in runs:
+        run = open_run(path)
+        first_rows = run.first_rows
+        rows = []
+        for bound, time in zip(bounds, times, strict=True):
+            if bound.source == len(sources):
+                rows.append(len(run.src))
+                continue
+            code = int(np.searchsorted(run.sources, sources[bound.source]))
+            row = int(first_rows[code])
+            if time != _WHOLE_STREAM and run.sources[code : code + 1] == sources[bound.source]:
+                stream = run.columns["time"][row : int(first_rows[code + 1])]
+                row += int(np.searchsorted(stream, time))
+            rows.append(row)
+        for shard, start, stop in zip(shards, rows, rows[1:], strict=False):
+            if start < stop:
+                shard.append(Slice(path.name, start, stop))
+    return shards

@@ -1,0 +1,1 @@
+"""Shards to the token store, in three timestamp modes."""

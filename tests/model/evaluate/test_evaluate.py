@@ -1,0 +1,348 @@
+"""`evaluate` on a small simulated store with an untrained model: command, report, page, refusals."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from flax.traverse_util import flatten_dict
+from rich.console import Console
+
+from model.evaluate.effort import Effort
+from model.evaluate.evaluate import make_report, name_models, write_report
+from model.evaluate.report.terminal import evaluation_view
+from model.evaluate.rtt import compare
+from model.inference.export import write_export
+from model.inference.weights import Weights
+from model.network.transformer import Transformer
+from stores.errors import CheckpointError, ConfigError, InputError
+from tests.helpers import windows_of_mode, write_store
+from tests.model.conftest import small_config
+from tests.model.evaluate.small_rows import Constant
+
+ROWS = 20_000
+BASELINES = {
+    "global_median",
+    "source_median",
+    "destination_median",
+    "pair_median",
+    "pair_last",
+    "pair_average",
+    "vivaldi",
+    "dmfsgd",
+    "nearest_vantage",
+}
+UNTRAINED = {"untrained", "untrained_without_time"}
+GROUPS = {
+    "all",
+    "seen_pairs",
+    "unseen_pairs",
+    "unseen_sources",
+    "context_has_pair",
+    "context_lacks_pair",
+    "unseen_sources_lack_pair",
+}
+
+
+def command(*options: str) -> subprocess.CompletedProcess[str]:
+    quick = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process
+    line = [sys.executable, "cli.py", *options]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=quick)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation() -> Iterator[None]:
+    """Many small programs run a few times each: compiling them well is not worth its time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder with its truth, some of its sources only in test."""
+    out = tmp_path_factory.mktemp("simulated")
+    small = ["prepare", "--rows", str(ROWS), "--by", "source", "--workers", "1", "--json"]
+    made = command(*small, "--out", str(out))
+    assert made.returncode == 0, made.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported model that was never trained, named `untrained`."""
+    config = small_config(context=64).model  # prompts of one length only: fewer programs
+    transformer = Transformer(config, jnp.dtype("float32"), "xla", nnx.Rngs(0))
+    flat = flatten_dict(nnx.to_pure_dict(nnx.state(transformer, nnx.Param)))
+    arrays = {".".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
+    out = tmp_path_factory.mktemp("models") / "untrained"
+    origin = {"store_digest": "another", "code_version": "0", "step": 0, "test_loss": None}
+    write_export(Weights(config, arrays, origin), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def report(simulated: Path) -> dict[str, Any]:
+    """Baselines and the truth on 800 rows."""
+    return make_report(simulated, truth=simulated / "truth" / "world.npz", limit=800)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report") / "new"
+
+
+@pytest.fixture(scope="module")
+def asked_model(simulated: Path, model: Path, out: Path) -> dict[str, Any]:
+    """What `evaluate --json` with that model says, and writes."""
+    options = ["--store", str(simulated), "--truth", str(simulated / "truth" / "world.npz")]
+    options += ["--model", str(model), "--out", str(out), "--limit", "4", "--json"]
+    done = command("evaluate", *options)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert said == json.loads((out / "report.json").read_text())
+    return said
+
+
+def test_report_has_every_predictor_in_every_group(report: dict[str, Any]) -> None:
+    assert set(report["rtt"]) == BASELINES | {"best_possible"}
+    asked = report["questions"]
+    assert asked["asked"] == 800
+    for errors in report["rtt"].values():
+        assert set(errors) == GROUPS
+        assert errors["all"]["count"] == 800 - asked["failed"]
+        parts = ("seen_pairs", "unseen_pairs", "unseen_sources")
+        assert sum(errors[part]["count"] for part in parts) == errors["all"]["count"]
+        assert errors["all"]["median_abs_error_ms"] <= errors["all"]["mae_ms"]
+    sizes = {"0", "1", "2", "5", "10", "30", "as_many_as_fit"}
+    assert set(report["rtt_by_context"]["vivaldi"]) == sizes
+    whole = report["rtt_by_context"]["dmfsgd"]["as_many_as_fit"]
+    assert whole == report["rtt"]["dmfsgd"]
+    assert set(report["rtt_by_family"]["dmfsgd"]) == {"ipv4", "ipv6"}
+
+
+def test_nothing_beats_the_truth(report: dict[str, Any]) -> None:
+    best = report["rtt"]["best_possible"]["all"]
+    for name in BASELINES:
+        assert best["median_abs_error_ms"] <= report["rtt"][name]["all"]["median_abs_error_ms"]
+        assert best["mae_ms"] < report["rtt"][name]["all"]["mae_ms"]
+    calibration = report["calibration"]["best_possible"]["all"]
+    assert calibration["coverage_80"] == pytest.approx(0.8, abs=0.05)
+    for name, metrics in report["calibration"].items():
+        assert name == "best_possible" or calibration["crps_ms"] < metrics["all"]["crps_ms"]
+        assert report["failure"]["best_possible"]["all"]["brier"] <= (
+            report["failure"][name]["all"]["brier"] + 1e-3
+        )
+
+
+def test_context_places_new_sources(report: dict[str, Any]) -> None:
+    for name in ("vivaldi", "dmfsgd", "nearest_vantage"):
+        errors = report["rtt_by_context"][name]
+        with_10, without = (errors[size]["unseen_sources"] for size in ("10", "0"))
+        assert with_10["median_abs_error_ms"] < 0.8 * without["median_abs_error_ms"]
+        ours = report["rtt"][name]["unseen_sources"]["median_abs_error_ms"]
+        history = report["rtt"]["destination_median"]["unseen_sources"]["median_abs_error_ms"]
+        assert ours < 0.7 * history
+
+
+# --- A trained model ----------------------------------------------------------------------------------
+
+
+def test_a_model_answers_the_same_rows_as_the_baselines(asked_model: dict[str, Any]) -> None:
+    assert set(asked_model["rtt"]) == BASELINES | UNTRAINED | {"best_possible"}
+    assert asked_model["questions"]["asked"] == 4
+    counts = {name: errors["all"]["count"] for name, errors in asked_model["rtt"].items()}
+    assert len(set(counts.values())) == 1
+    for table in ("rtt_by_context", "rtt_by_family", "rtt_by_range", "error_cdf", "calibration"):
+        assert "untrained" in asked_model[table]
+    assert asked_model["failure"]["untrained"]["all"]["brier"] > 0.05  # knows nothing
+    assert asked_model["models"]["untrained"]["trained_on_this_store"] is False
+
+
+def test_a_model_is_asked_for_more_than_rtts(asked_model: dict[str, Any]) -> None:
+    likelihood = asked_model["likelihood"]["untrained"]
+    assert likelihood["full"]["nats"]["src"] > np.log(256) * 4
+    assert set(likelihood["none"]["nats"]) == {"src", "dst", "result"}
+    assert asked_model["time"]["untrained"]["without_time"]["count"] == 4
+    for name in ("untrained", "most_frequent"):
+        assert set(asked_model["completions"][name]) == {"ipv4", "ipv6"}
+        assert 0 < asked_model["completions"][name]["ipv4"]["3"]["count"] < 4
+    assert asked_model["search"]["untrained"]["found"] > 30
+    assert asked_model["search"]["untrained"]["within_20_percent"] == 0  # no such addresses
+    assert asked_model["search"]["by_chance"]["truth_known"] == 1
+
+
+def test_the_table_is_short_and_names_the_report(asked_model: dict[str, Any]) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(evaluation_view(asked_model, Path("folder")))
+    text = console.export_text()
+    assert "untrained" in text
+    assert "pair not in" in text
+    assert "folder/report.html" in text
+    assert "…" not in text.replace(asked_model["store"]["digest"][:16] + "…", "")
+
+
+def test_without_a_truth_measured_pairs_are_what_is_known(simulated: Path, model: Path) -> None:
+    """And progress is told of everything that is asked."""
+    last: dict[str, tuple[int, int]] = {}
+
+    def note(what: str, done: int, total: int) -> None:
+        last[what] = (done, total)
+
+    effort = Effort(
+        windows=2,
+        time_questions=1,
+        completions=1,
+        ipv4_known=(3,),
+        ipv6_known=(15,),
+        searches=1,
+        destinations=3,
+    )
+    report = make_report(simulated, [model], limit=16, effort=effort, progress=note)
+    assert set(report["rtt"]) == BASELINES | UNTRAINED
+    search = report["search"]["untrained"]
+    assert (search["found"], search["truth_known"], search["within_20_percent"]) == (3, 0, None)
+    for part in ("RTTs", "time", "likelihoods", "completions", "searches"):
+        done, total = last[f"untrained: {part}"]
+        assert done == total
+
+
+def test_models_are_named_by_their_folders_where_these_differ() -> None:
+    assert list(name_models(["runs/a", "runs/b", "pretrained"])) == ["a", "b", "pretrained"]
+    assert list(name_models(["x/a", "y/a"])) == ["x/a", "y/a"]
+    with pytest.raises(ConfigError, match="--model runs/a: given twice"):
+        name_models(["runs/a", "runs/a"])
+
+
+def test_two_predictors_of_one_name_are_refused(simulated: Path) -> None:
+    with pytest.raises(ConfigError, match="two predictors are named constant"):
+        compare(None, [Constant(1.0), Constant(2.0)])  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_none_is_refused_before_the_store_is_read(simulated: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(CheckpointError, match="does not exist"):
+        make_report(simulated, ["nowhere"], progress=lambda what, done, total: told.append(what))
+    assert not told
+
+
+# --- The page -----------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Notes what a page loads, and that its elements nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        wanted = [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+        self.loads += [value for value in wanted if not value.startswith("#")]
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open[-1] == "p" and tag != "p":
+            self.open.pop()
+        assert self.open.pop() == tag
+
+
+@pytest.mark.usefixtures("asked_model")
+def test_the_page_is_one_file_that_loads_nothing(out: Path) -> None:
+    assert sorted(file.name for file in out.iterdir()) == ["report.html", "report.json"]
+    text = (out / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.loads == []
+    assert "script" not in page.seen
+    assert "@import" not in text
+    assert "url(http" not in text
+    assert page.seen.count("svg") >= 9
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+
+
+def test_the_page_leads_with_pairs_that_the_context_lacks_and_names_all_predictors(
+    asked_model: dict[str, Any], out: Path
+) -> None:
+    text = (out / "report.html").read_text()
+    first = text[text.index("<table>") : text.index("</table>")]
+    headings = re.findall(r"<th>([^<]+)</th>", first[: first.index("</thead>")])
+    assert headings[0] == "pair not in context"
+    assert headings[-1] == "all"
+    for name in asked_model["rtt"]:
+        assert f"<th>{name.replace('_', ' ')}</th>" in first
+    assert "trained on another store" in text
+
+
+def test_a_page_without_models_has_no_sections_about_them(
+    report: dict[str, Any], tmp_path: Path
+) -> None:
+    write_report(tmp_path, report)
+    text = (tmp_path / "report.html").read_text()
+    assert "<h2>Calibration</h2>" in text
+    assert "Completing destinations" not in text
+
+
+# --- The command --------------------------------------------------------------------------------------
+
+
+def test_the_truth_of_another_simulation_is_refused(simulated: Path, tmp_path: Path) -> None:
+    other = command(
+        "simulate", "--rows", "100", "--seed", "5", "--out", str(tmp_path / "o.parquet")
+    )
+    assert other.returncode == 0, other.stderr
+    with pytest.raises(InputError, match="belongs to another simulation"):
+        make_report(simulated, truth=tmp_path / "o.world.npz", limit=100)
+
+
+def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    """At the start: before it is seen that there is no such store."""
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file")
+    done = command("evaluate", "--store", str(tmp_path / "no store"), "--out", out)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {out}: cannot be a folder (File exists): name another\n"
+
+
+def test_a_split_without_answers_is_refused(tmp_path: Path) -> None:
+    counts = {"train": 0, "test": 0}
+    arrays = {
+        (split, mode): windows_of_mode([], mode)
+        for split in counts
+        for mode in ("full", "none", "mixed")
+    }
+    path = write_store(tmp_path / "store.zarr", arrays, counts)
+    with pytest.raises(ConfigError, match="train has no answered row"):
+        make_report(path)
+
+
+def test_reports_repeat_from_their_seed(simulated: Path, asked_model: dict[str, Any]) -> None:
+    """In another process, and whoever else is asked."""
+    again = make_report(simulated, truth=simulated / "truth" / "world.npz", limit=4)
+    for table in ("rtt", "calibration", "rtt_by_context"):
+        for name, numbers in again[table].items():
+            assert asked_model[table][name] == numbers

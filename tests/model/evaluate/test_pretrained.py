@@ -1,0 +1,81 @@
+"""The model that is shipped, and its card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.config import TrainConfig
+from model.inference.ping_model import PRETRAINED, PingModel
+from model.inference.query import RttQuery, make_measurement
+from pipeline.simulate.schedule import build_internet
+from pipeline.simulate.stage import SimulateOptions
+from stores.truth import pack_addresses
+
+MOST_BYTES = 12e6
+ASKED = 64
+NOON = 1_751_284_800
+SIMPLE = ("global_median", "source_median", "destination_median", "pair_median", "pair_last")
+
+
+@pytest.fixture(scope="module")
+def card() -> dict[str, Any]:
+    return json.loads((PRETRAINED / "card.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def shipped() -> PingModel:
+    return PingModel.load("pretrained")
+
+
+def test_the_shipped_model_is_small_and_its_card_describes_it(
+    card: dict[str, Any], shipped: PingModel
+) -> None:
+    assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) < MOST_BYTES
+    training = card["training"]
+    assert training["config"]["model"] == asdict(shipped.config)
+    batch = TrainConfig(**training["config"]["train"]).batch_size
+    assert training["tokens"] == training["steps"] * batch * shipped.config.context
+    assert shipped.origin["store_digest"] == card["data"]["store_digest"]
+    assert shipped.origin["code_version"] == training["code_version"]
+    assert shipped.origin["test_loss"] == training["test"]["nats_per_measurement"]
+
+
+def test_the_shipped_model_beats_the_simple_predictors_on_pairs_never_seen(
+    card: dict[str, Any],
+) -> None:
+    errors = {
+        name: of["unseen_pairs"] for name, of in card["evaluation"]["median_abs_error_ms"].items()
+    }
+    assert all(errors["model"] < errors[name] for name in SIMPLE)
+
+
+def test_the_shipped_model_knows_the_simulated_internet_of_today(shipped: PingModel) -> None:
+    """Fails when the simulation changes and the model is not trained again."""
+    options = SimulateOptions()
+    world, schedule = build_internet(
+        options.seed, options.networks, options.probes, options.targets
+    )
+    rng = np.random.default_rng(0)
+    sources = [text for text in schedule.sources.text if ":" not in text]
+    targets = [text for text in schedule.targets.text if ":" not in text]
+    pairs = list(zip(rng.choice(sources, ASKED), rng.choice(targets, ASKED), strict=True))
+    src, dst = (pack_addresses(column) for column in zip(*pairs, strict=True))
+    true = world.distribution(src, dst, np.full(ASKED, NOON)).median()
+    answers = shipped.predict_rtt_batch([RttQuery(*pair, NOON) for pair in pairs])
+    error = np.abs(np.array([answer.median_ms for answer in answers]) - true)
+    spread = np.abs(np.median(true) - true)
+    assert np.median(error) < np.median(spread) / 2
+
+
+def test_the_example_of_the_card_is_answered_about_right(
+    card: dict[str, Any], shipped: PingModel
+) -> None:
+    asked = card["example"]
+    context = [make_measurement("context", **row) for row in asked["context"]]
+    answer = shipped.predict_rtt(asked["src"], asked["dst"], asked["time"], context)
+    assert asked["true_median_ms"] / 2 < answer.median_ms < asked["true_median_ms"] * 2

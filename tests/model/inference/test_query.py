@@ -1,0 +1,215 @@
+"""Questions as tokens, and what is refused."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from model.inference.context_file import parse_context_text, read_context_file
+from model.inference.query import CompletionQuery, RttQuery, SampleQuery, context_used, parse_prefix
+from stores.codec import Measurement, decode_window, encode_window
+from stores.errors import InputError, PinglmError, QueryError
+from stores.vocabulary import BYTE0, RTT_START
+from tests.helpers import random_measurements
+
+NAN = float("nan")
+RTT_BYTES = [BYTE0, BYTE0 + 77]  # a code of 0.077 ms
+
+
+def pair_of(measurement: Measurement) -> tuple[str, str]:
+    return str(measurement.src), str(measurement.dst)
+
+
+def context_of(seed: int, count: int) -> list[Measurement]:
+    """Measurements as a store gives them back (RTTs rounded), a third of them without time."""
+    rng = random.Random(seed)
+    rounded = decode_window(
+        tokens := encode_window((m, True) for m in random_measurements(count, seed)), len(tokens)
+    )
+    return [replace(m, time=None) if rng.random() < 1 / 3 else m for m in rounded]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("window", [64, 200, 1024])
+def test_an_answered_prompt_decodes_to_the_latest_context_and_the_query(
+    seed: int, window: int
+) -> None:
+    context = context_of(seed, 3 + 20 * (seed % 5))
+    last = context[-1]
+    for time in (None, 1_700_100_000, 5):
+        query = RttQuery(*pair_of(last), time=time, context=context)
+        tokens = query.prompt(window) + RTT_BYTES
+        assert len(tokens) <= window
+        *kept, asked = decode_window(tokens, len(tokens))
+        assert asked == Measurement(last.src, last.dst, 0.077, time)
+        assert kept == context[len(context) - len(kept) :]
+        assert len(kept) == context_used(query, window)
+        if len(kept) < len(context):  # one more would not have fitted
+            longer = RttQuery(*pair_of(last), time, context[-len(kept) - 1 :])
+            assert len(longer.prompt(2048)) + 2 > window
+
+
+def test_every_question_leaves_room_for_its_answer() -> None:
+    context = context_of(1, 90)
+    for window in range(64, 300):
+        for family, prefix in ((4, "10"), (6, "2001:db8:")):
+            completion = CompletionQuery(prefix, context=context)
+            assert len(completion.prompt(window)) + completion.unknown <= window
+            src = "192.0.2.1" if family == 4 else "2001:db8::1"
+            sample = SampleQuery(20.0, src, context=context)
+            size = 4 if family == 4 else 16
+            tokens = [*sample.prompt(window), *[BYTE0] * size, RTT_START, *RTT_BYTES]
+            assert len(tokens) <= window
+            assert decode_window(tokens, len(tokens))[-1].src == ip_address(src)
+
+
+def test_a_time_counts_from_the_last_timestamp_of_the_same_source() -> None:
+    earlier = Measurement(ip_address("192.0.2.1"), ip_address("192.0.2.2"), 9.0, 1_700_000_000)
+    asked = RttQuery("192.0.2.1", "192.0.2.9", 1_700_000_060.9, [earlier])
+    same = asked.prompt(1024)
+    other = RttQuery("192.0.2.3", "192.0.2.9", 1_700_000_060, [earlier]).prompt(1024)
+    assert len(other) - len(same) == 7  # eight bytes, not one
+    tokens = same + RTT_BYTES
+    assert decode_window(tokens, len(tokens))[-1].time == 1_700_000_060
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "known"),
+    [
+        ("192.0.2", 4, "c00002"),
+        ("192.0.2.", 4, "c00002"),
+        ("10", 4, "0a"),
+        ("192.0.2.7", 4, "c0000207"),
+        ("10.0.0.0/8", 4, "0a"),
+        ("0.0.0.0/0", 4, ""),
+        ("192.0.2.7/32", 4, "c0000207"),
+        ("2001:db8", 6, "20010db8"),
+        ("2001:db8:", 6, "20010db8"),
+        ("2001:db8::", 6, "20010db8"),
+        ("2001:d00::/24", 6, "20010d"),
+        ("::/0", 6, ""),
+        ("2001:db8::1", 6, "20010db8000000000000000000000001"),
+        ("1:2:3:4:5:6:7:8", 6, "00010002000300040005000600070008"),
+    ],
+)
+def test_prefixes_are_whole_bytes(text: str, family: int, known: str) -> None:
+    assert parse_prefix(text) == (family, bytes.fromhex(known))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "2001", "256", "1.2.3.4.5", "1..2", ".1", "a.b", "10.0.0.0/9", "10.1.0.0/8"),
+        *("::", ":", "2001::5:", "1:2:3:4:5:6:7:8:9", "12345:", "2001:db8::/33", "10.0.0.0/40"),
+        "fe80::1%eth0",
+    ],
+)
+def test_other_prefixes_are_refused(text: str) -> None:
+    with pytest.raises(QueryError, match=r"prefix .*expected whole bytes"):
+        parse_prefix(text)
+
+
+GOOD = ("192.0.2.1", "192.0.2.2")
+A, B, SIX = (ip_address(a) for a in (*GOOD, "2001:db8::1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("192.0.2.1", "2001:db8::1"), "dst 2001:db8::1: expected IPv4 as the source"),
+        (("192.0.2.256", "192.0.2.1"), "src '192.0.2.256': expected an IPv4 or IPv6 address"),
+        (("192.0.2.1", 5), "dst 5: expected an IPv4"),
+        (("fe80::1%eth0", "fe80::2"), "src .*expected an IPv4"),
+        ((*GOOD, NAN), "time nan: expected a finite number"),
+        ((*GOOD, -1), "time -1: expected Unix seconds from 0"),
+        ((*GOOD, 1e12), "time 1e\\+12|time 1000000000000.0"),
+        ((*GOOD, "soon"), "time 'soon'"),
+        ((*GOOD, None, [Measurement(A, B, NAN, 1)]), r"context\[0\]\.rtt_ms nan"),
+        ((*GOOD, None, [Measurement(A, B, -3.0, 1)]), r"context\[0\]\.rtt_ms -3"),
+        ((*GOOD, None, [Measurement(A, B, 1.0, 1), Measurement(A, SIX, 1.0, 1)]), r"context\[1\]"),
+        ((*GOOD, None, [Measurement(A, B, 1.0, -7)]), r"context\[0\]\.time -7"),
+    ],
+)
+def test_a_wrong_question_is_refused_by_the_name_of_its_field(
+    arguments: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(QueryError, match=message):
+        RttQuery(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((NAN, "192.0.2.1"), "target_rtt_ms nan"),
+        ((-5.0, "192.0.2.1"), "target_rtt_ms -5.0: expected more than 0 ms"),
+        ((5.0, "192.0.2"), "src '192.0.2'"),
+        ((5.0, "192.0.2.1", 0), "n 0: expected a whole number from 1 to 256"),
+        ((5.0, "192.0.2.1", 10**6), "n 1000000"),
+        ((5.0, "192.0.2.1", 5, (), -0.1), "tolerance -0.1"),
+        ((5.0, "192.0.2.1", 5, (), NAN), "tolerance nan"),
+        ((5.0, "192.0.2.1", 5, (), 0.1, -1), "seed -1"),
+    ],
+)
+def test_a_wrong_search_is_refused(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(QueryError, match=message):
+        SampleQuery(*arguments)  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="k 257"):
+        CompletionQuery("10", 257)
+    with pytest.raises(QueryError, match="field 'rtt'"):
+        CompletionQuery("10", field="rtt")  # type: ignore[arg-type]
+
+
+JSON_LINES = """
+{"src": "192.0.2.1", "dst": "192.0.2.2", "rtt_ms": 12.5, "time": 1751000000.7}
+
+{"src": "192.0.2.1", "dst": "192.0.2.3", "failed": true}
+{"src": "192.0.2.1", "dst": "192.0.2.4", "rtt_ms": "failed", "failed": true, "time": null}
+"""
+CSV = """src,dst,rtt_ms,time
+192.0.2.1, 192.0.2.2, 12.5, 1751000000
+192.0.2.1,192.0.2.3,failed
+192.0.2.1,192.0.2.4,failed,
+"""
+
+
+@pytest.mark.parametrize("text", [JSON_LINES, CSV])
+def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "context"
+    path.write_text("\ufeff" + text if text == CSV else text)
+    third, fourth = ip_address("192.0.2.3"), ip_address("192.0.2.4")
+    assert read_context_file(path) == [
+        Measurement(A, B, 12.5, 1751000000),
+        Measurement(A, third, None, None),
+        Measurement(A, fourth, None, None),
+    ]
+    assert parse_context_text("src,dst,rtt_ms,failed\n", "paste") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"src": "192.0.2.1", "dst": "192.0.2.2"}', "here:1: rtt_ms: expected a number of ms, or"),
+        ('{"src": "192.0.2.1", "dst": "x", "rtt_ms": 1}', "here:1: dst 'x': expected an IPv4"),
+        ('{"src": "192.0.2.1", "rtt_ms": 1}', "here:1: dst None"),
+        ('{"rtt": 1}', "here:1: unknown field rtt: expected src, dst, rtt_ms, failed, time"),
+        ("{}\n{", "here:1: rtt_ms"),
+        ('{"src"', "here:1: expected a JSON object a line"),
+        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,1,2,3\n", "here:2: has more values"),
+        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,fast\n", "here:2: rtt_ms 'fast': expected a finite"),
+        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,-1\n", "here:2: rtt_ms -1: expected 0 ms or more"),
+        ("192.0.2.1,192.0.2.2,1\n", "here: expected JSON lines, or CSV whose first line is"),
+        ("", "here: expected JSON lines, or CSV"),
+    ],
+)
+def test_a_wrong_context_file_is_an_error_that_names_the_line(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_context_text(text, "here")
+
+
+def test_a_context_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PinglmError, match=r"none\.csv: cannot be read"):
+        read_context_file(tmp_path / "none.csv")

@@ -1,0 +1,223 @@
+"""Finding results: the same ones whatever wraps them, wherever blocks end, whatever is broken."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.ingest import atlas_json
+from pipeline.ingest.atlas_json import BROKEN, OTHER, RESULT, TRUNCATED, find_results
+
+FIRST = {"msm_id": 1, "prb_id": 7, "timestamp": 5, "result": [{"rtt": 1.5}, {"x": "*"}]}
+SECOND = {"dst_name": 'a "quoted" {name} \\', "prb_id": 8, "msm_id": 2, "result": [{"x": ["]"]}]}
+THIRD = {"timestamp": 9, "result": {"deep": [{"er": [{}]}]}, "msm_id": 3}
+RESULTS = [FIRST, SECOND, THIRD]
+
+
+def found(text: bytes, block: int = 1 << 20) -> list[tuple[int, int, bytes | None]]:
+    """(kind, row, text) of every span, reading in blocks of `block` bytes."""
+    blocks = (text[i : i + block] for i in range(0, len(text), block))
+    return [
+        (kind, row, bytes(data[start:end]) if start >= 0 else None)
+        for data, spans in find_results(blocks)
+        for start, end, kind, row in spans
+    ]
+
+
+def results(text: bytes, block: int = 1 << 20) -> list[Any]:
+    spans = found(text, block)
+    assert all(kind == RESULT for kind, _, _ in spans), spans
+    return [json.loads(piece) for _, _, piece in spans if piece is not None]
+
+
+def containers() -> dict[str, bytes]:
+    lines = [json.dumps(result).encode() for result in RESULTS]
+    wrapped = {
+        "filter": {"msm_id": 4, "probes": [7, 8]},
+        "meta": {"msm_id": 4, "type": {"id": 1}, "targets": [{"id": 1}, {"id": 2}]},
+        "measurements": {"pings": RESULTS},
+    }
+    return {
+        "ndjson": b"\n".join(lines),
+        "ndjson with blank lines and CRLF": b"\r\n\r\n".join(lines) + b"\r\n",
+        "compact array": json.dumps(RESULTS, separators=(",", ":")).encode(),
+        "indented array": json.dumps(RESULTS, indent=4).encode(),
+        "array of one line each": b"[" + b",\n".join(lines) + b"]\n",
+        "objects on one line": b"".join(lines),
+        "indented objects one after another": b"\n".join(
+            json.dumps(result, indent=1).encode() for result in RESULTS
+        ),
+        "wrapper": json.dumps(wrapped).encode(),
+        "indented wrapper": json.dumps(wrapped, indent=2).encode(),
+        "wrapper per line": b"".join(b'{"data": [' + line + b"]}\n" for line in lines),
+        "array of wrappers": json.dumps([{"a": {"b": [r]}} for r in RESULTS]).encode(),
+        "byte order mark": b"\xef\xbb\xbf" + json.dumps(RESULTS).encode(),
+    }
+
+
+@pytest.mark.parametrize("name", containers())
+@pytest.mark.parametrize("block", [1, 3, 64, 1 << 20])
+def test_every_container_gives_the_same_results(name: str, block: int) -> None:
+    text = containers()[name]
+    if name == "byte order mark":
+        block = max(block, 3)
+    if block < len(text) and name.startswith("ndjson"):
+        block = max(block, 128)  # whether it is NDJSON is seen in the first block
+    assert results(text, block) == RESULTS
+
+
+json_values = st.recursive(
+    st.none() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["msm_id", "prb_id", "timestamp", "x", "msm_ix", '"', "{"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+def plain_results(value: Any) -> list[Any]:
+    """The twin of the compiled scanner: results by walking decoded JSON, innermost first."""
+    children = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    )
+    inside = [result for child in children for result in plain_results(child)]
+    if inside or not isinstance(value, dict):
+        return inside
+    return [value] if "prb_id" in value or {"msm_id", "timestamp"} <= value.keys() else []
+
+
+@given(value=json_values, indent=st.sampled_from([None, 0, 2]), block=st.integers(1, 80))
+@settings(max_examples=300, deadline=None)
+def test_scanner_equals_a_walk_of_the_decoded_json(value: Any, indent: int, block: int) -> None:
+    text = json.dumps([[value]], indent=indent, ensure_ascii=False).encode()
+    pieces = [
+        json.loads(piece) for kind, _, piece in found(text, block) if kind == RESULT and piece
+    ]
+    assert pieces == plain_results(value)
+
+
+@given(st.lists(st.integers(0, 400), max_size=6), st.binary(max_size=12), st.integers(0, 400))
+@settings(max_examples=300, deadline=None)
+def test_spans_do_not_depend_on_where_blocks_end(cuts: list[int], damage: bytes, at: int) -> None:
+    text = json.dumps(RESULTS, indent=1).encode()
+    text = text[:at] + damage.replace(b"\x00", b"") + text[at + 2 :]
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    blocks = [text[a:b] for a, b in pairwise(edges) if a < b]
+    pieces = [
+        (kind, row, bytes(data[start:end]))
+        for data, spans in find_results(blocks)
+        for start, end, kind, row in spans
+        if kind == RESULT
+    ]
+    if not atlas_json._is_ndjson(text) and blocks and not atlas_json._is_ndjson(blocks[0]):
+        assert [piece for _, _, piece in pieces] == [
+            piece for kind, _, piece in found(text) if kind == RESULT
+        ]
+
+
+def test_one_bad_line_costs_that_line() -> None:
+    good = json.dumps(FIRST).encode()
+    bad = [b'{"msm_id": 1, "prb_id": 2, "name": "open', b"{{[", b"not json", b'{"a": "b}', b"]}"]
+    text = b"\n".join([good, bad[0], good, *bad[1:], good, *[good] * 6])
+    spans = found(text)
+    assert [row for kind, row, _ in spans if kind == BROKEN] == [2, 4, 5, 6, 7]
+    assert [row for kind, row, _ in spans if kind == RESULT] == [1, 3, *range(8, 15)]
+    assert len(spans) == 14
+    assert spans[1][2] == bad[0]
+
+
+def test_a_broken_element_of_an_array_costs_that_element() -> None:
+    good = json.dumps(FIRST)
+    for bad in ('{"prb_id": 1, "x": }', '{"prb_id": 1, "x": [1, }', '{"prb_id" 1 2 3}'):
+        spans = found(f"[{good}, {bad}, {good}]".encode())
+        assert [piece for _, _, piece in spans] == [good.encode(), bad.encode(), good.encode()]
+
+
+def test_a_missing_quote_in_indented_json_costs_that_element() -> None:
+    text = json.dumps(RESULTS, indent=2).replace('"prb_id": 7', '"prb_id: 7')
+    spans = found(text.encode())
+    assert [json.loads(piece) for _, row, piece in spans if row > 1 and piece] == [SECOND, THIRD]
+    assert len(spans) == 3
+
+
+def test_a_missing_brace_costs_that_element() -> None:
+    good = json.dumps(FIRST)
+    spans = found(f'[{good}, {{"prb_id": 2, "a": 1, {good}, {good}]'.encode())
+    assert [kind for kind, _, _ in spans] == [RESULT, RESULT, RESULT, BROKEN]
+
+
+def test_objects_where_a_result_was_due_are_reported() -> None:
+    good = json.dumps(FIRST)
+    for text in (
+        f'[{good}, {{"a": 1}}]',
+        f'{good}\n{{"a": 1}}\n',
+        f'{{"d": [{good}, {{"a": 1}}]}}',
+    ):
+        assert [kind for kind, _, _ in found(text.encode())] == [RESULT, OTHER], text
+    assert found(b'{"a": {"b": 1}}') == [(OTHER, 1, b'{"a": {"b": 1}}')]
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b" [\n ]\n", b"\n\n"])
+def test_an_empty_file_has_nothing_to_report(text: bytes) -> None:
+    assert found(text) == []
+
+
+@pytest.mark.parametrize("text", [b"hello", b"[1, 2]", b'["a"]', b"\x00\x01\x02", b"[[[]]]"])
+def test_a_file_of_something_else_is_reported_once(text: bytes) -> None:
+    assert [kind for kind, _, _ in found(text)] in ([OTHER], [BROKEN])
+
+
+@pytest.mark.parametrize("cut", [20, 120, 200])
+def test_a_file_that_ends_inside_a_value_says_so_once(cut: int) -> None:
+    for text in (json.dumps(RESULTS), json.dumps({"data": RESULTS}), json.dumps(RESULTS, indent=1)):
+        kinds = [kind for kind, _, _ in found(text.encode()[:-cut])]
+        assert kinds[-1] == TRUNCATED
+        assert set(kinds[:-1]) <= {RESULT}
+
+
+def test_memory_is_bounded_in_a_long_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atlas_json, "MAX_RESULT", 1 << 16)
+    element = json.dumps(FIRST).encode() + b","
+
+    def blocks() -> Any:
+        yield b'{"text": "' + b"x" * 300_000
+        yield b'", "data": ['
+        for _ in range(300):
+            yield element * 100
+        yield element[:-1] + b"]}"
+
+    longest, count = 0, 0
+    for data, spans in find_results(blocks()):
+        longest = max(longest, len(data))
+        count += sum(kind == RESULT for _, _, kind, _ in spans)
+    assert count == 30_001
+    assert longest < 3 * (1 << 16)
+
+
+def test_a_result_that_is_too_long_is_reported_without_its_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(atlas_json, "MAX_RESULT", 1 << 10)
+    text = b'[{"prb_id": 1, "x": "' + b"y" * 5000 + b'"}, ' + json.dumps(FIRST).encode() + b"]"
+    assert found(text, block=512) == [(RESULT, 1, None), (RESULT, 2, json.dumps(FIRST).encode())]
+
+
+def test_more_spans_than_fit_at_once_all_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"[" + b'{"prb_id":1},' * (3 * atlas_json._MAX_SPANS) + b'{"prb_id":1}]'
+    rows = [row for _, row, _ in found(text)]
+    assert rows == list(range(1, 3 * atlas_json._MAX_SPANS + 2))
+
+
+def test_nesting_without_end_does_not_stop_the_scan() -> None:
+    text = b"[" * 10_000 + b"\n" + json.dumps(FIRST).encode()
+    assert (RESULT, json.dumps(FIRST).encode()) in [(k, piece) for k, _, piece in found(text)]
