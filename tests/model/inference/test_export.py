@@ -204,7 +204,7 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(CheckpointError, match="has no finished checkpoint yet"):
         PingModel.load(tmp_path)
-    monkeypatch.setattr("model.inference.PRETRAINED", tmp_path / "pretrained")
+    monkeypatch.setattr("model.inference.ping_model.PRETRAINED", tmp_path / "pretrained")
     with pytest.raises(CheckpointError, match="pretrained: no model is shipped"):
         PingModel.load("pretrained")
 
@@ -212,7 +212,7 @@ def test_a_path_without_a_model_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_shipped_model_goes_by_its_name(
     exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.inference.PRETRAINED", exported)
+    monkeypatch.setattr("model.inference.ping_model.PRETRAINED", exported)
     assert PingModel.load("pretrained").origin["step"] == 20
 
 

@@ -76,7 +76,7 @@ def test_the_curve_is_in_tensorboard(finished: tuple[Path, Any]) -> None:
 def test_a_finished_run_gives_its_result_without_training(
     finished: tuple[Path, Any], store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.train.Trainer", None)
+    monkeypatch.setattr("model.training.loop.Trainer", None)
     assert train(small_config(), store, finished[0]) == finished[1]
 
 
