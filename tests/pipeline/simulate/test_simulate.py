@@ -214,7 +214,7 @@ def test_killed_and_run_again_ends_in_the_same_bytes(million, tmp_path):
     path = tmp_path / "killed"
     code = f"""
 from pathlib import Path
-from tests.pipeline.test_simulate import SimulateOptions, run
+from tests.pipeline.simulate.test_simulate import SimulateOptions, run
 run(Path({str(path)!r}), SimulateOptions(rows=1_000_000))
 """
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."})
