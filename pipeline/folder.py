@@ -13,7 +13,6 @@ are, before its record is written. So a killed stage continues, but one that los
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from typing import Any
 
 from stores.errors import ConfigError, OutputError
 from stores.files import TEMPORARY_SUFFIX, sync_file, write_json
+from stores.folder_lock import claim_folder
 
 WORK = ".pinglm"
 WORK_VERSION = 1
@@ -118,23 +118,13 @@ def open_folder(path: Path) -> Iterator[OutputFolder]:
     when another process works in it.
     """
     path = path.resolve()
-    work = path / WORK
-    try:
-        if path.exists() and not work.is_dir() and (not path.is_dir() or any(path.iterdir())):
-            raise OutputError(
-                f"{path}: holds something else than pinglm output: choose an empty or new folder"
-            )
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w")  # noqa: SIM115 - held for the whole block below
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{path}: cannot be made or written: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{path}: another pinglm process is working in this folder") from None
+    with claim_folder(
+        path,
+        marker=WORK,
+        lock=f"{WORK}/lock",
+        foreign="holds something else than pinglm output: choose an empty or new folder",
+        busy="another pinglm process is working in this folder",
+    ):
         for leftover in path.rglob(f".*{TEMPORARY_SUFFIX}"):
             leftover.unlink(missing_ok=True)
         yield OutputFolder(path)

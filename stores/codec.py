@@ -21,6 +21,8 @@ from stores.vocabulary import (
     DST_IPV4,
     DST_IPV6,
     FAILED,
+    FIELD_OF_ROLE,
+    FIELDS,
     MEASUREMENT_START,
     PAYLOAD_BYTES,
     RTT_START,
@@ -31,10 +33,10 @@ from stores.vocabulary import (
     TIMESTAMP_DELTA1,
     TIMESTAMP_DELTA4,
     VOCABULARY_SIZE,
+    Field,
     token_name,
 )
 
-FIELDS = ("src", "dst", "result", "time")
 ORDERS_WITH_TIME = tuple(permutations(range(4)))
 """The 24 orders of (src, dst, result, time), as indices into `FIELDS`."""
 ORDERS_WITHOUT_TIME = tuple(permutations(range(3)))
@@ -43,18 +45,6 @@ ORDERS_WITHOUT_TIME = tuple(permutations(range(3)))
 MAX_DELTA = 2**32 - 1  # seconds; a larger step, or a negative one, is written as an absolute time
 MAX_MANTISSA = 2047
 MASK64 = 2**64 - 1
-
-_FIELD_OF_ROLE = {
-    SRC_IPV4: "src",
-    SRC_IPV6: "src",
-    DST_IPV4: "dst",
-    DST_IPV6: "dst",
-    TIMESTAMP_ABS: "time",
-    TIMESTAMP_DELTA1: "time",
-    TIMESTAMP_DELTA4: "time",
-    RTT_START: "result",
-    FAILED: "result",
-}
 
 Address = IPv4Address | IPv6Address
 
@@ -151,13 +141,13 @@ def encode_field(measurement: Measurement, field: str, clock: int | None) -> lis
     `clock` is the Unix second of the previous timestamped measurement of the same source in the same
     window, or `None`; only the time field looks at it.
     """
-    if field == "src":
+    if field == Field.SOURCE:
         role = SRC_IPV4 if measurement.src.version == 4 else SRC_IPV6
         return [role, *_bytes(measurement.src.packed)]
-    if field == "dst":
+    if field == Field.DESTINATION:
         role = DST_IPV4 if measurement.dst.version == 4 else DST_IPV6
         return [role, *_bytes(measurement.dst.packed)]
-    if field == "result":
+    if field == Field.RESULT:
         if measurement.rtt_ms is None:
             return [FAILED]
         return [RTT_START, *_bytes(encode_rtt(measurement.rtt_ms).to_bytes(2, "big"))]
@@ -241,10 +231,10 @@ def decode_window(tokens: Sequence[int] | NDArray[np.uint16], length: int) -> li
         if window[position] != MEASUREMENT_START:
             raise _unexpected(position, "MEASUREMENT_START", window[position])
         position += 1
-        fields: dict[str, tuple[int, bytes]] = {}
+        fields: dict[Field, tuple[int, bytes]] = {}
         while position < length and window[position] != MEASUREMENT_START:
             role = window[position]
-            field = _FIELD_OF_ROLE.get(role)
+            field = FIELD_OF_ROLE.get(role)
             if field is None or field in fields:
                 missing = [name for name in FIELDS if name not in fields]
                 raise _unexpected(position, f"a field out of {', '.join(missing)}", role)
@@ -268,10 +258,10 @@ def _payload(window: list[int], position: int) -> bytes:
 
 
 def _assemble(
-    fields: dict[str, tuple[int, bytes]], clock: int | None, position: int
+    fields: dict[Field, tuple[int, bytes]], clock: int | None, position: int
 ) -> tuple[Measurement, int | None]:
     """Measurement of parsed fields, and the clock after it; `position` is where it ended."""
-    for name in ("src", "dst", "result"):
+    for name in FIELDS[:3]:
         if name not in fields:
             raise TokenError(
                 f"position {position}: expected the measurement's {name}, found its end"
@@ -283,8 +273,8 @@ def _assemble(
             f"{token_name(src_role)} with {token_name(dst_role)}"
         )
     time = None
-    if "time" in fields:
-        time_role, payload = fields["time"]
+    if Field.TIME in fields:
+        time_role, payload = fields[Field.TIME]
         time = int.from_bytes(payload, "big")
         if time_role != TIMESTAMP_ABS:
             if clock is None:

@@ -82,6 +82,17 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file, in order; empty when there is no such file.
+
+    A last line without its line break is left out: its writer was killed, or is still writing it.
+    """
+    if not path.exists():
+        return []
+    whole = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in whole]
+
+
 def write_arrays(path: Path, arrays: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
     """Write one array as .npy, or several as an uncompressed .npz, whole or not at all."""
     buffer = io.BytesIO()  # NumPy's own write to a full disk does not say that it is full

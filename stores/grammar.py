@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.codec import FIELDS, ORDERS_WITH_TIME, ORDERS_WITHOUT_TIME
+from stores.codec import ORDERS_WITH_TIME, ORDERS_WITHOUT_TIME
 from stores.vocabulary import (
     BYTE0,
     CONTEXT,
     DST_IPV4,
     DST_IPV6,
     FAILED,
+    FIELD_OF_ROLE,
+    FIELDS,
     MEASUREMENT_START,
     PAYLOAD_BYTES,
     RTT_START,
@@ -36,12 +38,14 @@ ORDER_NAMES = tuple(" ".join(FIELDS[field] for field in order) for order in ORDE
 
 NO_TIME = 0  # `Parsed.time_role` of a measurement without time
 
-_SRC, _DST, _RESULT, _TIME, _NOTHING = range(5)
-# Field of each role; 5 for what begins no field, which is in no order.
-_FIELD = np.array([5, _SRC, _SRC, _DST, _DST, _TIME, _TIME, _TIME, _RESULT, 5, _RESULT], np.uint8)
+_NOTHING = len(FIELDS)  # in place of the fourth field, where a measurement has three
+_NO_FIELD = _NOTHING + 1  # what begins no field, which is in no order
+_FIELD = np.full(BYTE0, _NO_FIELD, np.uint8)  # field number of each role
+for _role, _field in FIELD_OF_ROLE.items():
+    _FIELD[_role] = FIELDS.index(_field)
 _PAYLOAD = np.array(PAYLOAD_BYTES)
 _NO_ORDER = 255
-_ORDER_OF_FIELDS = np.full((6, 6, 6, 6), _NO_ORDER, np.uint8)
+_ORDER_OF_FIELDS = np.full((_NO_FIELD + 1,) * 4, _NO_ORDER, np.uint8)
 for _number, _order in enumerate(ORDERS):
     _ORDER_OF_FIELDS[*_order, *[_NOTHING] * (4 - len(_order))] = _number
 
@@ -139,7 +143,7 @@ class _Flat:
         """Index into `heads` of each MEASUREMENT_START, and the measurement's field order."""
         starts = np.flatnonzero(self.roles == MEASUREMENT_START)
         fields = np.diff(starts, append=len(self.heads)) - 1
-        kind = np.append(_FIELD[self.roles], np.full(4, 5, np.uint8))
+        kind = np.append(_FIELD[self.roles], np.full(4, _NO_FIELD, np.uint8))
         last = np.where(fields == 4, kind[starts + 4], np.uint8(_NOTHING))
         order = _ORDER_OF_FIELDS[kind[starts + 1], kind[starts + 2], kind[starts + 3], last]
         order[(fields < 3) | (fields > 4)] = _NO_ORDER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,10 @@ def inspect_store(
     return {
         "path": str(store.path),
         "digest": store.digest,
-        "bytes": sum(file["size"] for file in manifest.files.values()),
+        "bytes": sum(file.size for file in manifest.files.values()),
         "files": len(manifest.files),
         "inputs": len(manifest.inputs),
-        "ledger": manifest.ledger,
+        "ledger": asdict(manifest.ledger),
         "configuration": manifest.configuration,
         "format_version": manifest.format_version,
         "vocabulary_version": manifest.vocabulary_version,

@@ -9,15 +9,62 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from stores.errors import DamagedStoreError, NotAStoreError
 from stores.files import sync_file, write_json
+from stores.layout import MODES, SPLITS
 
 FORMAT_VERSION = 1
 ATTRIBUTE = "pinglm"
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that the store was made from."""
+
+    name: str
+    """Relative to what the user named."""
+    size: Count
+    """In bytes."""
+    sha256: str
+    """In hex."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Where the rows of all input files went: rows = train + test + rejected."""
+
+    rows: Count
+    train: Count
+    test: Count
+    rejected: dict[str, Count]
+    """Rows by the reason for which they were rejected."""
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """Totals of one array of windows."""
+
+    windows: Count
+    windows_per_chunk: Annotated[int, msgspec.Meta(ge=1)]
+    measurements: Count
+    tokens: Count
+    """Without the tails of the windows."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A chunk file: its size in bytes and the SHA-256 of its content, in hex."""
+
+    size: Count
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -26,27 +73,35 @@ class Manifest:
 
     format_version: int
     vocabulary_version: int
-    configuration: dict[str, Any]
-    """Options of every stage that shaped the bytes, the seed among them."""
-    inputs: list[dict[str, Any]]
-    """Input files: `name` (relative to what the user named), `size` in bytes, `sha256`."""
-    ledger: dict[str, Any]
-    """Rows in all: `rows`, `train`, `test`, `rejected` {reason: rows}."""
-    arrays: dict[str, dict[str, int]]
-    """By "split/mode": `windows`, `windows_per_chunk`, `measurements`, `tokens` (without tails)."""
-    files: dict[str, dict[str, Any]]
-    """Chunk files by path relative to the store: `size` in bytes, `sha256`."""
+    configuration: dict[str, dict[str, Any]]
+    """By stage, the options that shaped the bytes, the seed among them."""
+    inputs: list[InputFile]
+    ledger: Ledger
+    arrays: dict[str, ArrayInfo]
+    """By "split/mode"."""
+    files: dict[str, FileInfo]
+    """Chunk files by their path relative to the store."""
 
     @property
     def digest(self) -> str:
-        """Identity of the store: SHA-256 over the canonical JSON of all fields above."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """Identity of the store: hex SHA-256 over the canonical JSON of all fields above."""
+        text = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def passes(self) -> int:
+        """How many differently shuffled copies of the rows the arrays hold, one after the other."""
+        return int(self.configuration.get("tokenize", {}).get("passes", 1))
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON-able dicts and lists."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
     """Finish a store: make its root a zarr v3 group whose attributes are the manifest and its digest."""
-    attributes = {ATTRIBUTE: {"digest": manifest.digest, **asdict(manifest)}}
+    attributes = {ATTRIBUTE: {"digest": manifest.digest, **manifest.as_json()}}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_json(store / "zarr.json", group)
     sync_file(store / "zarr.json")
@@ -55,8 +110,9 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
 def read_manifest(store: Path) -> Manifest:
     """Manifest of a finished store.
 
-    Raises `NotAStoreError` when there is none, `DamagedStoreError` when it is not readable, of another
-    format version, or does not have the digest it claims.
+    Raises `NotAStoreError` when there is none. Raises `DamagedStoreError` when it cannot be read, lacks
+    a field or an array, holds a value of the wrong type, has another format version, or does not have
+    the digest that it claims.
     """
     path = store / "zarr.json"
     if not path.is_file():
@@ -67,16 +123,24 @@ def read_manifest(store: Path) -> Manifest:
         fields = dict(json.loads(path.read_bytes())["attributes"][ATTRIBUTE])
         claimed = fields.pop("digest")
         version = fields["format_version"]
-        if version != FORMAT_VERSION:
-            raise DamagedStoreError(
-                f"{path}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
-                "prepare the store again"
-            )
-        manifest = Manifest(**fields)
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, DamagedStoreError):
-            raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedStoreError(f"{path}: not a pinglm manifest ({error!r})") from error
+    if version != FORMAT_VERSION:
+        raise DamagedStoreError(
+            f"{path}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
+            "prepare the store again"
+        )
+    try:
+        manifest = msgspec.convert(fields, Manifest)
+    except msgspec.ValidationError as error:
+        raise DamagedStoreError(
+            f"{path}: not a pinglm manifest: {error}: prepare the store again"
+        ) from error
+    for name in (f"{split}/{mode}" for split in SPLITS for mode in MODES):
+        if name not in manifest.arrays:
+            raise DamagedStoreError(
+                f"{path}: the manifest does not describe {name}: prepare the store again"
+            )
     if manifest.digest != claimed:
         raise DamagedStoreError(
             f"{path}: the manifest's digest is {manifest.digest}, expected {claimed}: it was edited"

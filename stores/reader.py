@@ -62,7 +62,7 @@ class TokenStore:
         for split in SPLITS:
             for mode in MODES:
                 described = manifest.arrays[f"{split}/{mode}"]
-                windows, rows = described["windows"], described["windows_per_chunk"]
+                windows, rows = described.windows, described.windows_per_chunk
                 chunks = -(-windows // rows)
                 self._arrays[split, mode] = _Array(windows, rows, len(files))
                 files += [chunk_file(path, split, mode, "tokens", chunk) for chunk in range(chunks)]
@@ -86,7 +86,7 @@ class TokenStore:
         store = find_store(path)
         manifest = read_manifest(store)
         for name, file in manifest.files.items():
-            check_size(store / name, file["size"])
+            check_size(store / name, file.size)
         if resident_bytes is None:
             resident_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
         return cls(store, manifest, resident_bytes)

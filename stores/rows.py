@@ -97,7 +97,7 @@ def read_rows(
             progress(done, total)
     rows = _join(blocks)
     train, test = rows.take(slice(train_rows)), rows.take(slice(train_rows, None))
-    if store.manifest.configuration.get("tokenize", {}).get("passes", 1) > 1:
+    if store.manifest.passes > 1:
         return _distinct(train), _distinct(test)
     return train, test
 

@@ -76,20 +76,20 @@ def _check_ledger(manifest: Manifest, problems: list[str]) -> None:
             f"expected {VOCABULARY_VERSION}"
         )
     ledger = manifest.ledger
-    rejected = sum(ledger["rejected"].values())
-    if ledger["rows"] != ledger["train"] + ledger["test"] + rejected:
+    rejected = sum(ledger.rejected.values())
+    if ledger.rows != ledger.train + ledger.test + rejected:
         problems.append(
-            f"ledger: {ledger['rows']} rows in, but {ledger['train']} train + {ledger['test']} test "
+            f"ledger: {ledger.rows} rows in, but {ledger.train} train + {ledger.test} test "
             f"+ {rejected} rejected"
         )
-    passes = manifest.configuration["tokenize"]["passes"]
-    for split in SPLITS:
+    passes = manifest.passes
+    for split, rows in zip(SPLITS, (ledger.train, ledger.test), strict=True):
         for mode in MODES:
-            found = manifest.arrays[f"{split}/{mode}"]["measurements"]
-            if found != ledger[split] * passes:
+            found = manifest.arrays[f"{split}/{mode}"].measurements
+            if found != rows * passes:
                 problems.append(
                     f"ledger: {split}/{mode} holds {found} measurements, "
-                    f"expected {ledger[split]} rows × {passes} passes"
+                    f"expected {rows} rows × {passes} passes"
                 )
 
 
@@ -115,8 +115,8 @@ def _check_zarr(store: Path, manifest: Manifest, split: str, mode: str, name: st
     import zarr.errors
 
     path = f"{split}/{mode}/{name}"
-    windows = manifest.arrays[f"{split}/{mode}"]["windows"]
-    rows = manifest.arrays[f"{split}/{mode}"]["windows_per_chunk"]
+    described = manifest.arrays[f"{split}/{mode}"]
+    windows, rows = described.windows, described.windows_per_chunk
     tail = (CONTEXT,) if name == "tokens" else ()
     try:
         array = zarr.open_array(store / path, mode="r")
@@ -151,19 +151,19 @@ class _Bytes:
         self.manifest = manifest
         self.report = report
         self.progress = progress
-        self.total = sum(file["size"] for file in manifest.files.values())
+        self.total = sum(file.size for file in manifest.files.values())
 
     def check(self) -> None:
         for split in SPLITS:
             for mode in MODES:
-                if self.manifest.arrays[f"{split}/{mode}"]["windows"]:
+                if self.manifest.arrays[f"{split}/{mode}"].windows:
                     self._check_array(split, mode)
 
     def _check_array(self, split: str, mode: str) -> None:
         array = self.manifest.arrays[f"{split}/{mode}"]
-        windows, rows = array["windows"], array["windows_per_chunk"]
-        lengths = self._per_window(split, mode, "length", windows, array["tokens"])
-        counts = self._per_window(split, mode, "measurements", windows, array["measurements"])
+        windows, rows = array.windows, array.windows_per_chunk
+        lengths = self._per_window(split, mode, "length", windows, array.tokens)
+        counts = self._per_window(split, mode, "measurements", windows, array.measurements)
         tokens = None
         if lengths is not None and counts is not None:
             tokens = _TokensCheck(f"{self.store / split / mode}", mode, lengths, counts)
@@ -171,7 +171,7 @@ class _Bytes:
             path = chunk_file(self.store, split, mode, "tokens", first // rows)
             self._check_chunk(path, first, rows, tokens)
         self.report.windows += windows
-        self.report.measurements += array["measurements"]
+        self.report.measurements += array.measurements
         self.report.problems += tokens.problems() if tokens else []
 
     def _per_window(
@@ -212,9 +212,9 @@ class _Bytes:
         try:
             if listed is None:
                 raise DamagedStoreError(f"{path}: the manifest does not list it")
-            if listed["size"] != size:
+            if listed.size != size:
                 raise DamagedStoreError(
-                    f"{path}: the manifest gives it {listed['size']} bytes, its array {size}"
+                    f"{path}: the manifest gives it {listed.size} bytes, its array {size}"
                 )
             check_size(path, size)
         except DamagedStoreError as error:
@@ -224,7 +224,7 @@ class _Bytes:
         return True
 
     def _compare(self, path: Path, digest: str) -> None:
-        expected = self.manifest.files[path.relative_to(self.store).as_posix()]["sha256"]
+        expected = self.manifest.files[path.relative_to(self.store).as_posix()].sha256
         if digest != expected:
             self.report.problems.append(f"{path}: SHA-256 is {digest}, expected {expected}")
 

@@ -1,9 +1,11 @@
-"""The 267 tokens: 11 roles, then one token per byte value.
+"""The 267 tokens: 11 roles, then one for each byte value.
 
 There is no PAD, BOS or EOS. The tail of a window is filled with 0 and lies past the window's length.
 """
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 VOCABULARY_VERSION = 1
 VOCABULARY_SIZE = 267
@@ -38,6 +40,37 @@ ROLE_NAMES = (
 
 PAYLOAD_BYTES = (0, 4, 16, 4, 16, 8, 1, 4, 2, 2, 0)
 """Bytes that follow each role token, by token id."""
+
+
+class Field(StrEnum):
+    """What a measurement consists of. The values are the names used in reports and field orders."""
+
+    SOURCE = "src"
+    DESTINATION = "dst"
+    RESULT = "result"
+    TIME = "time"
+
+
+FIELDS = tuple(Field)
+"""The fields by number."""
+
+FIELD_OF_ROLE = {
+    SRC_IPV4: Field.SOURCE,
+    SRC_IPV6: Field.SOURCE,
+    DST_IPV4: Field.DESTINATION,
+    DST_IPV6: Field.DESTINATION,
+    TIMESTAMP_ABS: Field.TIME,
+    TIMESTAMP_DELTA1: Field.TIME,
+    TIMESTAMP_DELTA4: Field.TIME,
+    RTT_START: Field.RESULT,
+    FAILED: Field.RESULT,
+}
+"""The field that each role token begins. The other roles begin none."""
+
+ROLES_OF_FIELD = tuple(
+    tuple(role for role, begun in FIELD_OF_ROLE.items() if begun is field) for field in FIELDS
+)
+"""The role tokens that can begin each field, by field number."""
 
 
 def token_name(token: int) -> str:

@@ -20,7 +20,15 @@ from stores.layout import (
     windows_per_chunk,
     write_array_metadata,
 )
-from stores.manifest import FORMAT_VERSION, Manifest, write_manifest
+from stores.manifest import (
+    FORMAT_VERSION,
+    ArrayInfo,
+    FileInfo,
+    InputFile,
+    Ledger,
+    Manifest,
+    write_manifest,
+)
 from stores.vocabulary import CONTEXT, MEASUREMENT_START, VOCABULARY_VERSION
 
 
@@ -82,12 +90,12 @@ def write_store(
         rows = per_chunk or windows_per_chunk(len(tokens))
         inside = np.arange(CONTEXT) < lengths[:, None]
         measurements = ((tokens == MEASUREMENT_START) & inside).sum(1).astype("<u2")
-        described[f"{split}/{mode}"] = {
-            "windows": len(tokens),
-            "windows_per_chunk": rows,
-            "measurements": int(measurements.sum()),
-            "tokens": int(lengths.sum(dtype=np.int64)),
-        }
+        described[f"{split}/{mode}"] = ArrayInfo(
+            windows=len(tokens),
+            windows_per_chunk=rows,
+            measurements=int(measurements.sum()),
+            tokens=int(lengths.sum(dtype=np.int64)),
+        )
         files = [
             (chunk_file(path, split, mode, "length"), lengths),
             (chunk_file(path, split, mode, "measurements"), measurements),
@@ -107,11 +115,11 @@ def write_store(
         format_version=FORMAT_VERSION,
         vocabulary_version=VOCABULARY_VERSION,
         configuration={"tokenize": {"passes": 1, "seed": 0}},
-        inputs=[{"name": "random.parquet", "size": 1, "sha256": "0" * 64}],
-        ledger={"rows": sum(counts.values()) + 3, **counts, "rejected": {"bad_rtt": 3}},
+        inputs=[InputFile("random.parquet", 1, "0" * 64)],
+        ledger=Ledger(sum(counts.values()) + 3, counts["train"], counts["test"], {"bad_rtt": 3}),
         arrays=described,
         files={
-            str(file.relative_to(path)): {"size": file.stat().st_size, "sha256": sha256_file(file)}
+            str(file.relative_to(path)): FileInfo(file.stat().st_size, sha256_file(file))
             for file in sorted(written)
         },
     )

@@ -15,7 +15,7 @@ import numpy as np
 from model.evaluate.predictors.trained import rtt_queries, without_time
 from model.evaluate.questions import WITHOUT_TIME, Questions, choose_questions
 from stores import TokenStore
-from stores.files import write_json
+from stores.files import read_json_lines, write_json
 from stores.rows import is_ipv4, read_rows
 from stores.truth import World
 
@@ -128,7 +128,7 @@ def main() -> None:
 
 def training_seconds(run: Path) -> float:
     """Time of a run's steps, from its log lines: tokens over tokens a second."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_json_lines(run / "metrics.jsonl")
     config = json.loads((run / "run.json").read_bytes())["config"]
     tokens = config["train"]["batch_size"] * config["model"]["context"]
     steps = np.diff([0, *(line["step"] for line in lines)])

@@ -18,7 +18,6 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from model.network.transformer import Transformer
-from stores.codec import FIELDS
 from stores.cut import cut_windows
 from stores.grammar import ORDER_NAMES, ORDERS
 from stores.reader import TokenStore
@@ -26,15 +25,12 @@ from stores.vocabulary import (
     BYTE0,
     DST_IPV4,
     DST_IPV6,
-    FAILED,
+    FIELDS,
     MEASUREMENT_START,
     PAYLOAD_BYTES,
-    RTT_START,
+    ROLES_OF_FIELD,
     SRC_IPV4,
     SRC_IPV6,
-    TIMESTAMP_ABS,
-    TIMESTAMP_DELTA1,
-    TIMESTAMP_DELTA4,
     VOCABULARY_SIZE,
 )
 
@@ -43,13 +39,6 @@ Mask = NDArray[np.bool_]
 
 MODES = ("full", "none")  # with the time on every measurement, and on none
 BATCH = 8  # windows of a forward pass
-ROLES_OF_FIELD = (
-    (SRC_IPV4, SRC_IPV6),
-    (DST_IPV4, DST_IPV6),
-    (RTT_START, FAILED),
-    (TIMESTAMP_ABS, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4),
-)
-"""By field, as in `FIELDS`."""
 FAMILIES = {"ipv4": (SRC_IPV4, DST_IPV4), "ipv6": (SRC_IPV6, DST_IPV6)}
 NOTHING = "nothing"
 """Name of what is known before a measurement's first field."""

@@ -5,7 +5,6 @@ Names are paths in `model.network.transformer.Transformer`: `embedding`, `blocks
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from model.devices import compute_dtype
 from model.network.attention import choose_attention
 from model.network.transformer import Transformer
 from stores.errors import CheckpointError
+from stores.files import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,5 @@ def _restore_weights(path: Path) -> dict[str, NDArray[np.float32]]:
 
 def _test_losses(path: Path) -> dict[int, float]:
     """Nats per measurement by step, of a run's evaluations."""
-    file = path / "evaluations.jsonl"
-    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-    whole = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may be under way
-    return {line["step"]: line["nats_per_measurement"] for line in whole}
+    lines = read_json_lines(path / "evaluations.jsonl")
+    return {line["step"]: line["nats_per_measurement"] for line in lines}

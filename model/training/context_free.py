@@ -18,20 +18,7 @@ from stores.cut import TokenRows
 from stores.layout import MODES
 from stores.reader import TokenStore
 from stores.sampler import BLOCK, SHARES
-from stores.vocabulary import (
-    BYTE0,
-    DST_IPV4,
-    DST_IPV6,
-    FAILED,
-    MEASUREMENT_START,
-    RTT_START,
-    SRC_IPV4,
-    SRC_IPV6,
-    TIMESTAMP_ABS,
-    TIMESTAMP_DELTA1,
-    TIMESTAMP_DELTA4,
-    VOCABULARY_SIZE,
-)
+from stores.vocabulary import BYTE0, MEASUREMENT_START, ROLES_OF_FIELD, VOCABULARY_SIZE
 
 FIT_WINDOWS = 10_000  # of train, evenly spaced: 10 M tokens for some 100 distributions
 FIT_BATCH = 256
@@ -39,12 +26,6 @@ SMOOTHING = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Shares of the uniform distribution to mix in. The best on test is taken for each kind of token: test
 has sources that train has not, and the comparison should not be won by their surprise."""
 
-FIELD_ROLES = (
-    (SRC_IPV4, SRC_IPV6),
-    (DST_IPV4, DST_IPV6),
-    (RTT_START, FAILED),
-    (TIMESTAMP_ABS, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4),
-)
 BYTE_CONTEXTS = BYTE0 * (MAX_PAYLOAD + 1)
 ROLE_CONTEXTS = 3 * 3 * 2 * 2  # source none/v4/v6, destination the same, result, time
 
@@ -69,7 +50,7 @@ def contexts(tokens: NDArray[np.uint16]) -> NDArray[np.int64]:
 
     start = latest(token == MEASUREMENT_START)
     present = np.zeros(token.shape, np.int64)  # fields so far, the token itself included
-    for roles, states in zip(FIELD_ROLES, (3, 3, 2, 2), strict=True):
+    for roles, states in zip(ROLES_OF_FIELD, (3, 3, 2, 2), strict=True):
         at = latest(np.isin(token, roles))
         state = np.where(np.take_along_axis(token, np.maximum(at, 0), 1) == roles[0], 1, states - 1)
         present = present * states + np.where(at > start, state, 0)

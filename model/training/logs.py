@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from stores.errors import OutputError
-from stores.files import write_bytes
+from stores.files import read_json_lines, write_bytes
 
 
 class Logs:
@@ -93,16 +93,8 @@ def flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
     return numbers
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines of a JSON-lines file, without a last one that was cut off; empty when there is no file."""
-    if not path.exists():
-        return []
-    whole = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in whole]
-
-
 def _continue_lines(path: Path, step: int) -> IO[str]:
     """The file, open to append, with the lines up to `step`."""
-    kept = [line for line in read_lines(path) if line["step"] <= step]
+    kept = [line for line in read_json_lines(path) if line["step"] <= step]
     write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return open(path, "a")

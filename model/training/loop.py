@@ -21,13 +21,14 @@ from model.training.batches import Batches, DeviceBatches
 from model.training.checkpoint import Checkpoints
 from model.training.context_free import ContextFree
 from model.training.held_out import Evaluation, rows_on
-from model.training.logs import Logs, read_lines
+from model.training.logs import Logs
 from model.training.loss import summarize
 from model.training.progress import Progress
 from model.training.run import Run, check_record, open_run
 from model.training.signals import StopRequest, stop_requests
 from model.training.step import Steps, TrainState
 from stores.errors import TrainingError
+from stores.files import read_json_lines
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
 
@@ -240,7 +241,7 @@ class Trainer:
 
     def result(self, step: int, stop: StopRequest) -> dict[str, Any]:
         """What the run reached so far; the context-free model beside it when it is finished."""
-        lines = read_lines(self.run.path / "metrics.jsonl")
+        lines = read_json_lines(self.run.path / "metrics.jsonl")
         finished = step == self.config.train.steps
         rate = statistics.median(line["tokens_per_second"] for line in lines) if lines else None
         if finished:

@@ -15,12 +15,13 @@ from stores.vocabulary import (
     DST_IPV4,
     DST_IPV6,
     FAILED,
+    FIELD_OF_ROLE,
     MEASUREMENT_START,
     PAYLOAD_BYTES,
     RTT_START,
     SRC_IPV4,
     SRC_IPV6,
-    THROUGHPUT_START,
+    Field,
 )
 
 MAX_PAYLOAD = max(PAYLOAD_BYTES)
@@ -37,17 +38,14 @@ KINDS = (
 
 def _kind_table() -> NDArray[np.int32]:
     """Kind of the byte at (its role token, its distance from it 1 … 16); (11, 17) int32."""
+    names = {Field.SOURCE: "source", Field.DESTINATION: "destination", Field.RESULT: "rtt"}
     table = np.zeros((BYTE0, MAX_PAYLOAD + 1), np.int32)
     for role, count in enumerate(PAYLOAD_BYTES):
         for at in range(1, count + 1):
-            if role in (SRC_IPV4, SRC_IPV6):
-                kind = f"source_{at}"
-            elif role in (DST_IPV4, DST_IPV6):
-                kind = f"destination_{at}"
-            elif role in (RTT_START, THROUGHPUT_START):
-                kind = f"rtt_{at}"
-            else:
-                kind = "time"
+            field = FIELD_OF_ROLE.get(
+                role, Field.RESULT
+            )  # the reserved throughput is a result, too
+            kind = "time" if field is Field.TIME else f"{names[field]}_{at}"
             table[role, at] = KINDS.index(kind)
     return table
 

@@ -10,7 +10,6 @@ RUN/result.json          what the finished run prints; written last
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import importlib.metadata
 import json
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from model.config import Config, ModelConfig, TrainConfig
-from stores.errors import CheckpointError, ConfigError, OutputError
+from stores.errors import CheckpointError
 from stores.files import write_json
+from stores.folder_lock import claim_folder
 from stores.reader import TokenStore
 
 SHAPE = ("vocabulary", "layers", "width", "heads", "mlp", "context")
@@ -60,27 +60,13 @@ def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
         "code_version": code_version(),
     }
     note = path / "run.json"
-    try:
-        foreign = (
-            path.exists()
-            and not note.exists()
-            and (not path.is_dir() or any(child.name != ".lock" for child in path.iterdir()))
-        )
-        if foreign:
-            raise OutputError(
-                f"{path}: holds something else than a run: choose an empty or new folder"
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{path}: cannot be made or written: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"{path}: another process is training in this folder") from None
+    with claim_folder(
+        path,
+        marker=note.name,
+        lock=".lock",
+        foreign="holds something else than a run: choose an empty or new folder",
+        busy="another process is training in this folder",
+    ):
         if note.exists():
             check_record(path, json.loads(note.read_bytes()), record)
         write_json(note, record)

@@ -36,7 +36,15 @@ from stores.layout import (
     windows_per_chunk,
     write_array_metadata,
 )
-from stores.manifest import FORMAT_VERSION, Manifest, write_manifest
+from stores.manifest import (
+    FORMAT_VERSION,
+    ArrayInfo,
+    FileInfo,
+    InputFile,
+    Ledger,
+    Manifest,
+    write_manifest,
+)
 from stores.vocabulary import VOCABULARY_VERSION
 
 STORE = "store.zarr"
@@ -108,15 +116,15 @@ def tokenize(
         FORMAT_VERSION,
         VOCABULARY_VERSION,
         {**configuration(folder), "tokenize": asdict(options)},
-        inputs(folder),
-        ledger(folder)["totals"],
-        arrays,
-        dict(sorted(files.items())),
+        [InputFile(**entry) for entry in inputs(folder)],
+        Ledger(**ledger(folder)["totals"]),
+        {name: ArrayInfo(**totals) for name, totals in arrays.items()},
+        {path: FileInfo(**entry) for path, entry in sorted(files.items())},
     )
     for path in manifest.files:
         sync_file(store / path)
     write_manifest(store, manifest)
-    outputs = [{"path": f"{STORE}/{p}", "size": e["size"]} for p, e in manifest.files.items()]
+    outputs = [{"path": f"{STORE}/{p}", "size": e.size} for p, e in manifest.files.items()]
     return folder.finish(
         "tokenize", noted, {"digest": manifest.digest, "arrays": arrays, "outputs": outputs}
     )

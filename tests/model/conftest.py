@@ -16,7 +16,7 @@ import pytest
 
 from model.config import Config, make_config
 from model.training.checkpoint import Checkpoints
-from model.training.logs import read_lines
+from stores.files import read_json_lines
 
 # Programs run for milliseconds here, so compiling them well takes longer than running them; half the
 # time of these tests. Before the first use of a device, so also for the processes they start.
@@ -105,4 +105,4 @@ def assert_same_state(a: Path, b: Path) -> None:
 
 def losses(out: Path) -> list[tuple[int, float]]:
     """(step, loss) of every log line."""
-    return [(line["step"], line["loss"]) for line in read_lines(out / "metrics.jsonl")]
+    return [(line["step"], line["loss"]) for line in read_json_lines(out / "metrics.jsonl")]

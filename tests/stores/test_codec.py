@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stores.codec import (
-    FIELDS,
     Measurement,
     decode_rtt,
     decode_rtts,
@@ -32,6 +31,7 @@ from stores.errors import TokenError
 from stores.vocabulary import (
     BYTE0,
     CONTEXT,
+    FIELDS,
     MEASUREMENT_START,
     PAYLOAD_BYTES,
     ROLE_NAMES,

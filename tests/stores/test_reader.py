@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from stores import TokenStore, reader
 from stores.errors import ConfigError, DamagedStoreError, NotAStoreError
 from stores.layout import MODES, SPLITS, chunk_file
-from stores.manifest import FORMAT_VERSION, Manifest, write_manifest
+from stores.manifest import FORMAT_VERSION, ArrayInfo, FileInfo, Ledger, Manifest, write_manifest
 from tests.helpers import build_store
 
 ARRAYS = [(split, mode) for split in SPLITS for mode in MODES]
@@ -105,8 +107,8 @@ def test_lengths_and_measurements_are_read_only_and_add_up(store: TokenStore) ->
         lengths, measurements = store.lengths(split, mode), store.measurements(split, mode)
         assert lengths.shape == measurements.shape == (store.windows(split, mode),)
         assert lengths.dtype == measurements.dtype == np.uint16
-        assert lengths.sum(dtype=int) == described["tokens"]
-        assert measurements.sum(dtype=int) == described["measurements"]
+        assert lengths.sum(dtype=int) == described.tokens
+        assert measurements.sum(dtype=int) == described.measurements
         with pytest.raises(ValueError, match="read-only"):
             lengths[0] = 1
 
@@ -143,6 +145,39 @@ def test_unfinished_store_is_not_a_store(tmp_path: Path) -> None:
     (path / "zarr.json").unlink()
     with pytest.raises(NotAStoreError, match="no finished manifest"):
         TokenStore.open(path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (["ledger"], None, "missing required field `ledger`"),
+        (["ledger", "train"], None, "missing required field `train`"),
+        (["ledger", "train"], "many", "Expected `int`, got `str`"),
+        (["inputs"], {}, "Expected `array`, got `object`"),
+        (["arrays", "train/full"], None, "does not describe train/full"),
+        (["arrays", "train/full", "windows_per_chunk"], 0, "Expected `int` >= 1"),
+        (["files"], 3, "Expected `object`, got `int`"),
+        (["format_version"], None, "KeyError"),
+        (["digest"], None, "KeyError"),
+        (["vocabulary_version"], 2, "it was edited"),
+    ],
+)
+def test_manifest_of_another_shape_is_damage_in_one_line(
+    tmp_path: Path, keys: list[str], value: object, message: str
+) -> None:
+    path = build_store(tmp_path / "store.zarr", train=50, test=50)
+    group = json.loads((path / "zarr.json").read_text())
+    *parents, last = keys
+    inside = group["attributes"]["pinglm"]
+    for key in parents:
+        inside = inside[key]
+    inside.pop(last)
+    if value is not None:
+        inside[last] = value
+    (path / "zarr.json").write_text(json.dumps(group))
+    with pytest.raises(DamagedStoreError, match=re.escape(message)) as raised:
+        TokenStore.open(path)
+    assert "\n" not in str(raised.value)
 
 
 def test_edited_manifest_is_damage(tmp_path: Path) -> None:
@@ -228,14 +263,14 @@ def sparse_store(path: Path, windows: int, per_chunk: int) -> Path:
     arrays, files = {}, {}
     for split, mode in ARRAYS:
         count = windows if (split, mode) == ("train", "full") else 0
-        arrays[f"{split}/{mode}"] = {"windows": count, "windows_per_chunk": per_chunk}
+        arrays[f"{split}/{mode}"] = ArrayInfo(count, per_chunk, 0, 0)
         for chunk in range(count // per_chunk):
             file = chunk_file(path, split, mode, "tokens", chunk)
             file.parent.mkdir(parents=True)
             with open(file, "wb") as handle:
                 handle.truncate(per_chunk * 2048)
-            files[str(file.relative_to(path))] = {"size": per_chunk * 2048, "sha256": ""}
-    write_manifest(path, Manifest(FORMAT_VERSION, 1, {}, [], {}, arrays, files))
+            files[str(file.relative_to(path))] = FileInfo(per_chunk * 2048, "")
+    write_manifest(path, Manifest(FORMAT_VERSION, 1, {}, [], Ledger(0, 0, 0, {}), arrays, files))
     return path
 
 

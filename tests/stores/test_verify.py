@@ -15,7 +15,7 @@ from stores import TokenStore
 from stores.errors import NotAStoreError
 from stores.files import sha256_file
 from stores.layout import SPLITS, chunk_file
-from stores.manifest import read_manifest, write_manifest
+from stores.manifest import FileInfo, read_manifest, write_manifest
 from stores.verify import verify_store
 from tests.helpers import write_store
 
@@ -35,7 +35,7 @@ def edit(
     change(values)
     values.tofile(file)
     manifest = read_manifest(path)
-    described = {"size": file.stat().st_size, "sha256": sha256_file(file)}
+    described = FileInfo(file.stat().st_size, sha256_file(file))
     files = manifest.files | {file.relative_to(path).as_posix(): described}
     write_manifest(path, replace(manifest, files=files))
     return file
@@ -56,9 +56,9 @@ def test_sound_store_has_no_problems(store_path: Path) -> None:
     manifest = read_manifest(store_path)
     assert report.digest == manifest.digest
     assert report.files == len(manifest.files)
-    assert report.windows == sum(array["windows"] for array in manifest.arrays.values())
+    assert report.windows == sum(array.windows for array in manifest.arrays.values())
     assert report.measurements == 3 * (3000 + 400)
-    total = sum(file["size"] for file in manifest.files.values())
+    total = sum(file.size for file in manifest.files.values())
     assert seen[-1] == (total, total)
     assert report.bytes == total
 
@@ -156,14 +156,14 @@ def change_manifest(path: Path, **changes: object) -> None:
 
 def test_ledger_that_does_not_add_up_is_found(damaged: Path) -> None:
     ledger = read_manifest(damaged).ledger
-    change_manifest(damaged, ledger=ledger | {"rejected": {"bad_rtt": 4}})
+    change_manifest(damaged, ledger=replace(ledger, rejected={"bad_rtt": 4}))
     (problem,) = verify_store(damaged).problems
     assert problem == "ledger: 3403 rows in, but 3000 train + 400 test + 4 rejected"
 
 
 def test_rows_that_are_not_in_every_mode_are_found(damaged: Path) -> None:
     ledger = read_manifest(damaged).ledger
-    change_manifest(damaged, ledger=ledger | {"train": 3001, "rows": 3404})
+    change_manifest(damaged, ledger=replace(ledger, train=3001, rows=3404))
     problems = verify_store(damaged).problems
     assert problems == [
         f"ledger: train/{mode} holds 3000 measurements, expected 3001 rows × 1 passes"

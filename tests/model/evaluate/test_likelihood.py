@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from model.config import ModelConfig
 from model.evaluate.likelihood import byte_report, find_fields, likelihood_report, token_scores
-from stores.codec import FIELDS, Measurement, encode_window, field_order
+from stores.codec import Measurement, encode_window, field_order
 from stores.reader import TokenStore
-from stores.vocabulary import BYTE0, CONTEXT, FAILED, RTT_START, VOCABULARY_SIZE
+from stores.vocabulary import BYTE0, CONTEXT, FAILED, FIELDS, RTT_START, VOCABULARY_SIZE
 from tests.model.conftest import small_config
 
 

@@ -15,7 +15,6 @@ from model.config import make_config
 from model.devices import visible_devices
 from model.training.checkpoint import Checkpoints
 from model.training.held_out import fixed_batches
-from model.training.logs import read_lines
 from model.training.loop import train
 from model.training.loss import KINDS
 from model.training.plan import make_plan
@@ -31,6 +30,7 @@ from stores.errors import (
     OutputError,
     TrainingError,
 )
+from stores.files import read_json_lines
 from stores.layout import chunk_file
 from stores.reader import TokenStore
 from tests.helpers import build_store
@@ -46,7 +46,7 @@ def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_a_run_leaves_a_line_per_log_step_and_a_result(finished: tuple[Path, Any]) -> None:
     out, result = finished
-    lines = read_lines(out / "metrics.jsonl")
+    lines = read_json_lines(out / "metrics.jsonl")
     assert [line["step"] for line in lines] == [5, 10, 15, 20]
     for line in lines:
         assert set(line["kinds"]) <= set(KINDS)
@@ -57,7 +57,7 @@ def test_a_run_leaves_a_line_per_log_step_and_a_result(finished: tuple[Path, Any
     assert result["finished"]
     assert result["losses"] == [[line["step"], line["loss"]] for line in lines]
     assert set(result["evaluation"]["modes"]) == {"full", "none", "mixed"}
-    assert [line["step"] for line in read_lines(out / "evaluations.jsonl")] == [10, 20]
+    assert [line["step"] for line in read_json_lines(out / "evaluations.jsonl")] == [10, 20]
 
 
 def test_the_curve_is_in_tensorboard(finished: tuple[Path, Any]) -> None:
@@ -259,7 +259,7 @@ def test_the_last_checkpoints_and_the_best_are_kept(store: Path, tmp_path: Path)
     train(config, store, tmp_path / "run")
     tests = {
         line["step"]: line["nats_per_measurement"]
-        for line in read_lines(tmp_path / "run" / "evaluations.jsonl")
+        for line in read_json_lines(tmp_path / "run" / "evaluations.jsonl")
     }
     best = min(tests, key=tests.__getitem__)
     with Checkpoints(tmp_path / "run" / "checkpoints", 3) as checkpoints:
