@@ -1,7 +1,7 @@
-"""Addresses as 17-byte keys: the family, then 16 bytes (an IPv4 address is the last four).
+"""Addresses as 17-byte keys: the family, then 16 bytes (an IPv4 address fills the last four).
 
-As NumPy `S17`, keys compare bytewise, so sorting groups the families and then follows the address.
-NumPy drops trailing zero bytes of an `S17` item, which changes neither order nor equality here.
+As NumPy `S17`, keys compare bytewise, so they sort by family first and by address second. NumPy drops
+trailing zero bytes of an `S17` item, which affects neither order nor equality here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.permutation import GOLDEN, mix64
+from stores.hashing import fold
 
 Keys = NDArray[np.bytes_]
 """Array of `S17`."""
@@ -22,9 +22,10 @@ _IPV4_PREFIX = b"\x04" + bytes(12)
 
 
 def parse_addresses(texts: Iterable[str | None]) -> Keys:
-    """Keys (n,) of textual addresses; the empty key where a text is no IPv4 or IPv6 address.
+    """Keys (n,) of textual addresses; the empty key where a text is not an IPv4 or IPv6 address.
 
-    Strict: no leading zeros, no zone, no surrounding space. About 0.5 µs each, so call it on distinct texts.
+    Strict: no leading zeros, no zone, no surrounding space. Takes about 0.5 µs per text, so pass
+    distinct ones.
     """
     keys = bytearray()
     for text in texts:
@@ -41,7 +42,7 @@ def parse_addresses(texts: Iterable[str | None]) -> Keys:
 
 
 def format_addresses(keys: Keys) -> list[str]:
-    """Canonical text of valid keys (n,): dotted quad, or RFC 5952."""
+    """Canonical text of valid keys (n,): dotted quad for IPv4, RFC 5952 for IPv6."""
     raw = _raw(keys)
     return [
         socket.inet_ntop(socket.AF_INET6, row[1:])
@@ -64,12 +65,7 @@ def words(keys: Keys) -> NDArray[np.uint64]:
 def hash_keys(keys: Keys) -> NDArray[np.uint64]:
     """Stable 64-bit hash of keys: uint64 (n,)."""
     halves = words(keys)
-    return mix(mix(families(keys).astype(np.uint64), halves[:, 0]), halves[:, 1])
-
-
-def mix(hashes: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Fold `values` into `hashes`, elementwise: one word of `stores.permutation.keyed`."""
-    return mix64((hashes ^ values) + GOLDEN)
+    return fold(fold(families(keys).astype(np.uint64), halves[:, 0]), halves[:, 1])
 
 
 def _raw(keys: Keys) -> NDArray[np.uint8]:

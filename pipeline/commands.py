@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,6 +42,8 @@ PassesOption = Annotated[int, typer.Option(min=1, help="Differently shuffled cop
 SeedOption = Annotated[
     int, typer.Option(min=0, help="Seed of the simulation and of every shuffle.")
 ]
+IMPORT_STAGES = partial(import_module, "pipeline.prepare")
+"""What new worker processes do first: import every stage, while this process prepares their work."""
 
 
 @contextmanager
@@ -53,7 +57,7 @@ def _working(
 
     with (
         open_folder(out) as folder,
-        open_executor(workers or available_cores(), scheduler) as executor,
+        open_executor(workers or available_cores(), scheduler, IMPORT_STAGES) as executor,
         progress_bars(silent=as_json) as progress,
     ):
         yield folder, executor, progress
@@ -209,7 +213,7 @@ def ingest_command(
     options = IngestOptions(source, allow_private, rtt)
     with (
         open_folder(out) as folder,
-        open_executor(workers or available_cores(), scheduler) as executor,
+        open_executor(workers or available_cores(), scheduler, IMPORT_STAGES) as executor,
         progress_bars(silent=as_json) as progress,
     ):
         record = ingest(files, folder, options, executor, progress, left_out)
@@ -245,7 +249,7 @@ def simulate_command(
 
     options = SimulateOptions(rows, seed, networks, probes, targets)
     with (
-        open_executor(workers or available_cores(), scheduler) as executor,
+        open_executor(workers or available_cores(), scheduler, IMPORT_STAGES) as executor,
         progress_bars(silent=as_json) as progress,
     ):
         record = simulate_file(out, options, executor, progress)

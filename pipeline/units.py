@@ -1,10 +1,10 @@
 """Restartable units of work on a `concurrent.futures` executor.
 
-A stage is a list of units. A unit is a function of its arguments: it writes its own files, whole or
-not at all, and returns a small JSON-able dict. When it has returned, a marker file keeps that dict; a
-stage that was killed and runs again skips the units that have one. Nothing else is shared, so the
-bytes do not depend on how many workers there are, nor on whether they are threads, processes or a
-Dask cluster.
+A stage is a list of units. A unit is a function of its arguments: it writes its own files, either
+completely or not at all, and returns a small JSON-able dict. Once it has returned, that dict is kept in
+a marker file; a stage that was killed and is run again skips the units that already have one. Units
+share nothing else, so the bytes they write depend neither on the number of workers nor on whether the
+workers are threads, processes or a Dask cluster.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BROKEN_POLL_SECONDS = 1.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, units done, units in all)."""
+"""Called as progress(stage, units done, units in total)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Unit:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the arguments, so that a marker of other work is not taken for this one."""
+        """Changes with the arguments, so that the marker of different work is not mistaken for this unit's."""
         return hashlib.sha256(repr(self.arguments).encode()).hexdigest()[:16]
 
 
@@ -57,7 +57,8 @@ def run_units(
 ) -> list[dict[str, Any]]:
     """Run the units that have no marker under `markers` yet; return every unit's dict, in order.
 
-    The first failure cancels what has not started and is raised; a worker that died is an `OutputError`.
+    The first failure cancels all units that have not started and is raised. Raises `OutputError` if a
+    worker process died, and `ConfigError` if a marker belongs to a unit with different arguments.
     """
     results: dict[int, dict[str, Any]] = {}
     todo: list[int] = []
@@ -68,7 +69,7 @@ def run_units(
             finished = json.loads(marker.read_bytes())
             if finished["arguments"] != unit.fingerprint:
                 raise ConfigError(
-                    f"{marker}: this unit was finished with other arguments: remove the output folder"
+                    f"{marker}: this unit was run before with different arguments: remove the output folder"
                 )
             results[index] = finished["result"]
         else:
@@ -108,8 +109,8 @@ def _as_completed(
     waiting: Iterable[concurrent.futures.Future[dict[str, Any]]],
     executor: concurrent.futures.Executor,
 ) -> Iterator[concurrent.futures.Future[dict[str, Any]]]:
-    """The futures as they end. CPython 3.11's pool forgets one that is submitted in the moment in which
-    the pool breaks, so a broken pool is not waited for."""
+    """Yield the futures as they finish. CPython 3.11's pool forgets a future that is submitted at the very
+    moment the pool breaks, so this stops waiting once the pool is broken."""
     left = set(waiting)
     while left:
         try:
@@ -123,12 +124,18 @@ def _as_completed(
 
 @contextmanager
 def open_executor(
-    workers: int, scheduler: str | None = None
+    workers: int,
+    scheduler: str | None = None,
+    warm_up: Callable[[], object] | None = None,
 ) -> Iterator[concurrent.futures.Executor]:
-    """An executor for `run_units`: this process for one worker, `workers` processes for more, or the
-    workers of the Dask scheduler at address `scheduler` (which must see the same file system).
+    """An executor for `run_units`: a thread of this process for one worker, `workers` processes for
+    more, or the workers of the Dask scheduler at address `scheduler` (which must see the same file
+    system).
 
-    Raises `ConfigError` when the scheduler cannot be reached or Dask is not installed.
+    Worker processes start at once and each calls `warm_up`, which must be picklable, while the caller
+    is still preparing the units. It typically imports the modules of the units, about a second of work.
+
+    Raises `ConfigError` if the scheduler cannot be reached or Dask is not installed.
     """
     if scheduler is not None:
         with _dask_client(scheduler) as client:
@@ -139,26 +146,27 @@ def open_executor(
     else:
         spawn = multiprocessing.get_context("spawn")
         executor = concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker)
-        with contextlib.suppress(concurrent.futures.BrokenExecutor, OSError):  # `run_units` says so
-            for _ in range(workers):  # start them now, while the caller still prepares the units
-                executor.submit(_import_stages)
+        # A pool that breaks here is reported by `run_units`.
+        with contextlib.suppress(concurrent.futures.BrokenExecutor, OSError):
+            for _ in range(workers):  # every submission starts one more worker
+                executor.submit(warm_up or _do_nothing)
         try:
             yield executor
         finally:
             if getattr(executor, "_broken", False):
-                # One that was started in the moment in which the pool broke would be waited for forever.
+                # `shutdown` would wait forever for a worker that was started just as the pool broke.
                 for worker in multiprocessing.active_children():
                     worker.kill()
             executor.shutdown(cancel_futures=True)
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start_worker() -> None:
-    """One thread a worker; Ctrl-C is the parent's; and no worker outlives a killed parent."""
+    """One thread per worker; the parent handles Ctrl-C; no worker outlives a parent that was killed."""
     os.environ["POLARS_MAX_THREADS"] = "1"
     _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -172,13 +180,13 @@ def _start_worker() -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _import_stages() -> None:
-    pass
+def _do_nothing() -> None:
+    """A warm-up that only starts the worker."""
 
 
 def _keep_freed_memory() -> None:
-    """Have malloc reuse large blocks instead of returning them to the system, which then zeroes their
-    pages anew for every temporary array: a third of a worker's system time. glibc only."""
+    """Make malloc reuse large blocks instead of returning them to the system, which would zero their
+    pages again for every temporary array: a third of a worker's system time. glibc only."""
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
@@ -193,8 +201,9 @@ def _dask_client(address: str) -> Any:
             "--scheduler needs Dask, which is not installed: pip install 'pinglm[cluster]'"
         ) from None
     try:
-        return Client(address, timeout=10, set_as_default=False)
+        connect: Any = Client  # Dask has no type annotations
+        return connect(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--scheduler {address}: no Dask scheduler answers there: {error}"
+            f"--scheduler {address}: no Dask scheduler answers at this address: {error}"
         ) from error

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.errors import TokenError
+from stores.hashing import GOLDEN, MASK64, MULTIPLIERS, SHIFTS
 from stores.vocabulary import (
     BYTE0,
     CONTEXT,
@@ -44,7 +45,6 @@ ORDERS_WITHOUT_TIME = tuple(permutations(range(3)))
 
 MAX_DELTA = 2**32 - 1  # seconds; a larger step, or a negative one, is written as an absolute time
 MAX_MANTISSA = 2047
-MASK64 = 2**64 - 1
 
 Address = IPv4Address | IPv6Address
 
@@ -105,17 +105,18 @@ def decode_rtts(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
 
 
 def order_hash(src: Address, dst: Address, seconds: int) -> int:
-    """64-bit hash of a measurement, the source of its field order.
+    """64-bit hash of a measurement, from which its field order is taken.
 
-    The SplitMix64 finalizer (Steele, Lea, Flood 2014) over five words: source high and low half,
-    destination high and low half (an IPv4 address is a low half), Unix seconds.
+    `stores.hashing.keyed` of five words: high and low half of the source, high and low half of the
+    destination (an IPv4 address is a low half), Unix seconds. Written out in Python integers, so that
+    the reference can be read, and ported, without NumPy.
     """
     h = 0
     for word in (int(src) >> 64, int(src), int(dst) >> 64, int(dst), seconds):
-        h = ((h ^ (word & MASK64)) + 0x9E3779B97F4A7C15) & MASK64
-        h = ((h ^ (h >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
-        h = ((h ^ (h >> 27)) * 0x94D049BB133111EB) & MASK64
-        h ^= h >> 31
+        h = ((h ^ (word & MASK64)) + GOLDEN) & MASK64
+        h = ((h ^ (h >> SHIFTS[0])) * MULTIPLIERS[0]) & MASK64
+        h = ((h ^ (h >> SHIFTS[1])) * MULTIPLIERS[1]) & MASK64
+        h ^= h >> SHIFTS[2]
     return h
 
 

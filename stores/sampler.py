@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.codec import MASK64
 from stores.errors import ConfigError
+from stores.hashing import MASK64, keyed
 from stores.layout import MODES
-from stores.permutation import keyed, permute
+from stores.permutation import permute
 from stores.reader import TokenStore
 
 PATTERN = ("full", "none", "mixed") * 3 + ("full",)

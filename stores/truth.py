@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from stores.errors import InputError
 from stores.files import atomic_path
+from stores.hashing import keyed
 
 KM_PER_RTT_MS = 299.792458 * 2 / 3 / 2
 """Great-circle km in one ms of RTT: there and back in fibre, at 2/3 of the speed of light."""
@@ -53,20 +54,9 @@ def pack_addresses(addresses: Iterable[IPv4Address | IPv6Address | str]) -> Word
     return np.array(halves, np.uint64).reshape(-1, 2)
 
 
-def keyed_hash(key: int, *words: NDArray[Any]) -> Words:
-    """64-bit hash of arrays of integers (one shape): SplitMix64 finalizers, one per word."""
-    h: Any = np.uint64(key)
-    for word in words:
-        h = (h ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        h = h ^ (h >> np.uint64(31))
-    return h
-
-
 def keyed_normal(key: int, *words: NDArray[Any]) -> Floats:
     """Hash as a bell-shaped number of mean 0 and standard deviation 1 (logistic), within ±20."""
-    uniform = ((keyed_hash(key, *words) >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
+    uniform = ((keyed(*words, start=key) >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
     return np.log(uniform / (1 - uniform)) * (np.sqrt(3) / np.pi)
 
 
@@ -230,7 +220,7 @@ class World:
             + 0.4 * keyed_normal(key + _PATH_FAILURE, src_network, dst_network)
         )
         failure = np.minimum(failure, MAX_P_FAILED_OF_LIVE)
-        dead = np.isin(keyed_hash(key, *dst.T), keyed_hash(key, *self.dead_address.T))
+        dead = np.isin(keyed(*dst.T, start=key), keyed(*self.dead_address.T, start=key))
         paths = Paths(
             noise_free_ms=propagation + METRO_DETOUR_MS + access,
             quiet_jitter_ms=quiet + JITTER_PER_PROPAGATION * propagation,

@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.addresses import mix
 from stores.files import atomic_path
+from stores.hashing import fold
 
 _IDENTITY = pa.schema(
     [(name, pa.int64()) for name in ("msm_id", "prb_id", "timestamp")] + [("row", pa.int32())]
@@ -33,7 +33,7 @@ def write_identities(
     columns = [msm_id, prb_id, timestamp]
     hashes = np.zeros(len(msm_id), np.uint64)
     for column in columns:
-        hashes = mix(hashes, column.view(np.uint64))
+        hashes = fold(hashes, column.view(np.uint64))
     partition = (hashes % np.uint64(partitions)).astype(np.int64)
     order = np.argsort(partition, kind="stable")
     ends = np.cumsum(np.bincount(partition, minlength=partitions))

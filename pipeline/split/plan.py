@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.addresses import KEY_BYTES, Keys, hash_keys, mix
+from pipeline.addresses import KEY_BYTES, Keys, hash_keys
 from pipeline.ordering import distinct_codes
 from pipeline.split.runs import MICROSECONDS, Run, open_run
+from stores.hashing import fold
 from stores.layout import SPLITS
 
 _FOLD_ENTRIES = 2_000_000
@@ -38,7 +39,7 @@ class Cut:
         if self.by == "source":
             return (sources < limit)[src_at]
         dst, dst_at = distinct_codes(run.dst[start:stop], len(run.destinations))
-        return mix(sources[src_at], hash_keys(run.destinations[dst])[dst_at]) < limit
+        return fold(sources[src_at], hash_keys(run.destinations[dst])[dst_at]) < limit
 
 
 @dataclass(frozen=True)

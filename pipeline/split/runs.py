@@ -1,14 +1,14 @@
-"""Pass one of split: validate rows and spill them as runs sorted by (source, time).
+"""First pass of split: validate rows and spill them to disk as runs sorted by (source, time).
 
-A run is one Arrow IPC file that later passes map and slice without copying:
+A run is one Arrow IPC file, which later passes map into memory and slice without copying:
 
     src, dst              dictionary<uint32, fixed_size_binary[17]>   keys of `pipeline.addresses`, ascending
     time                  int64      microseconds since 1970
     rtt                   double
-    msm_id, size, packet_error_count, prb_id, file, row     the narrowest integer type that holds them
+    msm_id, size, packet_error_count, prb_id, file, row     the narrowest integer type that fits
 
-`file` is an index into the list of input names, `row` counts from 1 within that file; a missing `prb_id`
-is `NO_PROBE`.
+`file` is an index into the list of input names; `row` counts from 1 within that file; a missing `prb_id`
+is stored as `NO_PROBE`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Run:
 
     @property
     def first_rows(self) -> NDArray[np.int64]:
-        """First row of each source, and the number of rows at the end: int64 (sources + 1,)."""
+        """First row of each source, then the number of rows: int64 (sources + 1,)."""
         return np.searchsorted(self.src, np.arange(len(self.sources) + 1, dtype=np.uint32))
 
 
@@ -65,8 +66,9 @@ def write_runs(
 ) -> dict[str, Any]:
     """A unit: validate some row groups of one Parquet file and write their runs.
 
-    `first_row` is how many rows of the file lie before; `file_names` is a JSON list, the input names that
-    `file` indexes. Returns {"runs": [name], "files": {index: {"rows", "rejected": {reason: rows}}}}.
+    `first_row` is the number of rows of the file before these groups; `file_names` is a JSON file with
+    the list of input names that `file` indexes. Returns {"runs": [name], "files": {index: {"rows",
+    "rejected": {reason: rows}}}}.
     """
     names: list[str] = json.loads(file_names.read_bytes())
     index_of = {text: i for i, text in enumerate(names)}
@@ -79,17 +81,17 @@ def write_runs(
             first_row += len(table)
             src = _Addresses(table.column("src_addr"))
             dst = _Addresses(table.column("dst_addr"))
-            reasons = _reasons(table, src, dst)
-            bad = np.flatnonzero(reasons)
+            codes = _find_reasons(table, src, dst)
+            bad = np.flatnonzero(codes != _GOOD)
             if len(bad):
-                words = [REASONS[reason] for reason in reasons[bad].tolist()]
+                words = [_REASONS[code].value for code in codes[bad].tolist()]
                 where = file[bad].tolist()
                 records = table.take(bad).select(SCHEMA.names)
                 reject.add([names[i] for i in where], row[bad], words, as_json(records))
                 rejected.update(zip(where, words, strict=True))
             for index, count in enumerate(np.bincount(file)):
                 rows[index] += int(count)
-            good = np.flatnonzero(reasons == 0)
+            good = np.flatnonzero(codes == _GOOD)
             if len(good):
                 run = prefix.with_name(f"{prefix.name}-{len(runs):04d}.arrow")
                 _write_run(run, table, src, dst, file, row, good)
@@ -103,7 +105,7 @@ def write_runs(
 
 
 def open_run(path: Path) -> Run:
-    """Map a run. Costs some 0.2 ms; rows are read when they are touched."""
+    """Map a run into memory. Takes about 0.2 ms; rows are read from disk when first used."""
     with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
         batch = file.get_batch(0)
     src, dst = batch.column("src"), batch.column("dst")
@@ -121,7 +123,7 @@ class _Addresses:
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         array = column.chunk(0)
-        if len(array.dictionary) > len(array):  # it kept what earlier batches used
+        if len(array.dictionary) > len(array):  # it still holds what earlier batches used
             array = array.dictionary_decode().dictionary_encode()
         parsed = parse_addresses(array.dictionary.to_pylist())
         self.keys, rank = np.unique(parsed, return_inverse=True)
@@ -130,56 +132,75 @@ class _Addresses:
         self.family = families(self.keys)[self.codes] if len(self.keys) else self.codes.astype("u1")
 
 
-REASONS = {
-    1: "null_msm_id",
-    2: "null_event_time",
-    3: "null_src_addr",
-    4: "null_dst_addr",
-    5: "null_ip_version",
-    6: "null_rtt",
-    7: "null_size",
-    8: "null_packet_error_count",
-    9: "bad_src_addr",
-    10: "bad_dst_addr",
-    11: "ip_version_mismatch",
-    12: "rtt_not_finite",
-    13: "time_before_1970",
-    14: "time_after_9999",
+class Reason(StrEnum):
+    """Why split rejects a row. The first reason that applies counts, in this order."""
+
+    NULL_MSM_ID = "null_msm_id"
+    NULL_EVENT_TIME = "null_event_time"
+    NULL_SRC_ADDR = "null_src_addr"
+    NULL_DST_ADDR = "null_dst_addr"
+    NULL_IP_VERSION = "null_ip_version"
+    NULL_RTT = "null_rtt"
+    NULL_SIZE = "null_size"
+    NULL_PACKET_ERROR_COUNT = "null_packet_error_count"
+    BAD_SRC_ADDR = "bad_src_addr"
+    BAD_DST_ADDR = "bad_dst_addr"
+    IP_VERSION_MISMATCH = "ip_version_mismatch"
+    RTT_NOT_FINITE = "rtt_not_finite"
+    TIME_BEFORE_1970 = "time_before_1970"
+    TIME_AFTER_9999 = "time_after_9999"
+    DUPLICATE = "duplicate"  # found later, by `pipeline.split.shards`
+
+
+_REASON_OF_NULL = {
+    "msm_id": Reason.NULL_MSM_ID,
+    "event_time": Reason.NULL_EVENT_TIME,
+    "src_addr": Reason.NULL_SRC_ADDR,
+    "dst_addr": Reason.NULL_DST_ADDR,
+    "ip_version": Reason.NULL_IP_VERSION,
+    "rtt": Reason.NULL_RTT,
+    "size": Reason.NULL_SIZE,
+    "packet_error_count": Reason.NULL_PACKET_ERROR_COUNT,
 }
-"""Why split takes a row not. Exact duplicates (`duplicate`) are found later, by `pipeline.split.stage.shards`."""
-MEANINGS = {
-    **{f"null_{name}": f"{name} is null" for name in SCHEMA.names},
-    "bad_src_addr": "src_addr is no IPv4 or IPv6 address",
-    "bad_dst_addr": "dst_addr is no IPv4 or IPv6 address",
-    "ip_version_mismatch": "ip_version, or one address, is of another family",
-    "rtt_not_finite": "rtt is NaN or infinite",
-    "time_before_1970": "event_time has no Unix time of 0 or more",
-    "time_after_9999": "event_time is past the year 9999",
-    "duplicate": "an equal row, or result, came before",
+"""By column of `pipeline.measurements.SCHEMA`; none of them may be null."""
+
+MEANINGS: dict[str, str] = {
+    **{reason: f"{column} is null" for column, reason in _REASON_OF_NULL.items()},
+    Reason.BAD_SRC_ADDR: "src_addr is not an IPv4 or IPv6 address",
+    Reason.BAD_DST_ADDR: "dst_addr is not an IPv4 or IPv6 address",
+    Reason.IP_VERSION_MISMATCH: "ip_version, or one address, is of another family",
+    Reason.RTT_NOT_FINITE: "rtt is NaN or infinite",
+    Reason.TIME_BEFORE_1970: "event_time has no Unix time of 0 or more",
+    Reason.TIME_AFTER_9999: "event_time is past the year 9999",
+    Reason.DUPLICATE: "an equal row, or result, came before",
 }
-_CODE = {word: code for code, word in REASONS.items()}
+"""What each reason means, for people."""
+
+_REASONS = tuple(Reason)  # row i of a table has reason `_REASONS[codes[i]]`, or none at `_GOOD`
+_CODES = {reason: code for code, reason in enumerate(_REASONS)}
+_GOOD = len(_REASONS)
 
 
-def _reasons(table: pa.Table, src: _Addresses, dst: _Addresses) -> NDArray[np.uint8]:
-    """Code of the first thing wrong with each row, 0 for none: uint8 (rows,)."""
-    reasons = np.zeros(len(table), np.uint8)
+def _find_reasons(table: pa.Table, src: _Addresses, dst: _Addresses) -> NDArray[np.uint8]:
+    """Index into `_REASONS` of the first thing wrong with each row, else `_GOOD`: uint8 (rows,)."""
+    codes = np.full(len(table), _GOOD, np.uint8)
 
-    def mark(wrong: NDArray[np.bool_], word: str) -> None:
-        reasons[wrong & (reasons == 0)] = _CODE[word]
+    def mark(wrong: NDArray[np.bool_], reason: Reason) -> None:
+        codes[wrong & (codes == _GOOD)] = _CODES[reason]
 
-    for code in range(1, 9):
-        column = table.column(REASONS[code].removeprefix("null_"))
+    for name, reason in _REASON_OF_NULL.items():
+        column = table.column(name)
         if column.null_count:
-            mark(column.is_null().to_numpy(), REASONS[code])
-    mark(src.family == 0, "bad_src_addr")
-    mark(dst.family == 0, "bad_dst_addr")
+            mark(column.is_null().to_numpy(), reason)
+    mark(src.family == 0, Reason.BAD_SRC_ADDR)
+    mark(dst.family == 0, Reason.BAD_DST_ADDR)
     version = _integers(table, "ip_version")
-    mark((src.family != version) | (dst.family != version), "ip_version_mismatch")
-    mark(~np.isfinite(_floats(table, "rtt")), "rtt_not_finite")
+    mark((src.family != version) | (dst.family != version), Reason.IP_VERSION_MISMATCH)
+    mark(~np.isfinite(_floats(table, "rtt")), Reason.RTT_NOT_FINITE)
     time = _integers(table, "event_time")
-    mark(time < 0, "time_before_1970")
-    mark(time >= _YEAR_10000, "time_after_9999")
-    return reasons
+    mark(time < 0, Reason.TIME_BEFORE_1970)
+    mark(time >= _YEAR_10000, Reason.TIME_AFTER_9999)
+    return codes
 
 
 def _write_run(
@@ -214,31 +235,35 @@ def _write_run(
 def _origin(
     table: pa.Table, index_of: dict[str, int], name: str, first_row: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Input file index and row number of each row, in the user's own files."""
+    """Index of the input file, and row number in it, of each row: int64 (rows,) each."""
     if "source_file" not in table.column_names or "source_row" not in table.column_names:
         file = np.full(len(table), index_of[name])
         return file, np.arange(first_row + 1, first_row + 1 + len(table))
     array = table.column("source_file").chunk(0)
     index = np.array([index_of.get(text, index_of[name]) for text in array.dictionary.to_pylist()])
-    return index[array.indices.to_numpy()], _integers(table, "source_row")
+    file = index[array.indices.to_numpy()]
+    return file, _integers(table, "source_row")
 
 
 def _probes(table: pa.Table) -> NDArray[np.int64]:
     if "prb_id" not in table.column_names:
         return np.full(len(table), NO_PROBE)
-    return _filled(table.column("prb_id").chunk(0), NO_PROBE).to_numpy()
+    probes: NDArray[np.int64] = _filled(table.column("prb_id").chunk(0), NO_PROBE).to_numpy()
+    return probes
 
 
 def _integers(table: pa.Table, name: str) -> NDArray[np.int64]:
-    return _filled(table.column(name).chunk(0).cast(pa.int64()), 0).to_numpy()
+    values: NDArray[np.int64] = _filled(table.column(name).chunk(0).cast(pa.int64()), 0).to_numpy()
+    return values
 
 
 def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
-    return _filled(table.column(name).chunk(0), np.nan).to_numpy()
+    values: NDArray[np.float64] = _filled(table.column(name).chunk(0), np.nan).to_numpy()
+    return values
 
 
 def _filled(array: pa.Array, value: float) -> pa.Array:
-    """`array` without nulls; not copied where it has none."""
+    """`array` with `value` in place of nulls; not copied if it has none."""
     return array.fill_null(value) if array.null_count else array
 
 

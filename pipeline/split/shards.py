@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.addresses import Keys, families, format_addresses, hash_keys, mix
+from pipeline.addresses import Keys, families, format_addresses, hash_keys
 from pipeline.measurements import PRB_ID, SCHEMA
 from pipeline.ordering import distinct_codes, mark_duplicates, order_rows, sort_ties
 from pipeline.rejects import RejectWriter, as_json
 from pipeline.split.plan import Cut, Slice
 from pipeline.split.runs import INTEGERS, NO_PROBE, Run, open_run
 from stores.files import atomic_path, start_writeback, write_arrays
+from stores.hashing import fold
 
 _CONTENT = ("msm_id", "size", "packet_error_count", "prb_id")  # with dst and rtt: all a row says
 _DICTIONARY = ["src_addr", "dst_addr", "msm_id", "ip_version", "size", "packet_error_count"]
@@ -131,7 +132,7 @@ class _Rows:
                 destinations[np.bincount(dst, minlength=len(destinations)) > 0]
             ),
             "pairs": np.sort(
-                mix(sources[pairs >> np.uint64(32)], destinations[pairs & np.uint64(2**32 - 1)])
+                fold(sources[pairs >> np.uint64(32)], destinations[pairs & np.uint64(2**32 - 1)])
             ),
         }
 

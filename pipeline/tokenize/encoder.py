@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.addresses import KEY_BYTES, Keys, families, words
 from stores.codec import MAX_DELTA, ORDERS_WITH_TIME, ORDERS_WITHOUT_TIME, encode_rtts
+from stores.hashing import GOLDEN, MULTIPLIERS, SHIFTS
 from stores.vocabulary import (
     BYTE0,
     CONTEXT,
@@ -99,11 +100,11 @@ def _address_tokens(keys: Keys, ipv4: int, ipv6: int) -> NDArray[np.uint16]:
 
 @numba.njit(cache=True, nogil=True)
 def mix_word(h, word):
-    """One word of `stores.codec.order_hash`: `pipeline.addresses.mix` of two uint64."""
-    h = (h ^ word) + np.uint64(0x9E3779B97F4A7C15)
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+    """`stores.hashing.fold` of two uint64 scalars, written out: compiled code cannot call it."""
+    h = (h ^ word) + np.uint64(GOLDEN)
+    h = (h ^ (h >> np.uint64(SHIFTS[0]))) * np.uint64(MULTIPLIERS[0])
+    h = (h ^ (h >> np.uint64(SHIFTS[1]))) * np.uint64(MULTIPLIERS[1])
+    return h ^ (h >> np.uint64(SHIFTS[2]))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -20,9 +20,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.addresses import Keys, hash_keys, mix
+from pipeline.addresses import Keys, hash_keys
 from pipeline.ordering import group_rows
 from pipeline.tokenize.encoder import EncodedFields, fit_windows, mix_word
+from stores.hashing import fold
 from stores.layout import MODES
 
 
@@ -51,7 +52,7 @@ def find_streams(src: NDArray[np.uint32], seconds: NDArray[np.int64], sources: K
     first = np.flatnonzero(new)
     stream = np.cumsum(new, dtype=np.uint32) - np.uint32(1)
     position = (np.arange(len(src)) - first[stream]).astype(np.uint64)
-    keys = mix(hash_keys(sources)[src[first]], seconds[first].astype(np.uint64))
+    keys = fold(hash_keys(sources)[src[first]], seconds[first].astype(np.uint64))
     return Streams(stream, position, keys)
 
 
@@ -59,7 +60,7 @@ def lay_out(fields: EncodedFields, streams: Streams, mode: str, seed: int, pass_
     """Windows of a mode over all rows of a shard, each row in exactly one."""
     keys = streams.keys
     for word in (seed, pass_, MODES.index(mode)):
-        keys = mix(keys, np.array([word], np.int64).astype(np.uint64))
+        keys = fold(keys, np.array([word], np.int64).astype(np.uint64))
     place = np.empty(len(keys), np.uint32)
     place[np.argsort(keys, kind="stable")] = np.arange(len(keys), dtype=np.uint32)
     rows = group_rows(place[streams.stream], np.arange(len(streams.stream)), len(keys))

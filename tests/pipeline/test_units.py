@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.units import Unit, run_units
+from pipeline.units import Unit, open_executor, run_units
 from stores.errors import OutputError
 
 
 class ForgetfulPool(concurrent.futures.Executor):
-    """Takes work in the moment in which it breaks, and never says what became of it."""
+    """Accepts work just as it breaks, and never says what became of it."""
 
     _broken = "a child process terminated abruptly"
 
@@ -25,3 +25,10 @@ class ForgetfulPool(concurrent.futures.Executor):
 def test_work_that_a_broken_pool_forgot_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="a worker process died"):
         run_units("split", [Unit("a", dict, ())], tmp_path, ForgetfulPool(), lambda *_: None)
+
+
+def test_worker_processes_warm_up_before_the_first_unit(tmp_path: Path) -> None:
+    warm = tmp_path / "warm"
+    with open_executor(2, warm_up=warm.touch) as executor:
+        executor.submit(int).result()
+    assert warm.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
 from itertools import permutations
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores.permutation import keyed, mix64, permute
+from stores.codec import order_hash
+from stores.hashing import MASK64, keyed, mix64
+from stores.permutation import permute
 
 
 def plain_permute(index: int, n: int, key: int) -> int:
@@ -111,3 +114,9 @@ def test_mix64_is_the_splitmix64_finalizer() -> None:
     states = np.array([0x9E3779B97F4A7C15], np.uint64) * np.arange(1, 4, dtype=np.uint64)
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert mix64(states).tolist() == expected
+
+
+def test_the_field_order_of_the_codec_is_this_hash() -> None:
+    src, dst, seconds = IPv6Address("2001:db8::ffff:1"), IPv4Address("198.51.100.7"), 1_700_000_000
+    words = (int(src) >> 64, int(src) & MASK64, 0, int(dst), seconds)
+    assert keyed(*words).tolist() == [order_hash(src, dst, seconds)]
