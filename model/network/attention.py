@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,18 @@ from model.config import ModelConfig
 from stores.errors import ConfigError
 
 Implementation = Literal["cudnn", "xla"]
+
+
+class LayerCache(Protocol):
+    """Keys and values of earlier tokens, for one layer; `model.network.kv_cache` has the kinds.
+
+    A pytree, so that a scan can hand each layer its own.
+    """
+
+    def attend(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, implementation: Implementation
+    ) -> tuple[jax.Array, Any]:
+        """Attention of new tokens, all (B, T, H, D), and a pytree of what to keep of them."""
 
 
 def attend(

@@ -1,7 +1,8 @@
-"""The transformer with its past kept: a prompt is read once, then N branches grow from it.
+"""Keys and values that are kept: a prompt is read once, then N branches grow from it.
 
-The branches of a prompt share its keys and values and have only their own few tokens beside them, so
-256 continuations of a full window cost 256 tokens, not 256 windows.
+The branches of a prompt share its keys and values and add only their own few tokens, so 256
+continuations of a full window cost 256 tokens, not 256 windows. How a layer is wired is written in
+`model.network.transformer` alone; here is only what its attention looks at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from model.network.attention import attend
+from model.network.attention import Implementation, attend
 from model.network.transformer import Transformer, rotary_angles
 
 
@@ -26,46 +27,65 @@ class Past(NamedTuple):
 
 
 class Branches(NamedTuple):
-    """Keys and values (L, B, N, S, H, D) of what N branches of each prompt have grown by, at most S."""
+    """Keys and values (L, B, N, S, H, D) that N branches of each prompt have added, at most S tokens."""
 
     keys: jax.Array
     values: jax.Array
 
 
+class ReadCache(NamedTuple):
+    """Nothing came before: the tokens attend to each other, and all their keys and values are kept."""
+
+    def attend(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, implementation: Implementation
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """All (B, T, H, D); keeps (key, value)."""
+        return attend(query, key, value, implementation), (key, value)
+
+
+class GrowCache(NamedTuple):
+    """The past of B prompts, shared by their N branches, which each add one token."""
+
+    keys: jax.Array  # (B, T, H, D), of the prompts
+    values: jax.Array
+    branches: Branches  # (B, N, S, H, D)
+    in_past: jax.Array  # (B, T) bool, what lies within the prompt
+    grown: jax.Array  # () int32, tokens that each branch has already
+
+    def attend(
+        self, query: jax.Array, key: jax.Array, value: jax.Array, implementation: Implementation
+    ) -> tuple[jax.Array, Branches]:
+        """All (B, N, H, D); keeps the branches with the new token. Always the plain implementation."""
+        branches = Branches(
+            lax.dynamic_update_slice_in_dim(self.branches.keys, key[:, :, None], self.grown, 2),
+            lax.dynamic_update_slice_in_dim(self.branches.values, value[:, :, None], self.grown, 2),
+        )
+        in_branch = jnp.arange(branches.keys.shape[2]) <= self.grown  # (S,)
+        attended = _attend_both(query, self.keys, self.values, self.in_past, branches, in_branch)
+        return attended, branches
+
+
 class CachedTransformer:
     """The same weights and the same logits as `Transformer`, for use under `jax.jit`.
 
-    Takes over `model`: its layers are stacked, so that a scan compiles one for all.
+    `weights` are a pytree to pass to the methods. The layers are stacked, so that a scan compiles one
+    for all; `model` stays as it is.
     """
 
-    def __init__(self, model: Transformer):
-        graphs, layers = zip(*(nnx.split(block) for block in model.blocks), strict=True)
-        self.block = graphs[0]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        model.blocks = nnx.List([])
-        self.rest, rest = nnx.split(model)
-        self.weights = (stacked, rest)
+    def __init__(self, model: Transformer) -> None:
+        self.graph, self.weights = nnx.split(model.with_stacked_layers())
         self.config = model.config
         self.dtype = model.dtype
 
     def read(self, weights: Any, tokens: jax.Array, lengths: jax.Array) -> tuple[jax.Array, Past]:
         """Prompts (B, T) int32 of `lengths` (B,) to logits (B, 2, V) at their last two tokens, and
         their past. What lies behind a prompt's length is never looked at."""
-        layers, rest = weights
-        model = nnx.merge(self.rest, rest)
+        model = nnx.merge(self.graph, weights)
         angles = rotary_angles(tokens.shape[1], self.config.head_size, self.dtype)
-
-        def layer(x: jax.Array, state: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            block = nnx.merge(self.block, state)
-            query, key, value = block.attention.project(block.attention_norm(x), angles)
-            seen = attend(query, key, value, block.attention.implementation)
-            x = x + block.attention.out(seen.reshape(x.shape))
-            return x + block.feed_forward(x), (key, value)
-
-        x, (keys, values) = lax.scan(layer, model.embed(tokens), layers)
+        x, (keys, values) = model.hidden(tokens, angles, cache=ReadCache())
         last_two = lengths[:, None] + jnp.array([-2, -1], jnp.int32)[None]  # (B, 2)
         x = jnp.take_along_axis(x, last_two[..., None], axis=1)  # (B, 2, C)
-        return model.logits(model.final_norm(x)), Past(keys, values, lengths)
+        return model.logits(x), Past(keys, values, lengths)
 
     def no_branches(self, past: Past, branches: int, tokens: int) -> Branches:
         """Room for `branches` of each prompt to grow by `tokens`."""
@@ -76,34 +96,23 @@ class CachedTransformer:
     def grow(
         self, weights: Any, past: Past, branches: Branches, tokens: jax.Array, grown: jax.Array
     ) -> tuple[jax.Array, Branches]:
-        """One token more (B, N) int32 for each branch, which all have `grown` () int32 so far, to
+        """One more token (B, N) int32 for each branch, all of which have `grown` () int32 so far, to
         logits (B, N, V) and the branches with it."""
-        layers, rest = weights
-        model = nnx.merge(self.rest, rest)
+        model = nnx.merge(self.graph, weights)
         table = rotary_angles(self.config.context, self.config.head_size, self.dtype)
         place = past.lengths + grown  # (B,), the same for all branches of a prompt
         cos, sin = (angles[0][place][:, None] for angles in table)  # (B, 1, 1, D/2)
-        in_past = jnp.arange(past.keys.shape[2])[None] < past.lengths[:, None]  # (B, T)
-        in_branch = jnp.arange(branches.keys.shape[3]) <= grown  # (S,)
-
-        def layer(
-            x: jax.Array, inputs: tuple[Any, jax.Array, jax.Array, Branches]
-        ) -> tuple[jax.Array, Branches]:
-            state, keys, values, own = inputs
-            block = nnx.merge(self.block, state)
-            query, key, value = block.attention.project(block.attention_norm(x), (cos, sin))
-            own = Branches(
-                lax.dynamic_update_slice_in_dim(own.keys, key[:, :, None], grown, 2),
-                lax.dynamic_update_slice_in_dim(own.values, value[:, :, None], grown, 2),
-            )
-            seen = _attend_both(query, keys, values, in_past, own, in_branch)
-            x = x + block.attention.out(seen.reshape(x.shape))
-            return x + block.feed_forward(x), own
-
-        x, branches = lax.scan(
-            layer, model.embed(tokens), (layers, past.keys, past.values, branches)
+        layers, _, length, *_ = past.keys.shape
+        in_past = jnp.arange(length)[None] < past.lengths[:, None]  # (B, T)
+        cache = GrowCache(
+            past.keys,
+            past.values,
+            branches,
+            jnp.broadcast_to(in_past, (layers, *in_past.shape)),
+            jnp.broadcast_to(grown, (layers,)),
         )
-        return model.logits(model.final_norm(x)), branches
+        x, grown_branches = model.hidden(tokens, (cos, sin), cache=cache)
+        return model.logits(x), grown_branches
 
 
 def _attend_both(
@@ -115,7 +124,8 @@ def _attend_both(
     in_branch: jax.Array,
 ) -> jax.Array:
     """Attention of (B, N, H, D) queries to the prompt's (B, T, H, D) and to the branch's own
-    (B, N, S, H, D) keys and values, as one softmax, in float32."""
+    (B, N, S, H, D) keys and values, as one softmax in float32. `in_past` (B, T) and `in_branch` (S,)
+    say which of them exist."""
     scale = query.shape[-1] ** -0.5
     wide = {"preferred_element_type": jnp.float32}
     shared = jnp.einsum("bnhd,bthd->bnht", query, keys, **wide) * scale

@@ -11,12 +11,15 @@ from flax import nnx
 from jax import lax
 
 from model.config import ModelConfig
-from model.network.attention import Implementation, attend
+from model.network.attention import Implementation, LayerCache, attend
 from model.network.dropout import dropout
 
 ROPE_BASE = 10_000.0
 VOCABULARY_ALIGNMENT = 64  # matrix units like multiples of it
 NORM_EPSILON = 1e-6
+
+Angles = tuple[jax.Array, jax.Array]
+"""Cosines and sines of the tokens' positions, each (1 or B, T or 1, 1, D/2)."""
 
 
 class RMSNorm(nnx.Module):
@@ -36,34 +39,43 @@ class Attention(nnx.Module):
     """Multi-head causal self-attention with rotary positions."""
 
     def __init__(
-        self, config: ModelConfig, dtype: jnp.dtype, implementation: Implementation, rngs: nnx.Rngs
-    ):
+        self,
+        config: ModelConfig,
+        dtype: jnp.dtype[Any],
+        implementation: Implementation,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.heads = config.heads
         self.implementation = implementation
         self.query_key_value = _linear(config.width, 3 * config.width, 1.0, dtype, rngs)
         self.out = _linear(config.width, config.width, _residual_gain(config), dtype, rngs)
 
-    def __call__(self, x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
-        query, key, value = self.project(x, angles)
-        return self.out(attend(query, key, value, self.implementation).reshape(x.shape))
-
-    def project(
-        self, x: jax.Array, angles: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(B, T, C) to query, key and value, (B, T, H, D) each, the first two turned by `angles`."""
+    def __call__(
+        self, x: jax.Array, angles: Angles, cache: LayerCache | None
+    ) -> tuple[jax.Array, Any]:
+        """(B, T, C) to (B, T, C), and what the cache keeps of `x`; `None` without a cache."""
         batch, length, width = x.shape
         split = (batch, length, 3, self.heads, width // self.heads)
         qkv = self.query_key_value(x).reshape(split)  # (B, T, 3, H, D)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        return rotate(query, angles), rotate(key, angles), value
+        query, key = rotate(query, angles), rotate(key, angles)
+        if cache is None:
+            attended, kept = attend(query, key, value, self.implementation), None
+        else:
+            attended, kept = cache.attend(query, key, value, self.implementation)
+        return self.out(attended.reshape(x.shape)), kept
 
 
 class Block(nnx.Module):
     """One layer: x + attention(norm(x)), then x + mlp(norm(x))."""
 
     def __init__(
-        self, config: ModelConfig, dtype: jnp.dtype, implementation: Implementation, rngs: nnx.Rngs
-    ):
+        self,
+        config: ModelConfig,
+        dtype: jnp.dtype[Any],
+        implementation: Implementation,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.dropout = config.dropout
         self.attention_norm = RMSNorm(config.width)
         self.attention = Attention(config, dtype, implementation, rngs)
@@ -72,16 +84,17 @@ class Block(nnx.Module):
         self.mlp_out = _linear(config.mlp, config.width, _residual_gain(config), dtype, rngs)
 
     def __call__(
-        self, x: jax.Array, angles: tuple[jax.Array, jax.Array], keys: jax.Array | None
-    ) -> jax.Array:
-        """`x` is (B, T, C); `keys` (2, 2) uint32, one dropout key a sublayer."""
-        first, second = (None, None) if keys is None else (keys[0], keys[1])
-        x = x + dropout(self.attention(self.attention_norm(x), angles), self.dropout, first)
-        return x + dropout(self.feed_forward(x), self.dropout, second)
+        self, x: jax.Array, angles: Angles, keys: jax.Array | None, cache: LayerCache | None
+    ) -> tuple[jax.Array, Any]:
+        """(B, T, C) to (B, T, C), and what the cache keeps of `x`; `None` without a cache.
 
-    def feed_forward(self, x: jax.Array) -> jax.Array:
-        """The MLP sublayer, before it is added: (B, T, C) to (B, T, C)."""
-        return self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x))))  # inside: (B, T, M)
+        `keys` are (2, 2) uint32, one dropout key for each sublayer; `None` drops nothing.
+        """
+        first, second = (None, None) if keys is None else (keys[0], keys[1])
+        attended, kept = self.attention(self.attention_norm(x), angles, cache)
+        x = x + dropout(attended, self.dropout, first)
+        fed = self.mlp_out(jax.nn.gelu(self.mlp_in(self.mlp_norm(x))))  # inside: (B, T, M)
+        return x + dropout(fed, self.dropout, second), kept
 
 
 class Transformer(nnx.Module):
@@ -91,7 +104,11 @@ class Transformer(nnx.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, dtype: jnp.dtype, implementation: Implementation, rngs: nnx.Rngs
+        self,
+        config: ModelConfig,
+        dtype: jnp.dtype[Any],
+        implementation: Implementation,
+        rngs: nnx.Rngs,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -101,6 +118,7 @@ class Transformer(nnx.Module):
         self.blocks = nnx.List(
             Block(config, dtype, implementation, rngs) for _ in range(config.layers)
         )
+        self.layers_are_stacked = False  # True: `blocks` is one, its arrays with an axis of layers
         self.final_norm = RMSNorm(config.width)
         # Small, so that training starts from nearly uniform predictions.
         self.head = nnx.Param(
@@ -110,44 +128,80 @@ class Transformer(nnx.Module):
     def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """(B, T) integer tokens to (B, T, vocabulary) float32 logits.
 
-        `keys` are `dropout_sites(config)` keys of `dropout_keys`; without them nothing is dropped.
+        `keys` are `dropout_sites(config)` keys from `dropout_keys`; without them nothing is dropped.
+        """
+        angles = rotary_angles(tokens.shape[1], self.config.head_size, self.dtype)
+        return self.logits(self.hidden(tokens, angles, keys)[0])
+
+    def hidden(
+        self,
+        tokens: jax.Array,
+        angles: Angles,
+        keys: jax.Array | None = None,
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """(B, T) integer tokens to the residual (B, T, C) after the last block, for `logits`.
+
+        `angles` are those of the tokens' positions. With a `cache`, whose arrays have a leading axis of
+        layers, it decides what the tokens attend to, and the second result is what it keeps of them,
+        stacked the same way; without one, they attend to each other, and the second result is `None`.
         """
         keys = keys if self.config.dropout > 0 else None
-        x = dropout(self.embed(tokens), self.config.dropout, None if keys is None else keys[0])
-        angles = rotary_angles(tokens.shape[1], self.config.head_size, self.dtype)
+        x = dropout(self._embed(tokens), self.config.dropout, None if keys is None else keys[0])
         block_keys = None if keys is None else keys[1:].reshape(self.config.layers, 2, 2)
-        x = self._run_blocks(x, angles, block_keys)
-        return self.logits(self.final_norm(x))
+        return self._run_blocks(x, angles, block_keys, cache)
 
-    def embed(self, tokens: jax.Array) -> jax.Array:
-        """(B, T) tokens to (B, T, C). By a product with one-hot rows: its gradient is a product too,
-        where that of a look-up is a scatter, slow on GPUs and not deterministic there."""
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Residual (B, T, C) to (B, T, vocabulary) float32: the final norm and the head.
+
+        The padding is cut off again before anyone sees it, so no probability can land there.
+        """
+        x = self.final_norm(x)
+        padded = _pad_to_multiple(self.head[...], 1).astype(self.dtype)
+        logits = jnp.matmul(x, padded, preferred_element_type=jnp.float32)
+        return logits[..., : self.config.vocabulary]
+
+    def with_stacked_layers(self) -> Transformer:
+        """The same model for a scan over the layers, with their weights stacked once and for all.
+
+        `self` stays as it is. Costs a second copy of the layers' weights while both are in use.
+        """
+        copy = nnx.merge(*nnx.split(self))
+        graph, weights = self._split_blocks()
+        copy.blocks = nnx.List([nnx.merge(graph, _stack(weights))])
+        copy.layers_are_stacked = True
+        return copy
+
+    def _embed(self, tokens: jax.Array) -> jax.Array:
+        """(B, T) tokens to (B, T, C), as a product with one-hot rows: its gradient is a product too,
+        whereas that of a look-up is a scatter, which is slow and not deterministic on GPUs."""
         padded = _pad_to_multiple(self.embedding[...], 0).astype(self.dtype)
         one_hot = jax.nn.one_hot(tokens, padded.shape[0], dtype=self.dtype)  # (B, T, V padded)
         return one_hot @ padded
 
-    def logits(self, x: jax.Array) -> jax.Array:
-        """(B, T, C) to (B, T, vocabulary) float32. The padding is cut off again before anyone sees it,
-        so no probability can land there."""
-        padded = _pad_to_multiple(self.head[...], 1).astype(self.dtype)
-        return jnp.matmul(x, padded, preferred_element_type=jnp.float32)[
-            ..., : self.config.vocabulary
-        ]
-
-    def _run_blocks(self, x: jax.Array, angles: Any, keys: jax.Array | None) -> jax.Array:
-        """All layers, unrolled or as a scan over their stacked weights."""
+    def _split_blocks(self) -> tuple[Any, list[Any]]:
+        """The graph that all blocks share, and the weights of each entry of `blocks`."""
         graphs, weights = zip(*(nnx.split(block) for block in self.blocks), strict=True)
+        return graphs[0], list(weights)
 
-        def run(x: jax.Array, layer: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
-            return nnx.merge(graphs[0], layer[0])(x, angles, layer[1]), None
+    def _run_blocks(
+        self, x: jax.Array, angles: Angles, keys: jax.Array | None, cache: LayerCache | None
+    ) -> tuple[jax.Array, Any]:
+        """All layers, unrolled or as a scan over their stacked weights."""
+        graph, weights = self._split_blocks()
+
+        def run(x: jax.Array, layer: tuple[Any, Any, Any]) -> tuple[jax.Array, Any]:
+            return nnx.merge(graph, layer[0])(x, angles, *layer[1:])
 
         step = jax.checkpoint(run) if self.config.remat else run
-        if self.config.scan:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
-            return lax.scan(step, x, (stacked, keys))[0]
+        if self.config.scan or self.layers_are_stacked:
+            stacked = weights[0] if self.layers_are_stacked else _stack(weights)
+            return lax.scan(step, x, (stacked, keys, cache))
+        kept = []
         for index, layer in enumerate(weights):
-            x, _ = step(x, (layer, None if keys is None else keys[index]))
-        return x
+            x, of_layer = step(x, (layer, *jax.tree.map(lambda a, at=index: a[at], (keys, cache))))
+            kept.append(of_layer)
+        return x, _stack(kept)
 
 
 def dropout_sites(config: ModelConfig) -> int:
@@ -155,21 +209,23 @@ def dropout_sites(config: ModelConfig) -> int:
     return 1 + 2 * config.layers
 
 
-def rotary_angles(length: int, head_size: int, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
+def rotary_angles(length: int, head_size: int, dtype: jnp.dtype[Any]) -> Angles:
     """Cosines and sines (1, T, 1, D/2) of rotary positions (Su et al. 2021, arXiv:2104.09864)."""
     frequency = ROPE_BASE ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
     angle = (np.arange(length)[:, None] * frequency)[None, :, None, :]
     return jnp.asarray(np.cos(angle), dtype), jnp.asarray(np.sin(angle), dtype)
 
 
-def rotate(x: jax.Array, angles: tuple[jax.Array, jax.Array]) -> jax.Array:
+def rotate(x: jax.Array, angles: Angles) -> jax.Array:
     """Turn channel pairs (i, i + D/2) of `x` (B, T, H, D) by their position's angles."""
     cos, sin = angles
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
-def _linear(fan_in: int, fan_out: int, gain: float, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+def _linear(
+    fan_in: int, fan_out: int, gain: float, dtype: jnp.dtype[Any], rngs: nnx.Rngs
+) -> nnx.Linear:
     """A matrix without bias: normal weights of deviation gain / √fan_in."""
     init = nnx.initializers.normal(gain * fan_in**-0.5)
     return nnx.Linear(fan_in, fan_out, use_bias=False, dtype=dtype, kernel_init=init, rngs=rngs)
@@ -178,6 +234,11 @@ def _linear(fan_in: int, fan_out: int, gain: float, dtype: jnp.dtype, rngs: nnx.
 def _residual_gain(config: ModelConfig) -> float:
     """Keeps the residual's variance independent of depth at the start (GPT-2)."""
     return (2 * config.layers) ** -0.5
+
+
+def _stack(trees: list[Any]) -> Any:
+    """One tree with a leading axis on every array."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _pad_to_multiple(matrix: jax.Array, axis: int) -> jax.Array:
