@@ -147,13 +147,19 @@ def predict_rtt_command(
 
     Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
     """
+    from model.inference.checks import parse_address, parse_time
     from model.inference.context_file import read_context_file
     from model.inference.ping_model import PingModel
     from model.inference.query import RttQuery, context_used
     from model.inference.views import rtt_view, working
     from stores.views import print_view
 
-    query = RttQuery(src, dst, time, read_context_file(context) if context else ())
+    query = RttQuery(
+        parse_address("src", src),
+        parse_address("dst", dst),
+        parse_time("time", time),
+        read_context_file(context) if context else (),
+    )
     with working("predicting", silent=as_json):
         loaded = PingModel.load(model)
         answer = loaded.predict_rtt_batch([query])[0]
@@ -221,6 +227,7 @@ def sample_ips_command(
 
     Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
     """
+    from model.inference.checks import parse_address
     from model.inference.context_file import read_context_file
     from model.inference.ping_model import PingModel
     from model.inference.query import SampleQuery, context_used
@@ -228,7 +235,7 @@ def sample_ips_command(
     from stores.views import print_view
 
     earlier = read_context_file(context) if context else ()
-    query = SampleQuery(target_rtt_ms, src, n, earlier, tolerance, seed)
+    query = SampleQuery(target_rtt_ms, parse_address("src", src), n, earlier, tolerance, seed)
     with working("drawing", silent=as_json):
         loaded = PingModel.load(model)
         answer = loaded.sample_ips_batch([query])[0]

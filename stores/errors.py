@@ -8,7 +8,7 @@
      ├─ NotAStoreError  (FileNotFoundError)  a path without a finished manifest
      ├─ DamagedStoreError (ValueError)       a store whose files differ from its manifest
      ├─ CheckpointError (ValueError)         a run that does not fit the store, the shape, or the disk
-     ├─ QueryError      (ValueError)         a question to a model that has no answer: NaN, mixed families
+     ├─ QueryError      (ValueError)         a query to a model that has no answer: NaN, mixed families
      └─ TrainingError   (RuntimeError)       training that went wrong: NaN, batch larger than the split
 
 A message is one line: what, where, expected, found, what to do. The command line prints it and exits 1.
@@ -50,7 +50,21 @@ class CheckpointError(PinglmError, ValueError):
 
 
 class QueryError(PinglmError, ValueError):
-    """A question to a model is malformed; the message begins with the name of the field."""
+    """A query to a model is malformed.
+
+    `field` is the name of the wrong field and `problem` says what is wrong with it; `row` is the index
+    of the context's measurement that the field belongs to, `None` for a field of the query itself.
+    """
+
+    def __init__(self, field: str, problem: str, row: int | None = None):
+        super().__init__(field, problem, row)
+        self.field = field
+        self.problem = problem
+        self.row = row
+
+    def __str__(self) -> str:
+        where = "" if self.row is None else f"context[{self.row}]."
+        return f"{where}{self.field} {self.problem}"
 
 
 class TrainingError(PinglmError, RuntimeError):

@@ -8,6 +8,7 @@
     192.0.2.1,198.51.100.8,failed,
 
 A failed ping has `failed` set, or "failed" as its `rtt_ms`. `time` is in Unix seconds and may be left out.
+CSV values may be quoted and have spaces around them; blank lines are skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model.inference.query import make_measurement
+from model.inference.checks import make_measurement
 from stores.codec import Measurement
 from stores.errors import InputError, QueryError
 
@@ -37,8 +38,10 @@ def read_context_file(path: Path) -> list[Measurement]:
 def parse_context_text(text: str, where: str) -> list[Measurement]:
     """Measurements of JSON lines or CSV, told apart by the first character.
 
-    Raises `InputError` naming `where`, the line from 1, and the field.
+    The page reads pasted text by the same rules (`model/service/page/context.js`). Raises `InputError`
+    naming `where`, the line counted from 1, and the field.
     """
+    text = text.removeprefix("\ufeff")
     lines = _json_rows if text.lstrip().startswith("{") else _csv_rows
     return [_measurement(f"{where}:{line}", row) for line, row in lines(text, where)]
 
@@ -50,22 +53,35 @@ def _json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(content)
         except ValueError as error:
-            raise InputError(f"{where}:{line}: expected a JSON object a line ({error})") from None
+            raise InputError(
+                f"{where}:{line}: expected one JSON object per line ({error})"
+            ) from None
         if not isinstance(row, dict):
-            raise InputError(f"{where}:{line}: expected a JSON object a line, found {content[:40]}")
+            raise InputError(
+                f"{where}:{line}: expected one JSON object per line, found {content[:40]}"
+            )
         yield line, row
 
 
 def _csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(), skipinitialspace=True, restval="")
-    if not {"src", "dst"} <= set(reader.fieldnames or ()):
+    lines = [line.strip() for line in text.splitlines()]
+    blank = next((at for at, line in enumerate(lines) if line), len(lines))  # before the header
+    reader = csv.DictReader(lines[blank:], skipinitialspace=True, restval="")
+    try:
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        if not {"src", "dst"} <= set(reader.fieldnames):
+            raise InputError(
+                f"{where}: expected JSON lines, or CSV whose first line is src,dst,rtt_ms,time"
+            )
+        for row in reader:
+            line = blank + reader.line_num
+            if None in row:
+                raise InputError(f"{where}:{line}: has more values than the first line")
+            yield line, {name: value.strip() or None for name, value in row.items()}
+    except csv.Error as error:
         raise InputError(
-            f"{where}: expected JSON lines, or CSV whose first line is src,dst,rtt_ms,time"
-        )
-    for row in reader:
-        if None in row:
-            raise InputError(f"{where}:{reader.line_num}: has more values than the first line")
-        yield reader.line_num, {name: value.strip() or None for name, value in row.items()}
+            f"{where}:{blank + reader.line_num + 1}: cannot be read ({error})"
+        ) from None
 
 
 def _measurement(where: str, row: dict[str, Any]) -> Measurement:
@@ -80,8 +96,6 @@ def _measurement(where: str, row: dict[str, Any]) -> Measurement:
     if bool(failed) == (rtt_ms is not None):
         raise InputError(f"{where}: rtt_ms: expected a number of ms, or failed, and not both")
     try:
-        return make_measurement(
-            f"{where}: ", row.get("src"), row.get("dst"), rtt_ms, row.get("time")
-        )
+        return make_measurement(row.get("src"), row.get("dst"), rtt_ms, row.get("time"))
     except QueryError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"{where}: {error}") from None

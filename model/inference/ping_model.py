@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.devices import use_compile_cache
+from model.inference.checks import parse_address, parse_time
 from model.inference.decoding import DRAWS, Bands, Decoder, Prompts, RttTable
 from model.inference.export import CONFIG_FILE, read_export
 from model.inference.prediction import CANONICAL, CODE_MS, Completion, RttPrediction, SampledAddress
@@ -40,6 +41,7 @@ MAX_ROUNDS = 16  # of `DRAWS` draws for one question
 LEAST_POOL = 128  # different destinations to choose from
 POOL_SHARE = 4  # of them for each that is asked for
 LEAST_PROBABILITY = 1e-30
+WARM_UP_PAIR = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
 
 
 class _Query(Protocol):
@@ -81,10 +83,10 @@ class PingModel:
             for size in BATCH_SIZES
         ]
         for done, (size, earlier) in enumerate(shapes, 1):
-            self.predict_rtt_batch([RttQuery("192.0.2.1", "192.0.2.2", None, earlier)] * size)
+            self.predict_rtt_batch([RttQuery(*WARM_UP_PAIR, None, earlier)] * size)
             for prefix in ("192.0.2", "2001:db8::/120"):
                 self.complete_ip_batch([CompletionQuery(prefix, 1, earlier)] * size)
-            for source in ("192.0.2.1", "2001:db8::1"):
+            for source in (WARM_UP_PAIR[0], IPv6Address("2001:db8::1")):
                 self.sample_ips_batch([SampleQuery(20, source, 1, earlier)] * size)
             progress(done, len(shapes))
 
@@ -100,7 +102,16 @@ class PingModel:
         `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first, of which
         the last are used that fit. Raises `QueryError` naming the field that is not right.
         """
-        return self.predict_rtt_batch([RttQuery(src, dst, time, context)])[0]
+        return self.predict_rtt_batch(
+            [
+                RttQuery(
+                    parse_address("src", src),
+                    parse_address("dst", dst),
+                    parse_time("time", time),
+                    tuple(context),
+                )
+            ]
+        )[0]
 
     def complete_ip(
         self,
@@ -115,7 +126,7 @@ class PingModel:
         for up to two unknown bytes; beyond, a beam search 256 wide can only miss an address one of
         whose prefixes is less probable than 256 others of its length. Raises `QueryError`.
         """
-        return self.complete_ip_batch([CompletionQuery(prefix, k, context, field)])[0]
+        return self.complete_ip_batch([CompletionQuery(prefix, k, tuple(context), field)])[0]
 
     def sample_ips(
         self,
@@ -135,8 +146,9 @@ class PingModel:
         RTT of a pair much sooner than the destinations of an RTT, so the RTT is asked for last.
         The same `seed` gives the same. Raises `QueryError`.
         """
+        source = parse_address("src", src)
         return self.sample_ips_batch(
-            [SampleQuery(target_rtt_ms, src, n, context, tolerance, seed)]
+            [SampleQuery(target_rtt_ms, source, n, tuple(context), tolerance, seed)]
         )[0]
 
     # --- Batch forms ------------------------------------------------------------------------------
@@ -268,8 +280,7 @@ def load_weights(path: str | Path) -> Weights:
 
 def warm_up_contexts(window: int) -> list[list[Measurement]]:
     """Contexts whose prompts fall into each bucket of `bucket_length`, for every kind of question."""
-    source, target = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
-    earlier = Measurement(source, target, 20.0, None)  # 14 tokens
+    earlier = Measurement(*WARM_UP_PAIR, 20.0, None)  # 14 tokens
     buckets = sorted({bucket_length(length, window) for length in range(1, window + 1)})
     return [[], *([earlier] * (bucket // 18) for bucket in buckets[1:])]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from model.inference.query import parse_rtt
+from model.inference.checks import parse_rtt
 from stores.codec import Address, decode_rtts, encode_rtt, encode_rtts
 
 CODES = 2**16
@@ -40,8 +40,9 @@ class RttPrediction:
     @cached_property
     def _cumulative(self) -> NDArray[np.float64]:
         """Probability of the codes of `BY_RTT` up to each one, (65536,)."""
-        total = np.cumsum(self.code_probabilities[BY_RTT])
-        return total / total[-1]
+        total: NDArray[np.float64] = np.cumsum(self.code_probabilities[BY_RTT])
+        total /= total[-1]
+        return total
 
     @property
     def median_ms(self) -> float:

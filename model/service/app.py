@@ -85,7 +85,7 @@ def _questions(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
             try:
                 queries.append(kind.query(item))
             except QueryError as error:
-                return web.query_problem(str(error), ("queries", at) if batch else ())
+                return web.query_problem(error, ("queries", at) if batch else ())
         if not model.ready:
             return web.problem(503, f"{model.status}: try again in some seconds")
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,8 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stores.errors import QueryError
 
 BODY_BYTES = 1 << 20
 BODY_SECONDS = 20.0
@@ -26,7 +27,6 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
 )
-FIELD = re.compile(r"(\w+)(?:\[(\d+)\]\.(\w+))?")  # as a QueryError begins: time, context[3].rtt_ms
 
 log = logging.getLogger("pinglm.service")
 
@@ -119,13 +119,10 @@ def _problems(
     return Response(as_json({"detail": detail}), status, headers, "application/json")
 
 
-def query_problem(message: str, at: Sequence[str | int]) -> Response:
-    """422 for a `QueryError`, whose message begins with the field that is wrong."""
-    field = FIELD.match(message)
-    inside = (
-        [int(part) if part.isdigit() else part for part in field.groups() if part] if field else []
-    )
-    return problem(422, message, ("body", *at, *inside), "value_error")
+def query_problem(error: QueryError, at: Sequence[str | int]) -> Response:
+    """422 for a `QueryError` in the query at `at` of the body."""
+    context = () if error.row is None else ("context", error.row)
+    return problem(422, str(error), ("body", *at, *context, error.field), "value_error")
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from model.config import TrainConfig
+from model.inference.checks import make_measurement
 from model.inference.ping_model import PRETRAINED, PingModel
-from model.inference.query import RttQuery, make_measurement
+from model.inference.query import RttQuery
 from pipeline.simulate.schedule import build_internet
 from pipeline.simulate.stage import SimulateOptions
 from stores.truth import pack_addresses
@@ -76,6 +77,6 @@ def test_the_example_of_the_card_is_answered_about_right(
     card: dict[str, Any], shipped: PingModel
 ) -> None:
     asked = card["example"]
-    context = [make_measurement("context", **row) for row in asked["context"]]
+    context = [make_measurement(**row) for row in asked["context"]]
     answer = shipped.predict_rtt(asked["src"], asked["dst"], asked["time"], context)
     assert asked["true_median_ms"] / 2 < answer.median_ms < asked["true_median_ms"] * 2

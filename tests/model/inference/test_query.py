@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import random
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model.inference.checks import parse_prefix
 from model.inference.context_file import parse_context_text, read_context_file
-from model.inference.query import CompletionQuery, RttQuery, SampleQuery, context_used, parse_prefix
+from model.inference.query import CompletionQuery, RttQuery, SampleQuery, context_used
 from stores.codec import Measurement, decode_window, encode_window
 from stores.errors import InputError, PinglmError, QueryError
 from stores.vocabulary import BYTE0, RTT_START
 from tests.helpers import random_measurements
 
+DATA = Path(__file__).parents[2] / "data"
 NAN = float("nan")
 RTT_BYTES = [BYTE0, BYTE0 + 77]  # a code of 0.077 ms
 
@@ -163,6 +168,40 @@ def test_a_wrong_search_is_refused(arguments: tuple[object, ...], message: str) 
         CompletionQuery("10", field="rtt")  # type: ignore[arg-type]
 
 
+def test_replace_changes_one_field_and_checks_it_again() -> None:
+    earlier = [Measurement(A, B, 1.0, 1)]
+    rtt = RttQuery(*GOOD, 7.9, iter(earlier))  # type: ignore[arg-type]
+    assert replace(rtt, dst="192.0.2.9") == RttQuery("192.0.2.1", "192.0.2.9", 7, earlier)  # type: ignore[arg-type]
+    completion = CompletionQuery("192.0.2", context=earlier)
+    assert replace(completion, k=3) == CompletionQuery("192.0.2", 3, earlier)
+    other = replace(completion, prefix="2001:db8:")
+    assert (completion.family, completion.known) == (4, bytes([192, 0, 2]))
+    assert (other.family, other.known) == (6, bytes.fromhex("20010db8"))
+    sample = SampleQuery(5.0, "192.0.2.1", seed=3)  # type: ignore[arg-type]
+    assert replace(sample, n=4) == SampleQuery(5.0, "192.0.2.1", 4, seed=3)  # type: ignore[arg-type]
+    assert {rtt, replace(rtt)} == {rtt}  # hashable, whatever the context was given as
+    with pytest.raises(QueryError, match="time -1"):
+        replace(rtt, time=-1)
+    with pytest.raises(QueryError, match="prefix 'x'"):
+        replace(completion, prefix="x")
+    with pytest.raises(QueryError, match="tolerance 2"):
+        replace(sample, tolerance=2)
+
+
+def test_an_error_carries_the_field_and_the_row_of_the_context() -> None:
+    with pytest.raises(QueryError) as caught:
+        RttQuery(*GOOD, None, [Measurement(A, B, 1.0, 1), Measurement(A, SIX, 1.0, 1)])  # type: ignore[arg-type]
+    error = caught.value
+    assert (error.field, error.row) == ("dst", 1)
+    assert str(error).startswith("context[1].dst 2001:db8::1: expected IPv4")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.field, copy.row) == (str(error), "dst", 1)
+    with pytest.raises(QueryError) as caught:
+        SampleQuery(-1.0, A)
+    assert (caught.value.field, caught.value.row) == ("target_rtt_ms", None)
+
+
+CONTEXT_CASES = json.loads((DATA / "context_cases.json").read_text())
 JSON_LINES = """
 {"src": "192.0.2.1", "dst": "192.0.2.2", "rtt_ms": 12.5, "time": 1751000000.7}
 
@@ -197,7 +236,7 @@ def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> 
         ('{"src": "192.0.2.1", "rtt_ms": 1}', "here:1: dst None"),
         ('{"rtt": 1}', "here:1: unknown field rtt: expected src, dst, rtt_ms, failed, time"),
         ("{}\n{", "here:1: rtt_ms"),
-        ('{"src"', "here:1: expected a JSON object a line"),
+        ('{"src"', "here:1: expected one JSON object per line"),
         ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,1,2,3\n", "here:2: has more values"),
         ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,fast\n", "here:2: rtt_ms 'fast': expected a finite"),
         ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,-1\n", "here:2: rtt_ms -1: expected 0 ms or more"),
@@ -208,6 +247,22 @@ def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> 
 def test_a_wrong_context_file_is_an_error_that_names_the_line(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_context_text(text, "here")
+
+
+@pytest.mark.parametrize("case", CONTEXT_CASES, ids=lambda case: case["name"])
+def test_the_shared_cases_of_context_text(case: dict[str, Any]) -> None:
+    """The page's JavaScript is tested with the same ones."""
+    if "error_line" in case:
+        with pytest.raises(InputError, match=f"^paste:{case['error_line']}: "):
+            parse_context_text(case["text"], "paste")
+    else:
+        found = parse_context_text(case["text"], "paste")
+        assert [[str(m.src), str(m.dst), m.rtt_ms, m.time] for m in found] == case["rows"]
+
+
+def test_an_overlong_csv_field_is_an_error_of_its_line() -> None:
+    with pytest.raises(InputError, match=r"^paste:2: cannot be read \(field larger"):
+        parse_context_text("src,dst\n" + "1" * 200_000, "paste")
 
 
 def test_a_context_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""Checks of what a query to a model consists of. Each takes a loose value and returns a clean one.
+
+All raise `QueryError` that names the field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+from stores.codec import Address, Measurement
+from stores.errors import QueryError
+
+LAST_SECOND = 4_102_444_799  # the end of 2099, the same limit as for `ingest`
+
+
+def parse_address(name: str, value: Any) -> Address:
+    """An address from text, or the address itself. Raises `QueryError` for the field `name`."""
+    if isinstance(value, str):
+        try:
+            value = ip_address(value.strip())
+        except ValueError:
+            raise QueryError(name, f"{value!r}: expected an IPv4 or IPv6 address") from None
+    if not isinstance(value, IPv4Address | IPv6Address) or getattr(value, "scope_id", None):
+        raise QueryError(name, f"{value!r}: expected an IPv4 or IPv6 address")
+    return value
+
+
+def parse_time(name: str, value: Any) -> int | None:
+    """Whole Unix second, or `None`. Raises `QueryError` outside 1970 to 2099."""
+    if value is None:
+        return None
+    seconds = parse_number(name, value)
+    if not 0 <= seconds <= LAST_SECOND:
+        raise QueryError(name, f"{value}: expected Unix seconds from 0 to the end of 2099")
+    return int(seconds)
+
+
+def parse_rtt(name: str, value: Any) -> float | None:
+    """RTT in ms, or `None` for a failed ping. Raises `QueryError` for a negative one, or NaN."""
+    if value is None:
+        return None
+    rtt_ms = parse_number(name, value)
+    if rtt_ms < 0:
+        raise QueryError(name, f"{value}: expected 0 ms or more, or none where the ping failed")
+    return rtt_ms
+
+
+def parse_context(context: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """The measurements, checked. Raises `QueryError` with the row, counted from 0, and the field."""
+    checked = []
+    for row, item in enumerate(context):
+        try:
+            checked.append(make_measurement(item.src, item.dst, item.rtt_ms, item.time))
+        except QueryError as error:
+            raise QueryError(error.field, error.problem, row) from None
+    return tuple(checked)
+
+
+def make_measurement(src: Any, dst: Any, rtt_ms: Any, time: Any) -> Measurement:
+    """A `Measurement` from unchecked values. Raises `QueryError`."""
+    measurement = Measurement(
+        parse_address("src", src),
+        parse_address("dst", dst),
+        parse_rtt("rtt_ms", rtt_ms),
+        parse_time("time", time),
+    )
+    check_families(measurement.src, measurement.dst)
+    return measurement
+
+
+def parse_count(name: str, value: Any, limit: int) -> int:
+    """A whole number from 1 to `limit`. Raises `QueryError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
+        raise QueryError(name, f"{value!r}: expected a whole number from 1 to {limit}")
+    return value
+
+
+def parse_prefix(text: str) -> tuple[int, bytes]:
+    """Family (4 or 6) and known bytes of a prefix, as `CompletionQuery` accepts it. Raises `QueryError`."""
+    prefix = text.strip()
+    try:
+        if "%" in prefix:
+            raise ValueError
+        if "/" in prefix:
+            network = ip_network(prefix)  # refuses bits beyond the length
+            if network.prefixlen % 8:
+                raise ValueError
+            return network.version, network.network_address.packed[: network.prefixlen // 8]
+        return (6, _known_groups(prefix)) if ":" in prefix else (4, _known_octets(prefix))
+    except ValueError:
+        raise QueryError(
+            "prefix",
+            f"{text!r}: expected whole bytes, as in 192.0.2, 2001:db8: or 2001:d00::/24",
+        ) from None
+
+
+def _known_octets(prefix: str) -> bytes:
+    octets = prefix.removesuffix(".").split(".")
+    return IPv4Address(".".join(octets + ["0"] * (4 - len(octets)))).packed[: len(octets)]
+
+
+def _known_groups(prefix: str) -> bytes:
+    """The groups given; a "::" before the end can only be part of a whole address."""
+    if "::" in prefix and not prefix.endswith(":"):
+        return IPv6Address(prefix).packed
+    groups = prefix.rstrip(":").split(":")
+    if "" in groups:
+        raise ValueError
+    return IPv6Address(":".join(groups + ["0"] * (8 - len(groups)))).packed[: 2 * len(groups)]
+
+
+def check_families(src: Address, dst: Address) -> None:
+    """Raises `QueryError` for `dst` unless both addresses are IPv4 or both are IPv6."""
+    if src.version != dst.version:
+        raise QueryError(
+            "dst",
+            f"{dst}: expected IPv{src.version} as the source {src}, found IPv{dst.version}",
+        )
+
+
+def parse_number(name: str, value: Any) -> float:
+    """A finite number. Raises `QueryError`, also for a bool."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise QueryError(name, f"{value!r}: expected a finite number")
+    return number
