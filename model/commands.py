@@ -276,6 +276,7 @@ def evaluate_command(
     Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
     """
     from model.evaluate.evaluate import make_report, prepare_output, write_report
+    from model.evaluate.records import report_json
     from model.evaluate.report.terminal import evaluation_progress, evaluation_view
     from stores.views import print_view
 
@@ -283,7 +284,7 @@ def evaluate_command(
     with evaluation_progress(silent=as_json) as progress:
         report = make_report(store, models or (), truth, limit, seed, progress=progress)
     write_report(out, report)
-    print_json(report) if as_json else print_view(evaluation_view(report, out))
+    print_json(report_json(report)) if as_json else print_view(evaluation_view(report, out))
 
 
 @app.command("export")

@@ -1,23 +1,23 @@
-"""How often a model's completions of a test destination hold the right one, by how much of it is told."""
+"""How often a model's completions of a test destination contain the right one, by how many bytes are known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluate.predictors.trained import Addresses, context_of
 from model.evaluate.questions import Queries
+from model.evaluate.records import CompletionShares, TopShares
 from model.inference.ping_model import PingModel
 from model.inference.query import CompletionQuery
 from stores.codec import Address
 from stores.rows import Rows, Words, is_ipv4
 
-TOPS = (1, 5, 10)
-BEST = max(TOPS)
+BEST = 10  # completions asked for
 ABSENT = 10**6  # rank of a destination that is not among the best
 
 
@@ -28,12 +28,12 @@ class Completer(Protocol):
 
     def complete(self, queries: Queries, known: int) -> list[list[Address]]:
         """For each query, of one family, its best guesses at the destination of which the first
-        `known` bytes are told; at most 10, best first."""
+        `known` bytes are given; at most 10, best first."""
         ...
 
 
 class ModelCompleter:
-    """A trained model that goes on from the query's context: where does this source ping next?"""
+    """A trained model that continues the query's context: which destination does this source ping next?"""
 
     def __init__(
         self, name: str, model: PingModel, answered: Callable[[int], None] = lambda count: None
@@ -58,7 +58,7 @@ class ModelCompleter:
 
 
 class MostFrequent:
-    """The destinations of train that begin alike, those with the most rows first."""
+    """Destinations of the training split with the same first bytes, those with the most rows first."""
 
     name = "most_frequent"
 
@@ -82,23 +82,25 @@ class MostFrequent:
 
 def completion_report(
     completer: Completer, queries: Queries, known: Mapping[int, Sequence[int]]
-) -> dict[str, Any]:
-    """{ipv4, ipv6: {known bytes: …}} of queries of either family, `known` by family.
+) -> dict[str, dict[str, CompletionShares]]:
+    """How often the destinations of `queries` are found, by family (`ipv4`, `ipv6`) and known bytes.
 
-    `count`, `top_1`, `top_5`, `top_10`: share of the queries whose destination is among so many; and under
-    `not_in_context` the same, of queries whose context does not have that destination.
+    `known` has the numbers of known bytes to ask with, by address family (4, 6).
     """
     ipv4 = is_ipv4(queries.addresses)[queries.dst]
-    report: dict[str, Any] = {}
+    report: dict[str, dict[str, CompletionShares]] = {}
     for family, chosen in ((4, ipv4), (6, ~ipv4)):
         asked = queries.take(chosen)
         lengths = known[family] if len(asked) else ()
         for length in lengths:
             ranks = _ranks(completer.complete(asked, length), asked)
-            report.setdefault(f"ipv{family}", {})[str(length)] = {
-                **top_shares(ranks),
-                "not_in_context": top_shares(ranks[~asked.context_has_pair]),
-            }
+            report.setdefault(f"ipv{family}", {})[str(length)] = CompletionShares(
+                count=len(ranks),
+                top_1=_share_below(ranks, 1),
+                top_5=_share_below(ranks, 5),
+                top_10=_share_below(ranks, 10),
+                not_in_context=top_shares(ranks[~asked.context_has_pair]),
+            )
     return report
 
 
@@ -113,11 +115,18 @@ def choose_of_each_family(queries: Queries, count: int, seed: int) -> Queries:
     return queries.take(np.sort(np.concatenate(chosen)))
 
 
-def top_shares(ranks: NDArray[np.int64]) -> dict[str, Any]:
-    """`count` and the share of ranks (n,), from 0, below each of `TOPS`."""
-    count = len(ranks)
-    shares = {f"top_{top}": float((ranks < top).mean()) if count else None for top in TOPS}
-    return {"count": count, **shares}
+def top_shares(ranks: NDArray[np.int64]) -> TopShares:
+    """Shares of ranks (n,), counted from 0, among the best 1, 5 and 10."""
+    return TopShares(
+        count=len(ranks),
+        top_1=_share_below(ranks, 1),
+        top_5=_share_below(ranks, 5),
+        top_10=_share_below(ranks, 10),
+    )
+
+
+def _share_below(ranks: NDArray[np.int64], top: int) -> float | None:
+    return float((ranks < top).mean()) if len(ranks) else None
 
 
 def prefix_text(address: Address, known: int) -> str:

@@ -1,14 +1,15 @@
-"""`evaluate` from beginning to end: a store, trained models and the truth in, one report out."""
+"""`evaluate` from beginning to end: from a store, trained models and perhaps the truth to one report."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 
+from model.evaluate.comparison import CONTEXT_SIZES, Progress, compare, fit_baselines
 from model.evaluate.completions import (
     Completer,
     ModelCompleter,
@@ -20,8 +21,18 @@ from model.evaluate.effort import LIMIT, LIMIT_WITH_MODELS, Effort
 from model.evaluate.likelihood import MODES, likelihood_report
 from model.evaluate.predictors.oracle import BestPossible
 from model.evaluate.predictors.trained import ModelPredictor
-from model.evaluate.questions import WITHOUT_TIME, Questions, choose_questions
-from model.evaluate.rtt import CONTEXT_SIZES, compare, fit_baselines
+from model.evaluate.questions import Predictor, Questions, choose_questions
+from model.evaluate.records import (
+    CompletionShares,
+    Likelihood,
+    ModelRecord,
+    Report,
+    SearchScores,
+    StoreRecord,
+    TimeComparison,
+    TimeScores,
+    write_report_json,
+)
 from model.evaluate.searches import (
     ByChance,
     KnownRtts,
@@ -36,13 +47,10 @@ from model.inference.ping_model import PingModel, load_weights
 from model.inference.weights import Weights
 from model.network.flops import count_parameters
 from stores.errors import ConfigError, OutputError
-from stores.files import write_bytes, write_json
+from stores.files import write_bytes
 from stores.reader import TokenStore
 from stores.rows import Rows, read_rows
 from stores.truth import World
-
-Progress = Callable[[str, int, int], None]
-"""Called as progress(what is going on, done, in all)."""
 
 
 def make_report(
@@ -53,79 +61,104 @@ def make_report(
     seed: int = 0,
     effort: Effort | None = None,
     progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """Ask every baseline and every model the same at most `limit` test rows of a store, and models more.
+) -> Report:
+    """Ask every baseline and every model the same test rows of a store, at most `limit`.
 
-    `models` are what `PingModel.load` takes; `truth` is the `world.npz` of a simulated Internet, and
-    adds `best_possible`. `limit` is 20,000, or 1,000 with models. The result is JSON-able;
-    docs/evaluation.md names its fields. Raises what opening a store or a model raises, `ConfigError`
-    for a split without answered rows, `InputError` for a truth of another simulation.
+    `models` are what `PingModel.load` takes; they are also asked for likelihoods, completions and searches.
+    `truth` is the `world.npz` of a simulated Internet, and adds the predictor `best_possible`. `limit` is
+    20,000 by default, or 1,000 with models. Takes seconds without models, and minutes for each model.
+    Raises what opening a store or a model raises, `ConfigError` for a split without answered rows, and
+    `InputError` for the truth of another simulation.
     """
     effort = effort or Effort()
     world = World.load(truth) if truth else None
     store = TokenStore.open(path)
     weights = {name: load_weights(model) for name, model in name_models(models).items()}
+    train, test = _read_splits(store, progress)
+    floor: list[Predictor] = [BestPossible(world, train.addresses)] if world else []
+    questions = choose_questions(
+        train, test, limit or (LIMIT_WITH_MODELS if models else LIMIT), seed
+    )
+
+    loaded = {name: PingModel(of_model) for name, of_model in weights.items()}
+    timed, untimed = _predictors(loaded, questions, progress)
+    progress("fitting baselines", 0, 1)
+    predictors: list[Predictor] = [*fit_baselines(train, seed)]
+    for name in loaded:
+        predictors += [timed[name], untimed[name]]
+    comparison = compare(questions, [*predictors, *floor], progress)
+
+    report = Report(
+        store=StoreRecord(
+            path=str(store.path),
+            digest=store.digest,
+            train_rows=len(train),
+            test_rows=len(test),
+        ),
+        seed=seed,
+        models={
+            name: describe_model(of_model, store, model)
+            for (name, of_model), model in zip(weights.items(), models, strict=True)
+        },
+        **msgspec.structs.asdict(comparison),
+    )
+    if not models:
+        return report
+    true_rtts = WorldRtts(world) if world else MeasuredRtts(train, test)
+    return msgspec.structs.replace(
+        report,
+        time=compare_time(timed, untimed, questions, effort, seed, progress),
+        likelihood=_likelihoods(weights, store, effort, progress),
+        completions=_completions(loaded, questions, train, effort, seed, progress),
+        search=_searches(loaded, questions, train, true_rtts, effort, seed, progress),
+    )
+
+
+def _read_splits(store: TokenStore, progress: Progress) -> tuple[Rows, Rows]:
+    """Rows of train and test. Raises `ConfigError` if a split has no answered row."""
     train, test = read_rows(store, lambda done, total: progress("reading", done, total))
     for split, rows in (("train", train), ("test", test)):
         if rows.failed.all():
             raise ConfigError(f"{store.path}: {split} has no answered row: nothing to evaluate")
-    floor = [BestPossible(world, train.addresses)] if world else []
-    limit = limit or (LIMIT_WITH_MODELS if models else LIMIT)
-    questions = choose_questions(train, test, limit, seed)
-    loaded = {name: PingModel(of_model) for name, of_model in weights.items()}
+    return train, test
+
+
+def _predictors(
+    models: Mapping[str, PingModel], questions: Questions, progress: Progress
+) -> tuple[dict[str, ModelPredictor], dict[str, ModelPredictor]]:
+    """Each model twice, by its name: with timestamps, and without."""
     asked = len(questions.rtt_ms) * (1 + len(CONTEXT_SIZES))
-    predictors = [
-        ModelPredictor(name, model, counter(progress, f"{name}: RTTs{note}", asked), with_time)
-        for name, model in loaded.items()
-        for with_time, note in ((True, ""), (False, ", no times"))
-    ]
-    progress("fitting baselines", 0, 1)
-    report = {
-        "store": {
-            "path": str(store.path),
-            "digest": store.digest,
-            "train_rows": len(train),
-            "test_rows": len(test),
-        },
-        "seed": seed,
-        "models": {
-            name: describe_model(of_model, store, model)
-            for (name, of_model), model in zip(weights.items(), models, strict=True)
-        },
-        **compare(questions, [*fit_baselines(train, seed), *predictors, *floor], progress),
-    }
-    if not models:
-        return report
-    true_rtts = WorldRtts(world) if world else MeasuredRtts(train, test)
-    return {
-        **report,
-        "time": compare_time(predictors, questions, effort, seed, progress),
-        "likelihood": _likelihoods(weights, store, effort, progress),
-        "completions": _completions(loaded, questions, train, effort, seed, progress),
-        "search": _searches(loaded, questions, train, true_rtts, effort, seed, progress),
-    }
+    timed, untimed = {}, {}
+    for name, model in models.items():
+        told = counter(progress, f"{name}: RTTs", asked)
+        timed[name] = ModelPredictor(name, model, told)
+        told = counter(progress, f"{name}: RTTs without timestamps", asked)
+        untimed[name] = ModelPredictor(name, model, told, with_time=False)
+    return timed, untimed
 
 
 def prepare_output(out: Path) -> None:
-    """Make the folder of a report, before the work and not after it. Raises `OutputError`."""
+    """Create the folder of a report before the work starts, so that a bad path fails at once.
+
+    Raises `OutputError`."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot be a folder ({error.strerror}): name another") from None
     if not os.access(out, os.W_OK | os.X_OK):
-        raise OutputError(f"{out}: cannot be written into: name another folder")
+        raise OutputError(f"{out}: not writable: name another folder")
 
 
-def write_report(out: Path, report: dict[str, Any]) -> None:
+def write_report(out: Path, report: Report) -> None:
     """Write DIR/report.json and DIR/report.html, each whole or not at all. Raises `OutputError`."""
-    from model.evaluate.report.page import report_page  # Matplotlib takes a second
+    from model.evaluate.report.page import report_page  # Matplotlib takes a second to import
 
-    write_json(out / "report.json", report)
+    write_report_json(out / "report.json", report)
     write_bytes(out / "report.html", report_page(report).encode())
 
 
 def name_models(models: Sequence[str | Path]) -> dict[str, str | Path]:
-    """Each model's name in the tables: its folder's, or the whole path where that is not unique.
+    """Each model by its name in the tables: its folder's, or the whole path where that is not unique.
 
     Raises `ConfigError` for a model given twice."""
     folders = [Path(model).resolve().name for model in models]
@@ -139,19 +172,23 @@ def name_models(models: Sequence[str | Path]) -> dict[str, str | Path]:
     return dict(zip(names, models, strict=True))
 
 
-def describe_model(weights: Weights, store: TokenStore, model: str | Path) -> dict[str, Any]:
+def describe_model(weights: Weights, store: TokenStore, model: str | Path) -> ModelRecord:
     """Where a model comes from, and whether it was trained on this store."""
-    return {
-        "path": str(model),
-        "parameters": count_parameters(weights.config)["total"],
-        "context": weights.config.context,
-        "trained_on_this_store": weights.origin.get("store_digest") == store.digest,
-        **weights.origin,
-    }
+    origin = weights.origin
+    return ModelRecord(
+        path=str(model),
+        parameters=count_parameters(weights.config)["total"],
+        context=weights.config.context,
+        trained_on_this_store=origin.get("store_digest") == store.digest,
+        store_digest=origin.get("store_digest"),
+        code_version=origin.get("code_version"),
+        step=origin.get("step"),
+        test_loss=origin.get("test_loss"),
+    )
 
 
 def counter(progress: Progress, what: str, total: int) -> Callable[[int], None]:
-    """A function that adds to what is done of `total`, and tells `progress`."""
+    """A function that adds to what is done of `total`, and reports it to `progress`."""
     done = 0
 
     def add(count: int) -> None:
@@ -163,36 +200,41 @@ def counter(progress: Progress, what: str, total: int) -> Callable[[int], None]:
 
 
 def compare_time(
-    predictors: Sequence[ModelPredictor],
+    timed: Mapping[str, ModelPredictor],
+    untimed: Mapping[str, ModelPredictor],
     questions: Questions,
     effort: Effort,
     seed: int,
     progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """{model: {with_time, without_time}} on the same sample of questions, with their context:
-    `count`, mean `nats` of the result, and `median_abs_error_ms` of the answered ones."""
+) -> dict[str, TimeComparison]:
+    """By model, its answers with and without timestamps to the same sample of questions."""
     asked = len(questions.rtt_ms)
     random = np.random.default_rng((seed, 4))
     rows = np.sort(random.choice(asked, min(effort.time_questions, asked), replace=False))
-    queries, rtt_ms = questions.queries.take(rows), questions.rtt_ms[rows]
-    answered = ~np.isnan(rtt_ms)
-    report: dict[str, Any] = {}
-    for predictor in predictors:
-        name = predictor.name if predictor.with_time else predictor.name.removesuffix(WITHOUT_TIME)
+    sample = questions.queries.take(rows), questions.rtt_ms[rows]
+
+    def scores(name: str, predictor: ModelPredictor) -> TimeScores:
         predictor.answered = counter(progress, f"{name}: time", len(rows))
+        queries, rtt_ms = sample
         nats, median = predictor.result_nats(queries, rtt_ms)
-        error = np.abs(median - rtt_ms)[answered]
-        report.setdefault(name, {})["with_time" if predictor.with_time else "without_time"] = {
-            "count": len(rows),
-            "nats": float(nats.mean()),
-            "median_abs_error_ms": float(np.median(error)) if len(error) else None,
-        }
-    return report
+        error = np.abs(median - rtt_ms)[~np.isnan(rtt_ms)]
+        return TimeScores(
+            count=len(rows),
+            nats=float(nats.mean()),
+            median_abs_error_ms=float(np.median(error)) if len(error) else None,
+        )
+
+    return {
+        name: TimeComparison(
+            with_time=scores(name, timed[name]), without_time=scores(name, untimed[name])
+        )
+        for name in timed
+    }
 
 
 def _likelihoods(
     weights: dict[str, Weights], store: TokenStore, effort: Effort, progress: Progress
-) -> dict[str, Any]:
+) -> dict[str, Likelihood]:
     report = {}
     for name, of_model in weights.items():
         windows = sum(min(effort.windows, store.windows("test", mode)) for mode in MODES)
@@ -208,7 +250,7 @@ def _completions(
     effort: Effort,
     seed: int,
     progress: Progress,
-) -> dict[str, Any]:
+) -> dict[str, dict[str, dict[str, CompletionShares]]]:
     queries = choose_of_each_family(questions.queries, effort.completions, seed)
     completers: list[Completer] = [
         ModelCompleter(
@@ -230,7 +272,7 @@ def _searches(
     effort: Effort,
     seed: int,
     progress: Progress,
-) -> dict[str, Any]:
+) -> dict[str, SearchScores]:
     queries, targets_ms = choose_searches(
         questions.queries, questions.rtt_ms, effort.searches, seed
     )

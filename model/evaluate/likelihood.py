@@ -1,15 +1,14 @@
-"""What a model makes of test windows: nats of each field given those before it, and of each byte.
+"""How likely a model finds test windows: nats of each field given those before it, and of each byte.
 
-One plain forward pass gives p(token | all tokens before it). The order of fields is a coin flip that
-nobody can predict, so a field's own nats leave it out: its role counts among the roles of the same field
-(IPv4 or IPv6, answered or failed, how a time is written), its bytes among the bytes.
+One plain forward pass gives p(token | all tokens before it). The order of the fields was drawn at random
+and cannot be predicted, so the nats of a field leave it out: the role token is scored only among the roles
+of the same field (IPv4 or IPv6, answered or failed, how a timestamp is written), bytes only among bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,14 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
+from model.evaluate.records import (
+    ByteScores,
+    ByteTable,
+    FieldNats,
+    Likelihood,
+    ModeLikelihood,
+    OrderNats,
+)
 from model.network.transformer import Transformer
 from stores.cut import cut_windows
 from stores.grammar import ORDER_NAMES, ORDERS
@@ -37,7 +44,7 @@ from stores.vocabulary import (
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-MODES = ("full", "none")  # with the time on every measurement, and on none
+MODES = ("full", "none")  # a timestamp on every measurement, and on none
 BATCH = 8  # windows of a forward pass
 FAMILIES = {"ipv4": (SRC_IPV4, DST_IPV4), "ipv6": (SRC_IPV6, DST_IPV6)}
 NOTHING = "nothing"
@@ -54,28 +61,22 @@ def likelihood_report(
     store: TokenStore,
     windows: int,
     advance: Callable[[int], None] = lambda count: None,
-) -> dict[str, Any]:
-    """How likely the model finds evenly spaced windows of the test split, JSON-able.
+) -> Likelihood:
+    """How likely the model finds evenly spaced windows of the test split, at most `windows` of each mode.
 
-    For each mode, `full` (a time on every measurement) and `none`: `measurements`; mean `nats` of one by
-    field, and their `total`; `orders` {field order}: `measurements`, `nats`; `conditionals` {field:
-    {fields known before it}}: `count`, `nats`. And `bytes` of the full windows, as `byte_report`.
-    `advance` is told how many windows of all 2 · `windows` were done.
+    Bytes are scored on the windows with timestamps. `advance` is called with the number of windows scored
+    since the last call, of at most 2 · `windows` in total.
     """
-    report: dict[str, Any] = {}
+    by_mode: dict[str, ModeLikelihood] = {}
+    of_bytes: ByteTable = {}
     for seed, mode in enumerate(MODES):
         tokens, lengths = spaced_windows(store, mode, windows, model.config.context, seed)
         nats, hits = token_scores(model, tokens, advance)
         fields = find_fields(tokens, lengths)
-        own = fields.sums(nats)
-        report[mode] = {
-            **_totals(fields, own),
-            "orders": _orders(fields, own),
-            "conditionals": _conditionals(fields, own),
-        }
-        if mode == MODES[0]:
-            report["bytes"] = byte_report(fields, nats, hits)
-    return report
+        by_mode[mode] = _mode_likelihood(fields, fields.sums(nats))
+        if mode == "full":
+            of_bytes = byte_report(fields, nats, hits)
+    return Likelihood(full=by_mode["full"], bytes=of_bytes, none=by_mode["none"])
 
 
 def spaced_windows(
@@ -156,7 +157,8 @@ class Fields:
         """(fields,) sums over role and payload of `nats` (windows, T)."""
         total = np.cumsum(nats, axis=1)
         end = self.start + _PAYLOAD[self.role]
-        return total[self.window, end] - total[self.window, self.start - 1]
+        sums: Floats = total[self.window, end] - total[self.window, self.start - 1]
+        return sums
 
 
 def find_fields(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> Fields:
@@ -181,54 +183,57 @@ def find_fields(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> Fiel
     return Fields(*(column[kept] for column in (window, start, role, measurement, before, again)))
 
 
-def _totals(fields: Fields, own: Floats) -> dict[str, Any]:
-    """Mean nats of a measurement, by field and in all."""
+def _mode_likelihood(fields: Fields, own: Floats) -> ModeLikelihood:
+    """Mean nats by field, field order and known fields, of `own` (fields,) nats."""
     measurements = len(np.unique(fields.measurement))
     sums = np.bincount(fields.field, own, len(FIELDS))
     present = np.unique(fields.field)
-    return {
-        "measurements": measurements,
-        "nats": {FIELDS[field]: float(sums[field] / measurements) for field in present},
-        "total": float(sums.sum() / measurements) if measurements else None,
-    }
+    return ModeLikelihood(
+        measurements=measurements,
+        nats={FIELDS[field]: float(sums[field] / measurements) for field in present},
+        total=float(sums.sum() / measurements) if measurements else None,
+        orders=_orders(fields, own),
+        conditionals=_conditionals(fields, own),
+    )
 
 
-def _orders(fields: Fields, own: Floats) -> dict[str, Any]:
+def _orders(fields: Fields, own: Floats) -> dict[str, OrderNats]:
     """Mean nats of a measurement by its field order."""
     _, measurement = np.unique(fields.measurement, return_inverse=True)
     place = np.bitwise_count(fields.before)
-    code = np.bincount(measurement, (fields.field + 1) * 5.0**place)  # the order's digits, base 5
     total = np.bincount(measurement, own)
+    found = np.full((len(total), len(FIELDS)), -1)  # each measurement's fields in order, then -1
+    found[measurement, place] = fields.field
     result = {}
     for order, name in zip(ORDERS, ORDER_NAMES, strict=True):
-        chosen = total[code == sum((field + 1) * 5**at for at, field in enumerate(order))]
+        padded = (*order, *[-1] * (len(FIELDS) - len(order)))
+        chosen = total[(found == padded).all(axis=1)]
         if len(chosen):
-            result[name] = {"measurements": len(chosen), "nats": float(chosen.mean())}
+            result[name] = OrderNats(measurements=len(chosen), nats=float(chosen.mean()))
     return result
 
 
-def _conditionals(fields: Fields, own: Floats) -> dict[str, dict[str, Any]]:
+def _conditionals(fields: Fields, own: Floats) -> dict[str, dict[str, FieldNats]]:
     """Mean nats of each field by which others the measurement had before it."""
-    result: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, FieldNats]] = {}
     for field, before in sorted(
         set(zip(fields.field.tolist(), fields.before.tolist(), strict=True))
     ):
         nats = own[(fields.field == field) & (fields.before == before)]
         known = [name for at, name in enumerate(FIELDS) if before >> at & 1]
-        result.setdefault(FIELDS[field], {})[" ".join(known) or NOTHING] = {
-            "count": len(nats),
-            "nats": float(nats.mean()),
-        }
+        result.setdefault(FIELDS[field], {})[" ".join(known) or NOTHING] = FieldNats(
+            count=len(nats), nats=float(nats.mean())
+        )
     return result
 
 
-def byte_report(fields: Fields, nats: Floats, hits: Mask) -> dict[str, Any]:
-    """How well the bytes of addresses are predicted, each given all before it.
+def byte_report(fields: Fields, nats: Floats, hits: Mask) -> ByteTable:
+    """How well the bytes of addresses are predicted, each given everything before it.
 
-    {ipv4, ipv6: {src, dst: {new, again: …}}}, `again` if the window has that address earlier: `count`,
-    `perplexity` (per byte, 256 of a model that knows nothing), `accuracy` of the likeliest byte by position.
+    An address is `again` if the window already had it in the same field, else `new`. The perplexity of a
+    model that knows nothing is 256 per byte.
     """
-    report: dict[str, Any] = {}
+    report: dict[str, dict[str, dict[str, ByteScores]]] = {}
     for family, roles in FAMILIES.items():
         for role in roles:
             for name, chosen in (("new", ~fields.again), ("again", fields.again)):
@@ -238,9 +243,9 @@ def byte_report(fields: Fields, nats: Floats, hits: Mask) -> dict[str, Any]:
                     continue
                 window = fields.window[at, None]
                 of_field = report.setdefault(family, {}).setdefault(FIELDS[_FIELD[role]], {})
-                of_field[name] = {
-                    "count": len(at),
-                    "perplexity": float(np.exp(nats[window, places].mean())),
-                    "accuracy": hits[window, places].mean(0).tolist(),
-                }
+                of_field[name] = ByteScores(
+                    count=len(at),
+                    perplexity=float(np.exp(nats[window, places].mean())),
+                    accuracy=hits[window, places].mean(0).tolist(),
+                )
     return report

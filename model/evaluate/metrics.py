@@ -1,37 +1,36 @@
 """How good predictions are: errors of points, calibration of distributions, ranking of failures.
 
-Every function takes arrays of n predictions with their outcomes and returns JSON-able numbers, `None`
-where n leaves them undefined.
+Every function takes arrays of n predictions with their outcomes; numbers that so few predictions leave
+undefined are `None`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from model.evaluate.records import Calibration, FailureScores, RttErrors
+
 Floats = NDArray[np.float64]
 
-RELATIVE_PERCENTILES = (50, 75, 90, 95)
-COVERAGES = (50, 80, 95)
 PIT_BINS = 20
 
 
-def rtt_metrics(predicted_ms: Floats, rtt_ms: Floats) -> dict[str, Any]:
-    """Errors of point predictions of answered RTTs, (n,) each; the relative error is |p - r| / r."""
+def rtt_metrics(predicted_ms: Floats, rtt_ms: Floats) -> RttErrors:
+    """Errors of point predictions of answered RTTs, both (n,) in ms."""
+    if not len(rtt_ms):
+        return RttErrors(0, None, None, None, None, None, None)
     error = np.abs(predicted_ms - rtt_ms)
     relative = error / rtt_ms
-    count = len(error)
-    metrics = {
-        "count": count,
-        "median_abs_error_ms": float(np.median(error)) if count else None,
-        "mae_ms": float(error.mean()) if count else None,
-    }
-    for percentile in RELATIVE_PERCENTILES:
-        value = float(np.percentile(relative, percentile)) if count else None
-        metrics[f"relative_error_p{percentile}"] = value
-    return metrics
+    return RttErrors(
+        count=len(error),
+        median_abs_error_ms=float(np.median(error)),
+        mae_ms=float(error.mean()),
+        relative_error_p50=float(np.percentile(relative, 50)),
+        relative_error_p75=float(np.percentile(relative, 75)),
+        relative_error_p90=float(np.percentile(relative, 90)),
+        relative_error_p95=float(np.percentile(relative, 95)),
+    )
 
 
 def error_cdf(predicted_ms: Floats, rtt_ms: Floats) -> list[float]:
@@ -42,42 +41,48 @@ def error_cdf(predicted_ms: Floats, rtt_ms: Floats) -> list[float]:
     return quantiles
 
 
-def calibration_metrics(quantiles_ms: Floats, levels: Floats, rtt_ms: Floats) -> dict[str, Any]:
-    """Calibration of predicted quantiles (n, Q) at `levels` (Q,), evenly spaced, on answered RTTs (n,).
+def calibration_metrics(quantiles_ms: Floats, levels: Floats, rtt_ms: Floats) -> Calibration:
+    """Calibration of predicted quantiles (n, Q) at evenly spaced `levels` (Q,), on answered RTTs (n,).
 
-    `pit_histogram`: shares of outcomes whose predicted CDF lies in each of 20 bins, flat if calibrated.
-    `coverage_50` …: share of outcomes inside the central interval of that probability.
-    `crps_ms`: continuous ranked probability score, twice the mean pinball loss over the levels
-    (Gneiting and Raftery 2007), in ms; of a point forecast it is the MAE.
+    The PIT histogram (probability integral transform) counts the outcomes whose predicted CDF lies in each
+    of 20 bins; it is flat if the forecasts are calibrated. The CRPS (continuous ranked probability score)
+    is twice the mean pinball loss over the levels (Gneiting and Raftery 2007), in ms; for a point forecast
+    it is the MAE.
     """
     count = len(rtt_ms)
     if not count:
-        empty = {f"coverage_{percent}": None for percent in COVERAGES}
-        return {"count": 0, "crps_ms": None, **empty, "pit_histogram": []}
+        return Calibration(0, None, None, None, None, [])
     below = quantiles_ms < rtt_ms[:, None]
     touched = quantiles_ms <= rtt_ms[:, None]
     pit = (below.sum(1) + touched.sum(1) + 1) / 2 / (len(levels) + 1)  # ties: their middle
     histogram = np.histogram(pit, PIT_BINS, (0, 1))[0] / count
-    metrics: dict[str, Any] = {"count": count}
     shortfall = rtt_ms[:, None] - quantiles_ms
-    metrics["crps_ms"] = float(2 * np.mean(shortfall * (levels - (shortfall < 0))))
-    for percent in COVERAGES:
+
+    def coverage(percent: int) -> float:
         low = int(np.argmin(np.abs(levels - (0.5 - percent / 200))))
         inside = (quantiles_ms[:, low] <= rtt_ms) & (rtt_ms <= quantiles_ms[:, -1 - low])
-        metrics[f"coverage_{percent}"] = float(inside.mean())
-    return {**metrics, "pit_histogram": histogram.tolist()}
+        return float(inside.mean())
+
+    return Calibration(
+        count=count,
+        crps_ms=float(2 * np.mean(shortfall * (levels - (shortfall < 0)))),
+        coverage_50=coverage(50),
+        coverage_80=coverage(80),
+        coverage_95=coverage(95),
+        pit_histogram=histogram.tolist(),
+    )
 
 
-def failure_metrics(p_failed: Floats, failed: NDArray[np.bool_]) -> dict[str, Any]:
-    """Of predicted probabilities of no answer (n,): `auc` (area under the ROC curve, ties count half)
-    and `brier` (mean squared error of the probability)."""
+def failure_metrics(p_failed: Floats, failed: NDArray[np.bool_]) -> FailureScores:
+    """Scores of predicted probabilities of no answer (n,): the area under the ROC curve, where ties count
+    half, and the Brier score, which is the mean squared error of the probability."""
     count, bad = len(failed), int(failed.sum())
-    return {
-        "count": count,
-        "failed": bad,
-        "auc": _auc(p_failed, failed) if 0 < bad < count else None,
-        "brier": float(np.mean((p_failed - failed) ** 2)) if count else None,
-    }
+    return FailureScores(
+        count=count,
+        failed=bad,
+        auc=_auc(p_failed, failed) if 0 < bad < count else None,
+        brier=float(np.mean((p_failed - failed) ** 2)) if count else None,
+    )
 
 
 def _auc(score: Floats, positive: NDArray[np.bool_]) -> float:

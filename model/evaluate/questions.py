@@ -72,7 +72,8 @@ class Queries:
     @property
     def context_has_pair(self) -> Mask:
         """(n,) whether the context holds a row of the queried pair: copying, not predicting."""
-        return np.any(self.context_dst == self.dst[:, None], axis=1)
+        found: Mask = np.any(self.context_dst == self.dst[:, None], axis=1)
+        return found
 
     @property
     def context_rtts_of_pair(self) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from model.evaluate.predictors.coordinates import pair_medians
 from model.evaluate.predictors.histories import prefix_keys
 from model.evaluate.predictors.trained import Addresses, context_of
 from model.evaluate.questions import Queries
+from model.evaluate.records import SearchScores
 from model.inference.ping_model import PingModel
 from model.inference.query import SampleQuery
 from stores.rows import Rows, Words, is_ipv4, pair_key
@@ -144,7 +145,7 @@ def search_report(
     truth: KnownRtts,
     train: Rows,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> SearchScores:
     """What `searcher` finds for the sources of `queries` (n,) at `targets_ms` (n,), `count` each.
 
     `searches`; `found`, destinations in all; `truth_known`, share of them with a true RTT;
@@ -164,16 +165,16 @@ def search_report(
     of_train = train.addresses[np.unique(train.dst)]
     different = [len(np.unique(keys[search == at])) for at in range(len(draws))]
     context = [queries.addresses[row[row >= 0]] for row in queries.context_dst]
-    return {
-        "searches": len(draws),
-        "found": len(found),
-        "truth_known": _share(known),
-        "within_20_percent": _share(near if truth.every_pair else near[known]),
-        "distinct": len(np.unique(found, axis=0)) / len(found) if len(found) else None,
-        "distinct_prefixes": sum(different) / len(found) if len(found) else None,
-        "in_train_prefix": _share(np.isin(keys, prefix_keys(of_train, *PREFIX_BITS))),
-        "in_train": _share(_contains(of_train, found)),
-        "in_context": _share(
+    return SearchScores(
+        searches=len(draws),
+        found=len(found),
+        truth_known=_share(known),
+        within_20_percent=_share(near if truth.every_pair else near[known]),
+        distinct=len(np.unique(found, axis=0)) / len(found) if len(found) else None,
+        distinct_prefixes=sum(different) / len(found) if len(found) else None,
+        in_train_prefix=_share(np.isin(keys, prefix_keys(of_train, *PREFIX_BITS))),
+        in_train=_share(_contains(of_train, found)),
+        in_context=_share(
             np.concatenate(
                 [
                     np.zeros(0, bool),
@@ -181,7 +182,7 @@ def search_report(
                 ]
             )
         ),
-    }
+    )
 
 
 def _share(true: NDArray[np.bool_]) -> float | None:

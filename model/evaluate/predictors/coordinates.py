@@ -143,7 +143,8 @@ class Coordinates(NamedTuple):
     def rtt_ms(self, other: Coordinates) -> Floats:
         """(n,) distance to the others, node by node."""
         apart = np.sqrt(((self.position - other.position) ** 2).sum(1))
-        return apart + self.height + other.height
+        rtt_ms: Floats = apart + self.height + other.height
+        return rtt_ms
 
     def moved(self, other: Coordinates, rtt_ms: Floats, gain: float) -> Coordinates:
         """After a measurement of each node to its `other`: the algorithm of the paper's figure 3, with
@@ -235,14 +236,16 @@ class Dmfsgd(Embedding):
                 mine[graph.nodes] = self._moved(here, theirs[other], rtt_ms, 1 - turn / rounds)
 
     def between(self, src: Nodes, dst: Nodes) -> Floats:
-        return (self.u[src] * self.v[dst]).sum(1) * self.unit_ms
+        rtt_ms: Floats = (self.u[src] * self.v[dst]).sum(1) * self.unit_ms
+        return rtt_ms
 
     def joining(self, context: Neighbours, dst: Nodes) -> Floats:
         here = self._scatter(len(dst), self.u.shape[1])
         for turn in range(JOIN_ROUNDS):
             other, rtt_ms = context.meet(self.rng)
             here = self._moved(here, self.v[other], rtt_ms, 1 - turn / JOIN_ROUNDS)
-        return (here * self.v[dst]).sum(1) * self.unit_ms
+        joined_ms: Floats = (here * self.v[dst]).sum(1) * self.unit_ms
+        return joined_ms
 
     def _scatter(self, count: int, rank: int) -> Floats:
         """(count, rank) factors whose products are about the unit."""
@@ -253,4 +256,5 @@ class Dmfsgd(Embedding):
         side = np.sign(rtt_ms / self.unit_ms - (here * there).sum(1))
         step = LEARNING_RATE * pace
         moved = (1 - step * REGULARIZATION) * here + step * side[:, None] * there
-        return np.maximum(moved, 0)
+        positive: Floats = np.maximum(moved, 0)
+        return positive

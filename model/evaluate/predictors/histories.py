@@ -101,7 +101,8 @@ def _sorted_quantiles(
     padded = np.append(values, np.nan)
     at = np.where(counts[:, None] > 0, starts[:, None] + low, len(values))
     above = np.where(counts[:, None] > 0, starts[:, None] + high, len(values))
-    return padded[at] + (place - low) * (padded[above] - padded[at])
+    between: Floats = padded[at] + (place - low) * (padded[above] - padded[at])
+    return between
 
 
 class PlaceMedian:
@@ -200,4 +201,5 @@ def prefix_keys(addresses: Words, ipv4_bits: int, ipv6_bits: int) -> Words:
     at most 32 or 63 of them."""
     high, low = addresses.T
     ipv6 = high >> np.uint64(64 - ipv6_bits) | np.uint64(1 << 63)
-    return np.where(is_ipv4(addresses), low >> np.uint64(32 - ipv4_bits), ipv6)
+    keys: Words = np.where(is_ipv4(addresses), low >> np.uint64(32 - ipv4_bits), ipv6)
+    return keys

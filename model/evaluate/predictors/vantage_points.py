@@ -78,7 +78,8 @@ class NearestVantagePoints:
         weight = 1 / np.take_along_axis(distance, voters, 1)
         with np.errstate(invalid="ignore"):  # 0 / 0: nobody votes
             vote = (weight * self.log_rtt[voters, target[:, None]]).sum(1) / weight.sum(1)
-        return np.exp(vote)
+        rtt_ms: Floats = np.exp(vote)
+        return rtt_ms
 
     def _profiles(self, queries: Queries) -> tuple[Floats32, Floats32]:
         """(n, destinations) log RTTs of each query's source, 0 where unmeasured, and where measured."""

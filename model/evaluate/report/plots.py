@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
+
+from model.evaluate.records import ByteTable, FieldNats, Report
 from model.evaluate.report.terminal import HEADINGS, model_of
 
 INK = "#010203"  # replaced by the page's own text colour
@@ -28,11 +31,11 @@ FIELD_COLOURS = {"src": "#8d6fd1", "dst": "#2f8fd0", "result": "#3a9d5d", "time"
 _TICKS_MS = {0.01: "0.01", 0.1: "0.1", 1: "1", 10: "10", 100: "100", 1000: "1 s", 10000: "10 s"}
 
 
-def error_cdf_plot(report: dict[str, Any], group: str) -> str:
+def error_cdf_plot(report: Report, group: str) -> Markup:
     """Share of the rows whose error stays under so many ms, by predictor."""
 
     def draw(axes: Any) -> None:
-        errors = {name: table[group] for name, table in report["error_cdf"].items()}
+        errors = {name: table[group] for name, table in report.error_cdf.items()}
         for name, style in _lines(report, errors):
             axes.plot([max(e, 1e-3) for e in errors[name]], range(1, 100), **style)
         axes.set_xscale("log")
@@ -46,14 +49,14 @@ def error_cdf_plot(report: dict[str, Any], group: str) -> str:
     return svg(draw, f"Errors: {HEADINGS[group]}")
 
 
-def context_plot(report: dict[str, Any], group: str) -> str:
+def context_plot(report: Report, group: str) -> Markup:
     """Median error by rows of context, by predictor."""
 
     def draw(axes: Any) -> None:
-        tables = report["rtt_by_context"]
+        tables = report.rtt_by_context
         sizes = [size for size in next(iter(tables.values())) if size.isdigit()]
         for name, style in _lines(report, tables):
-            errors = [tables[name][size][group]["median_abs_error_ms"] for size in sizes]
+            errors = [tables[name][size][group].median_abs_error_ms for size in sizes]
             known = [(at, error) for at, error in enumerate(errors) if error is not None]
             if known:
                 axes.plot(*zip(*known, strict=True), marker="o", markersize=4, **style)
@@ -67,13 +70,11 @@ def context_plot(report: dict[str, Any], group: str) -> str:
     return svg(draw, f"By context: {HEADINGS[group]}")
 
 
-def pit_plot(report: dict[str, Any], group: str) -> str:
+def pit_plot(report: Report, group: str) -> Markup:
     """Histogram of where outcomes fell in the predicted distributions: flat if calibrated."""
 
     def draw(axes: Any) -> None:
-        tables = {
-            name: table[group]["pit_histogram"] for name, table in report["calibration"].items()
-        }
+        tables = {name: table[group].pit_histogram for name, table in report.calibration.items()}
         for name, style in _lines(report, {name: t for name, t in tables.items() if t}):
             bins = len(tables[name])
             edges = [at / bins for at in range(bins + 1)]
@@ -88,7 +89,7 @@ def pit_plot(report: dict[str, Any], group: str) -> str:
     return svg(draw, f"PIT histogram: {HEADINGS[group]}")
 
 
-def byte_plot(table: dict[str, Any], family: str) -> str:
+def byte_plot(table: ByteTable, family: str) -> Markup:
     """Accuracy of the likeliest byte by position, of addresses that the window has not had before."""
 
     def draw(axes: Any) -> None:
@@ -96,8 +97,8 @@ def byte_plot(table: dict[str, Any], family: str) -> str:
             for kind, line in (("new", "-"), ("again", ":")):
                 found = table.get(family, {}).get(field, {}).get(kind)
                 if found:
-                    percent = [100 * share for share in found["accuracy"]]
-                    label = f"{name}, {kind} ({found['count']:,})"
+                    percent = [100 * share for share in found.accuracy]
+                    label = f"{name}, {kind} ({found.count:,})"
                     style = {"color": FIELD_COLOURS[field], "linestyle": line, "marker": "o"}
                     places = range(1, len(percent) + 1)
                     axes.plot(places, percent, markersize=4, linewidth=2, label=label, **style)
@@ -110,32 +111,32 @@ def byte_plot(table: dict[str, Any], family: str) -> str:
     return svg(draw, f"{_family(family)}: likeliest byte is right")
 
 
-def completion_plot(report: dict[str, Any], family: str) -> str:
+def completion_plot(report: Report, family: str) -> Markup:
     """Top-1 and top-10 of completions by known bytes."""
 
     def draw(axes: Any) -> None:
-        tables = {name: table.get(family, {}) for name, table in report["completions"].items()}
+        tables = {name: table.get(family, {}) for name, table in report.completions.items()}
         lengths = list(next(iter(tables.values())))
         for name, style in _lines(report, tables):
             for top, line in ((1, "-"), (10, ":")):
-                percent = [100 * tables[name][length][f"top_{top}"] for length in lengths]
+                percent = [_percent(tables[name][length].top(top)) for length in lengths]
                 shown = {**style, "linestyle": line, "label": f"{style['label']}, top {top}"}
                 axes.plot(range(len(lengths)), percent, marker="o", markersize=4, **shown)
         axes.set_xticks(range(len(lengths)), lengths)
         axes.set_ylim(0, 102)
-        axes.set_xlabel("bytes of the destination that are told")
+        axes.set_xlabel("known bytes of the destination")
         axes.set_ylabel("% of destinations found")
         _legend(axes, columns=2)
 
     return svg(draw, f"{_family(family)}: destination among the completions")
 
 
-def conditionals_plot(conditionals: dict[str, Any], title: str) -> str:
+def conditionals_plot(conditionals: Mapping[str, Mapping[str, FieldNats]], title: str) -> Markup:
     """Nats of each field by what its measurement had before it."""
     bars = [
-        (field, known, found["nats"])
+        (field, known, found.nats)
         for field, by_known in conditionals.items()
-        for known, found in sorted(by_known.items(), key=lambda item: -item[1]["nats"])
+        for known, found in sorted(by_known.items(), key=lambda item: -item[1].nats)
     ]
 
     def draw(axes: Any) -> None:
@@ -162,7 +163,7 @@ def conditionals_plot(conditionals: dict[str, Any], title: str) -> str:
 # --- Figures ------------------------------------------------------------------------------------------
 
 
-def svg(draw: Any, title: str, height: float = SIZE[1]) -> str:
+def svg(draw: Any, title: str, height: float = SIZE[1]) -> Markup:
     """One pair of axes as an `<svg>` element that a page can hold many of."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -184,12 +185,16 @@ def svg(draw: Any, title: str, height: float = SIZE[1]) -> str:
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'<g id="[^"]*">', "<g>", text)  # ids are for one picture a page
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1))
 
 
-def _lines(report: dict[str, Any], tables: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
+
+
+def _lines(report: Report, tables: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The predictors to draw that `tables` have something of, and their line styles."""
-    models: Sequence[str] = list(report["models"])
+    models: Sequence[str] = list(report.models)
     result = []
     for name, table in tables.items():
         model = model_of(report, name)

@@ -1,103 +1,114 @@
-"""Tables of the HTML report: a row for each predictor, the trained models in bold."""
+"""Tables of the HTML report as plain records: a row for each predictor, the trained models marked."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TypeVar
 
+from model.evaluate.records import ByGroup, Report
 from model.evaluate.report.plots import FLOOR
 from model.evaluate.report.terminal import HEADINGS, HUGE, model_of
 
-Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
-"""Heading of each number, and how it is written, by its key."""
+
+@dataclass(frozen=True)
+class Cell:
+    """One number, as text."""
+
+    text: str
+    best: bool = False
+    """Of its column."""
+    gap: str = ""
+    """Its distance to the best possible number."""
 
 
-def error_table(report: dict[str, Any], tables: dict[str, Any], columns: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    name: str
+    cells: Sequence[Cell]
+    model: bool = False
+    """Whether it is of a trained model."""
+    dim: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Plain text throughout; the template escapes it."""
+
+    headings: Sequence[str]
+    """Of all columns, that of the names included."""
+    rows: Sequence[Row]
+
+
+Scores = TypeVar("Scores")
+Columns = Sequence[tuple[str, Callable[[Scores], str]]]
+"""Heading of each column, and how its cell is made from a predictor's scores."""
+
+
+def error_table(report: Report, tables: Mapping[str, ByGroup], columns: Sequence[str]) -> Table:
     """Median absolute errors, the best of each column marked, with the distance to the floor."""
     errors = {
-        name: [table[column]["median_abs_error_ms"] for column in columns]
+        name: [table[column].median_abs_error_ms for column in columns]
         for name, table in tables.items()
     }
-    floor = errors.get(FLOOR)
+    floor = errors.get(FLOOR, [None] * len(columns))
+    rivals = [row for name, row in errors.items() if name != FLOOR]
     best = [
-        min(
-            (row[at] for name, row in errors.items() if name != FLOOR and row[at] is not None),
-            default=None,
-        )
-        for at in range(len(columns))
+        min((value for value in column if value is not None), default=None)
+        for column in zip(*rivals, strict=True)
     ]
     first = next(iter(tables.values()))
-    counts = "".join(f"<td class=dim>{first[column]['count']:,}</td>" for column in columns)
-    lines = [f"<tr><th class=dim>answered rows</th>{counts}</tr>"]
-    for name, row in errors.items():
-        cells = []
-        for at, value in enumerate(row):
-            gap = ""
-            if floor and name != FLOOR and value is not None and floor[at] is not None:
-                sign = "+" if value >= floor[at] else "−"
-                gap = f"<small>{sign}{number(abs(value - floor[at]))}</small>"
-            marked = " class=best" if value is not None and value == best[at] else ""
-            cells.append(f"<td{marked}>{number(value)}{gap}</td>")
-        lines.append(_row(report, name, cells))
-    heads = "".join(
-        f"<th>{text(HEADINGS.get(c, c.replace('_', ' ').replace('ipv', 'IPv')))}</th>"
-        for c in columns
-    )
-    return _wide(f"<th></th>{heads}", lines)
+    counts = [Cell(f"{first[column].count:,}") for column in columns]
+    rows = [Row("answered rows", counts, dim=True)]
+    for name, values in errors.items():
+        cells = [
+            Cell(
+                number(value),
+                best=value is not None and value == best[at],
+                gap="" if name == FLOOR else _gap(value, floor[at]),
+            )
+            for at, value in enumerate(values)
+        ]
+        rows.append(_row(report, name, cells))
+    return Table(["", *map(_heading, columns)], rows)
 
 
-def numbers_table(
-    report: dict[str, Any],
-    tables: dict[str, Any],
-    columns: Columns,
-) -> str:
-    """A row for each predictor, a column for each of its numbers: heading and format by key."""
-    lines = [
-        _row(report, name, [f"<td>{show(table[key])}</td>" for key, (_, show) in columns.items()])
-        for name, table in tables.items()
+def scores_table(report: Report, tables: Mapping[str, Scores], columns: Columns[Scores]) -> Table:
+    """A row for each predictor, a column for each of its scores."""
+    rows = [
+        _row(report, name, [Cell(show(scores)) for _, show in columns])
+        for name, scores in tables.items()
     ]
-    heads = "".join(f"<th>{heading}</th>" for heading, _ in columns.values())
-    return _wide(f"<th></th>{heads}", lines)
+    return Table(["", *(heading for heading, _ in columns)], rows)
 
 
-def grid(headings: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+def text_table(headings: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> Table:
     """A plain table of texts."""
-    heads = "".join(f"<th>{text(heading)}</th>" for heading in headings)
-    lines = [
-        f"<tr><th>{text(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for name, cells in rows
-    ]
-    return _wide(heads, lines)
+    return Table(headings, [Row(name, [Cell(text) for text in texts]) for name, texts in rows])
 
 
-def _row(report: dict[str, Any], name: str, cells: Sequence[str]) -> str:
-    kind = " class=model" if model_of(report, name) else ""
-    return f"<tr{kind}><th>{text(name.replace('_', ' '))}</th>{''.join(cells)}</tr>"
+def _row(report: Report, name: str, cells: Sequence[Cell]) -> Row:
+    return Row(name.replace("_", " "), cells, model=model_of(report, name) is not None)
 
 
-def _wide(heads: str, lines: Sequence[str]) -> str:
-    """A table that scrolls by itself where the screen is narrow."""
-    body = "\n".join(lines)
-    return (
-        f"<div class=wide><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+def _heading(column: str) -> str:
+    return HEADINGS.get(column, column.replace("_", " ").replace("ipv", "IPv"))
 
 
-def text(value: object) -> str:
-    return html.escape(str(value))
+def _gap(value: float | None, floor: float | None) -> str:
+    if value is None or floor is None:
+        return ""
+    return f"{'+' if value >= floor else '−'}{number(abs(value - floor))}"
 
 
 def number(value: float | None) -> str:
     if value is None:
         return "–"
-    return (
-        f"{value:.2f}"
-        if abs(value) < 100
-        else f"{value:,.1f}"
-        if abs(value) < HUGE
-        else f"{value:.1e}"
-    )
+    if abs(value) < 100:
+        return f"{value:.2f}"
+    return f"{value:,.1f}" if abs(value) < HUGE else f"{value:.1e}"
 
 
 def fine(value: float | None) -> str:
@@ -107,10 +118,6 @@ def fine(value: float | None) -> str:
 def percent(value: float | None) -> str:
     if value is None:
         return "–"
-    return (
-        f"{value:.1%}"
-        if value < 0.9995
-        else f"{value:.0%}"
-        if value < HUGE / 100
-        else f"{value:.0e}"
-    )
+    if value < 0.9995:
+        return f"{value:.1%}"
+    return f"{value:.0%}" if value < HUGE / 100 else f"{value:.0e}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import (
@@ -20,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from model.evaluate.questions import WITHOUT_TIME
+from model.evaluate.records import Report
 
 HEADINGS = {
     "context_lacks_pair": "pair not in context",
@@ -33,85 +33,92 @@ HEADINGS = {
 """Columns of the tables, those that tell predicting from copying first."""
 
 
-def model_of(report: dict[str, Any], predictor: str) -> str | None:
-    """The trained model that a predictor is, told times or not; `None` of a baseline."""
+def model_of(report: Report, predictor: str) -> str | None:
+    """The trained model behind a predictor, with timestamps or without; `None` for a baseline."""
     name = predictor.removesuffix(WITHOUT_TIME)
-    return next((model for model in (predictor, name) if model in report["models"]), None)
+    return next((model for model in (predictor, name) if model in report.models), None)
 
 
-HUGE = 10_000  # what an untrained model may say
+def groups_with_answers(report: Report) -> list[str]:
+    """Groups in the order of `HEADINGS` that have an answered row."""
+    counts = next(iter(report.rtt.values()))
+    return [group for group in HEADINGS if counts[group].count]
 
 
-def evaluation_view(report: dict[str, Any], out: Path) -> RenderableType:
+HUGE = 10_000  # an untrained model may predict as much
+
+
+def evaluation_view(report: Report, out: Path) -> RenderableType:
     """What `evaluate` prints: errors of every predictor by group, then distributions and failures."""
-    questions = report["questions"]
-    answered = next(iter(report["rtt"].values()))
-    shares = [group for group in HEADINGS if answered[group]["count"]]
+    questions = report.questions
     return Group(
-        Text(f"{report['store']['path']}, digest {report['store']['digest'][:16]}…"),
+        Text(f"{report.store.path}, digest {report.store.digest[:16]}…"),
         Text(
-            f"{questions['asked']:,} of {questions['of']:,} test rows asked, "
-            f"{questions['failed']:,} of them failed; up to {questions['context_rows']} rows of context"
+            f"{questions.asked:,} of {questions.of:,} test rows asked, "
+            f"{questions.failed:,} of them failed; up to {questions.context_rows} rows of context"
         ),
-        _errors_table(report, shares),
+        _errors_table(report, groups_with_answers(report)),
         _distributions_table(report),
-        *([_models_table(report)] if report["models"] else []),
+        *([_models_table(report)] if report.models else []),
         Text(f"Everything else is in {out / 'report.html'} and {out / 'report.json'}"),
     )
 
 
-def _errors_table(report: dict[str, Any], groups: list[str]) -> Table:
+def _errors_table(report: Report, groups: list[str]) -> Table:
     table = Table(title="Median absolute error (ms)", title_justify="left")
     table.add_column("predictor", no_wrap=True)
     for group in groups:
         table.add_column(HEADINGS[group], justify="right")
-    answered = next(iter(report["rtt"].values()))
-    table.add_row(
-        "answered rows", *(f"{answered[group]['count']:,}" for group in groups), style="dim"
-    )
-    for name, errors in report["rtt"].items():
-        table.add_row(name, *(_number(errors[group]["median_abs_error_ms"]) for group in groups))
+    answered = next(iter(report.rtt.values()))
+    table.add_row("answered rows", *(f"{answered[group].count:,}" for group in groups), style="dim")
+    for name, errors in report.rtt.items():
+        table.add_row(name, *(_number(errors[group].median_abs_error_ms) for group in groups))
     return table
 
 
-def _distributions_table(report: dict[str, Any]) -> Table:
+def _distributions_table(report: Report) -> Table:
     table = Table(title="All rows", title_justify="left")
     table.add_column("predictor", no_wrap=True)
     for heading in ("MAE ms", "rel. p50", "p90", "CRPS ms", "in 50 %", "80 %", "95 %", "AUC fail"):
         table.add_column(heading, justify="right")
-    for name, errors in report["rtt"].items():
+    for name, errors in report.rtt.items():
         error = errors["all"]
-        calibration = report["calibration"].get(name, {}).get("all", {})
-        failure = report["failure"].get(name, {}).get("all", {})
+        calibration = report.calibration[name]["all"] if name in report.calibration else None
+        failure = report.failure[name]["all"] if name in report.failure else None
         table.add_row(
             name,
-            _number(error["mae_ms"]),
-            _percent(error["relative_error_p50"]),
-            _percent(error["relative_error_p90"]),
-            _number(calibration.get("crps_ms")),
-            *(_percent(calibration.get(f"coverage_{percent}")) for percent in (50, 80, 95)),
-            _number(failure.get("auc")),
+            _number(error.mae_ms),
+            _percent(error.relative_error_p50),
+            _percent(error.relative_error_p90),
+            _number(calibration.crps_ms if calibration else None),
+            _percent(calibration.coverage_50 if calibration else None),
+            _percent(calibration.coverage_80 if calibration else None),
+            _percent(calibration.coverage_95 if calibration else None),
+            _number(failure.auc if failure else None),
         )
     return table
 
 
-def _models_table(report: dict[str, Any]) -> Table:
+def _models_table(report: Report) -> Table:
     table = Table(title="Trained models", title_justify="left")
     table.add_column("", no_wrap=True)
-    for heading in ("nats/row", "no time", "3 of 4 bytes told: top 1", "search: within 20 %"):
+    for heading in (
+        "nats/row",
+        "no timestamps",
+        "3 of 4 bytes known: top 1",
+        "search: within 20 %",
+    ):
         table.add_column(heading, justify="right")
-    for name in (*report["models"], "most_frequent", "by_chance"):
-        likelihood = report["likelihood"].get(name)
-        completed = report["completions"].get(name, {}).get("ipv4", {}).get("3", {})
-        search = report["search"].get(name, {})
+    for name in (*report.models, "most_frequent", "by_chance"):
+        likelihood = report.likelihood.get(name)
+        completed = report.completions.get(name, {}).get("ipv4", {}).get("3")
+        search = report.search.get(name)
         table.add_row(
             name,
-            *(
-                _number(likelihood[mode]["total"]) if likelihood else ""
-                for mode in ("full", "none")
-            ),
-            _percent(completed.get("top_1")),
-            _percent(search.get("within_20_percent")),
+            _number(likelihood.full.total if likelihood else None),
+            _number(likelihood.none.total if likelihood else None),
+            _percent(completed.top_1 if completed else None),
+            _percent(search.within_20_percent if search else None),
         )
     return table
 
@@ -130,7 +137,7 @@ def _percent(value: float | None) -> str:
 
 @contextmanager
 def evaluation_progress(silent: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on standard error that says what is going on, since when and for how long; gone when done."""
+    """A bar on standard error that shows what is going on and how long it takes; it vanishes at the end."""
     console = Console(stderr=True)
     bar = Progress(
         *(TextColumn("{task.description:28}"), BarColumn(), TaskProgressColumn()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import os
@@ -15,16 +16,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
+from model.evaluate.comparison import compare
 from model.evaluate.effort import Effort
 from model.evaluate.evaluate import make_report, name_models, write_report
-from model.evaluate.report.terminal import evaluation_view
-from model.evaluate.rtt import compare
+from model.evaluate.records import Report, read_report, report_json
+from model.evaluate.report.page import report_page
+from model.evaluate.report.terminal import evaluation_progress, evaluation_view
 from model.inference.export import write_export
 from model.inference.weights import Weights
 from model.network.transformer import Transformer
@@ -95,9 +99,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(simulated: Path) -> dict[str, Any]:
+def baselines(simulated: Path) -> Report:
     """Baselines and the truth on 800 rows."""
     return make_report(simulated, truth=simulated / "truth" / "world.npz", limit=800)
+
+
+@pytest.fixture(scope="module")
+def report(baselines: Report) -> dict[str, Any]:
+    """The same, as report.json holds it."""
+    return report_json(baselines)
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +195,50 @@ def test_a_model_is_asked_for_more_than_rtts(asked_model: dict[str, Any]) -> Non
     assert asked_model["search"]["by_chance"]["truth_known"] == 1
 
 
-def test_the_table_is_short_and_names_the_report(asked_model: dict[str, Any]) -> None:
+def printed(report: Report) -> str:
+    """What `evaluate` prints of a report, for 100 columns."""
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(evaluation_view(asked_model, Path("folder")))
-    text = console.export_text()
+    console.print(evaluation_view(report, Path("folder")))
+    return console.export_text()
+
+
+@pytest.mark.usefixtures("asked_model")
+def test_the_table_is_short_and_names_the_report(out: Path) -> None:
+    report = read_report(out / "report.json")
+    text = printed(report)
     assert "untrained" in text
     assert "pair not in" in text
     assert "folder/report.html" in text
-    assert "…" not in text.replace(asked_model["store"]["digest"][:16] + "…", "")
+    assert "…" not in text.replace(report.store.digest[:16] + "…", "")
+    assert "search: within 20 %" in text
+
+
+def test_the_table_of_baselines_has_each_of_them_and_nothing_about_models(
+    baselines: Report,
+) -> None:
+    text = printed(baselines)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    for name in BASELINES | {"best_possible"}:
+        assert sum(f" {name} " in line for line in lines) == 2  # errors, distributions
+    assert f"{baselines.rtt['vivaldi']['all'].mae_ms:.2f}" in text
+    assert "Trained models" not in text
+
+
+def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with evaluation_progress() as show:
+        show("reading", 1, 2)
+        show("fitting baselines", 0, 1)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("asked_model")
+def test_a_report_is_read_back_as_it_was_written(out: Path, tmp_path: Path) -> None:
+    read = read_report(out / "report.json")
+    assert report_json(read) == json.loads((out / "report.json").read_text())
+    (tmp_path / "report.json").write_text('{"store": 1}')
+    with pytest.raises(InputError, match="not a report of `evaluate`"):
+        read_report(tmp_path / "report.json")
 
 
 def test_without_a_truth_measured_pairs_are_what_is_known(simulated: Path, model: Path) -> None:
@@ -211,7 +257,7 @@ def test_without_a_truth_measured_pairs_are_what_is_known(simulated: Path, model
         searches=1,
         destinations=3,
     )
-    report = make_report(simulated, [model], limit=16, effort=effort, progress=note)
+    report = report_json(make_report(simulated, [model], limit=16, effort=effort, progress=note))
     assert set(report["rtt"]) == BASELINES | UNTRAINED
     search = report["search"]["untrained"]
     assert (search["found"], search["truth_known"], search["within_20_percent"]) == (3, 0, None)
@@ -298,10 +344,28 @@ def test_the_page_leads_with_pairs_that_the_context_lacks_and_names_all_predicto
     assert "trained on another store" in text
 
 
+@pytest.mark.usefixtures("asked_model")
+def test_names_of_models_and_folders_are_escaped(out: Path) -> None:
+    bad = "<script>alert(1)</script>"
+    told = (out / "report.json").read_text().replace("untrained", bad)
+    told = told.replace('"path": "', f'"path": "{bad}&')
+    report = msgspec.json.decode(told, type=Report)
+    assert bad in report.rtt
+    assert report.store.path.startswith(bad)
+    text = report_page(report)
+    assert bad not in text
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert "script" not in page.seen
+    assert f"{html.escape(bad)}&amp;" in text
+    assert f"<th>{html.escape(bad)}</th>" in text
+
+
 def test_a_page_without_models_has_no_sections_about_them(
-    report: dict[str, Any], tmp_path: Path
+    baselines: Report, tmp_path: Path
 ) -> None:
-    write_report(tmp_path, report)
+    write_report(tmp_path, baselines)
     text = (tmp_path / "report.html").read_text()
     assert "<h2>Calibration</h2>" in text
     assert "Completing destinations" not in text
@@ -342,7 +406,7 @@ def test_a_split_without_answers_is_refused(tmp_path: Path) -> None:
 
 def test_reports_repeat_from_their_seed(simulated: Path, asked_model: dict[str, Any]) -> None:
     """In another process, and whoever else is asked."""
-    again = make_report(simulated, truth=simulated / "truth" / "world.npz", limit=4)
+    again = report_json(make_report(simulated, truth=simulated / "truth" / "world.npz", limit=4))
     for table in ("rtt", "calibration", "rtt_by_context"):
         for name, numbers in again[table].items():
             assert asked_model[table][name] == numbers

@@ -131,14 +131,14 @@ def test_bytes_of_addresses_are_counted_by_position(known: Any) -> None:
     fields = find_fields(tokens, lengths)
     report = byte_report(fields, *scores(FakeModel(logits), tokens))
     source = report["ipv4"]["src"]
-    assert (source["new"]["count"], source["again"]["count"]) == (1, 2)
-    assert source["new"]["accuracy"] == [1, 0, 0, 0]
+    assert (source["new"].count, source["again"].count) == (1, 2)
+    assert source["new"].accuracy == [1, 0, 0, 0]
     expected = (math.log(511 / 256) + 3 * math.log(511)) / 4
-    assert source["again"]["perplexity"] == pytest.approx(math.exp(expected), rel=1e-5)
+    assert source["again"].perplexity == pytest.approx(math.exp(expected), rel=1e-5)
     target = report["ipv4"]["dst"]
-    assert (target["new"]["count"], target["again"]["count"]) == (2, 1)
-    assert target["new"]["perplexity"] == pytest.approx(511, rel=1e-5)
-    assert report["ipv6"]["src"]["new"]["accuracy"] == [0] * 16
+    assert (target["new"].count, target["again"].count) == (2, 1)
+    assert target["new"].perplexity == pytest.approx(511, rel=1e-5)
+    assert report["ipv6"]["src"]["new"].accuracy == [0] * 16
     assert "again" not in report["ipv6"]["dst"]
 
 
@@ -147,12 +147,12 @@ def test_one_who_knows_the_next_token_has_no_nats(store: Path) -> None:
     model = FakeModel(UNIFORM, knows_next=True)
     report = likelihood_report(model, TokenStore.open(store), 9, told.append)  # type: ignore[arg-type]
     assert told == [8, 1, 8, 1]
-    for mode in ("full", "none"):
-        assert report[mode]["total"] == pytest.approx(0, abs=1e-6)
-        assert report[mode]["measurements"] > 9
+    for likelihood in (report.full, report.none):
+        assert likelihood.total == pytest.approx(0, abs=1e-6)
+        assert likelihood.measurements > 9
     accuracies = [
-        kind["accuracy"]
-        for fields in report["bytes"].values()
+        kind.accuracy
+        for fields in report.bytes.values()
         for kinds in fields.values()
         for kind in kinds.values()
     ]
@@ -161,16 +161,15 @@ def test_one_who_knows_the_next_token_has_no_nats(store: Path) -> None:
 
 def test_orders_and_conditionals_split_the_same_measurements(store: Path) -> None:
     report = likelihood_report(FakeModel(UNIFORM), TokenStore.open(store), 8)  # type: ignore[arg-type]
-    for mode, orders, known in (("full", 24, 8), ("none", 6, 4)):
-        table = report[mode]
-        assert 1 < len(table["orders"]) <= orders
-        counts = [order["measurements"] for order in table["orders"].values()]
-        assert sum(counts) == table["measurements"]
-        weighted = sum(o["measurements"] * o["nats"] for o in table["orders"].values())
-        assert weighted / table["measurements"] == pytest.approx(table["total"])
-        for field, by_known in table["conditionals"].items():
+    for table, orders, known in ((report.full, 24, 8), (report.none, 6, 4)):
+        assert 1 < len(table.orders) <= orders
+        counts = [order.measurements for order in table.orders.values()]
+        assert sum(counts) == table.measurements
+        weighted = sum(o.measurements * o.nats for o in table.orders.values())
+        assert weighted / table.measurements == pytest.approx(table.total)
+        for field, by_known in table.conditionals.items():
             assert "nothing" in by_known
             assert len(by_known) <= known
-            total = sum(entry["count"] * entry["nats"] for entry in by_known.values())
-            assert total / table["measurements"] == pytest.approx(table["nats"][field])
-    assert set(report["none"]["conditionals"]) == {"src", "dst", "result"}
+            total = sum(entry.count * entry.nats for entry in by_known.values())
+            assert total / table.measurements == pytest.approx(table.nats[field])
+    assert set(report.none.conditionals) == {"src", "dst", "result"}

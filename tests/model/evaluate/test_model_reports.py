@@ -22,6 +22,7 @@ from model.evaluate.completions import (
 )
 from model.evaluate.predictors.trained import CHUNK, LEAST_PROBABILITY, ModelPredictor
 from model.evaluate.questions import LEVELS, Queries
+from model.evaluate.records import CompletionShares, SearchScores, TopShares
 from model.evaluate.searches import (
     ByChance,
     MeasuredRtts,
@@ -138,8 +139,8 @@ def test_a_model_asked_without_time_is_told_none() -> None:
 
 def test_shares_of_the_best_count_ranks_below() -> None:
     found = top_shares(np.array([0, 3, 4, 5, 9, 10, 10**6]))
-    assert found == {"count": 7, "top_1": 1 / 7, "top_5": 3 / 7, "top_10": 5 / 7}
-    assert top_shares(np.zeros(0, np.int64))["top_1"] is None
+    assert found == TopShares(count=7, top_1=1 / 7, top_5=3 / 7, top_10=5 / 7)
+    assert top_shares(np.zeros(0, np.int64)).top_1 is None
 
 
 def test_completions_are_ranked_by_family_length_and_context() -> None:
@@ -150,11 +151,14 @@ def test_completions_are_ranked_by_family_length_and_context() -> None:
     completer: Completer = ModelCompleter("fake", model, told.append)  # type: ignore[arg-type]
     report = completion_report(completer, queries, {4: (0, 3), 6: (8,)})
     assert set(report) == {"ipv4", "ipv6"}
-    assert report["ipv4"]["3"] == {
-        **{"count": 2, "top_1": 0.0, "top_5": 0.5, "top_10": 0.5},
-        "not_in_context": {"count": 1, "top_1": 0.0, "top_5": 0.0, "top_10": 0.0},
-    }
-    assert report["ipv6"]["8"]["count"] == 1
+    assert report["ipv4"]["3"] == CompletionShares(
+        count=2,
+        top_1=0.0,
+        top_5=0.5,
+        top_10=0.5,
+        not_in_context=TopShares(count=1, top_1=0.0, top_5=0.0, top_10=0.0),
+    )
+    assert report["ipv6"]["8"].count == 1
     assert told == [2, 2, 1]
     known = [bytes(query.known) for query in model.asked]
     assert known == [b"", b"", b"\xc6\x33\x64", b"\xc6\x33\x64", IPv6Address(Y).packed[:8]]
@@ -201,7 +205,7 @@ class Ruler:
         return np.where(unknown, np.nan, (dst[:, 1] & np.uint64(255)).astype(float))
 
 
-def searched(found: list[str], truth: Any) -> dict[str, Any]:
+def searched(found: list[str], truth: Any) -> SearchScores:
     """Report of a search from A at 8 ms, after a context of B and C, which train has."""
     rows, _, queries = questions(CONTEXT, [(A, E, TIME + 90, 8.0)])
     model = FakeModel(found=found)
@@ -216,21 +220,21 @@ def searched(found: list[str], truth: Any) -> dict[str, Any]:
 def test_found_destinations_are_held_against_the_truth() -> None:
     found = [B, C, "198.51.100.9", "198.51.100.10", D, "192.0.2.8"]  # 7, 8, 9, 10, unknown, 8 ms
     report = searched(found, Ruler(every_pair=True))
-    assert (report["searches"], report["found"]) == (1, 6)
-    assert report["truth_known"] == pytest.approx(5 / 6)
-    assert report["within_20_percent"] == pytest.approx(4 / 6)
-    assert report["distinct"] == 1
-    assert report["distinct_prefixes"] == pytest.approx(3 / 6)
-    assert report["in_train_prefix"] == pytest.approx(4 / 6)
-    assert report["in_train"] == report["in_context"] == pytest.approx(2 / 6)
+    assert (report.searches, report.found) == (1, 6)
+    assert report.truth_known == pytest.approx(5 / 6)
+    assert report.within_20_percent == pytest.approx(4 / 6)
+    assert report.distinct == 1
+    assert report.distinct_prefixes == pytest.approx(3 / 6)
+    assert report.in_train_prefix == pytest.approx(4 / 6)
+    assert report.in_train == report.in_context == pytest.approx(2 / 6)
     measured = searched(found, Ruler(every_pair=False))
-    assert measured["within_20_percent"] == pytest.approx(4 / 5)
+    assert measured.within_20_percent == pytest.approx(4 / 5)
 
 
 def test_a_search_that_finds_nothing_has_no_shares() -> None:
     report = searched([], Ruler(every_pair=True))
-    assert (report["searches"], report["found"]) == (1, 0)
-    assert report["within_20_percent"] is report["distinct"] is report["in_train"] is None
+    assert (report.searches, report.found) == (1, 0)
+    assert report.within_20_percent is report.distinct is report.in_train is None
 
 
 def test_measured_rtts_are_medians_of_train_and_test() -> None:

@@ -1,11 +1,11 @@
-"""Predictors side by side on the same test rows: errors of RTTs, calibration, failures."""
+"""Predictors side by side on the same test rows: RTT errors, calibration and failures."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,24 @@ from model.evaluate.predictors.coordinates import Dmfsgd, Vivaldi, pair_medians
 from model.evaluate.predictors.histories import fit_histories
 from model.evaluate.predictors.vantage_points import NearestVantagePoints
 from model.evaluate.questions import LEVELS, Forecast, Predictor, Questions
+from model.evaluate.records import (
+    ByGroup,
+    Calibration,
+    Comparison,
+    FailureScores,
+    QuestionCounts,
+)
 from stores.errors import ConfigError
 from stores.rows import Rows, is_ipv4
 
 Progress = Callable[[str, int, int], None]
-"""Called as progress(what is going on, done, in all)."""
+"""Called as progress(what is going on, done, total)."""
 
 CONTEXT_SIZES = (0, 1, 2, 5, 10, 30)
 WHOLE_CONTEXT = "as_many_as_fit"
 RTT_RANGES_MS = (0, 10, 30, 100, 300)
 MAX_FIT_ROWS = 20_000_000
-"""Baselines are fitted on a uniform sample of a larger train split: medians do not feel it."""
+"""Of a larger train split, baselines are fitted on a uniform sample; their medians hardly change."""
 
 Mask = NDArray[np.bool_]
 
@@ -50,48 +57,70 @@ def compare(
     questions: Questions,
     predictors: Sequence[Predictor],
     progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """Metrics of every predictor by group of questions, as `evaluate` reports them.
+) -> Comparison:
+    """Ask every predictor all questions, and score the answers by group of questions.
 
-    Raises `ConfigError` where two have one name."""
+    Raises `ConfigError` if two predictors have the same name."""
     names = [predictor.name for predictor in predictors]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"two predictors are named {name}: rename the folder of the model")
     groups = questions.groups()
-    tables: dict[str, dict[str, Any]] = {}
+    scores = {}
     for done, predictor in enumerate(predictors):
         progress(predictor.name, done, len(predictors))
-        start = time.perf_counter()
-        forecast = predictor.predict(questions.queries)
-        seconds = time.perf_counter() - start
-        tables_of = {
-            "rtt": _rtt(questions, forecast, groups),
-            "rtt_by_family": _rtt(questions, forecast, _families(questions)),
-            "rtt_by_range": _rtt(questions, forecast, _ranges(questions)),
-            "rtt_by_context": _by_context(questions, predictor, forecast),
-            "error_cdf": _error_cdf(questions, forecast, groups),
-            "calibration": _calibration(questions, forecast, groups),
-            "failure": _failure(questions, forecast, groups),
-            "seconds": seconds,
-        }
-        for table, values in tables_of.items():
-            if values is not None:
-                tables.setdefault(table, {})[predictor.name] = values
+        scores[predictor.name] = _score(questions, predictor, groups)
     progress("", len(predictors), len(predictors))
-    return {
-        "questions": {
-            "asked": len(questions.rtt_ms),
-            "of": questions.candidates,
-            "failed": int(np.isnan(questions.rtt_ms).sum()),
-            "context_rows": questions.queries.context_dst.shape[1],
-            "groups": {name: int(mask.sum()) for name, mask in groups.items()},
-        },
-        **tables,
-    }
+    return Comparison(
+        questions=QuestionCounts(
+            asked=len(questions.rtt_ms),
+            of=questions.candidates,
+            failed=int(np.isnan(questions.rtt_ms).sum()),
+            context_rows=questions.queries.context_dst.shape[1],
+            groups={name: int(mask.sum()) for name, mask in groups.items()},
+        ),
+        rtt={name: of.rtt for name, of in scores.items()},
+        rtt_by_family={name: of.rtt_by_family for name, of in scores.items()},
+        rtt_by_range={name: of.rtt_by_range for name, of in scores.items()},
+        rtt_by_context={name: of.rtt_by_context for name, of in scores.items()},
+        error_cdf={name: of.error_cdf for name, of in scores.items()},
+        seconds={name: of.seconds for name, of in scores.items()},
+        calibration={name: of.calibration for name, of in scores.items() if of.calibration},
+        failure={name: of.failure for name, of in scores.items() if of.failure},
+    )
 
 
-def _rtt(questions: Questions, forecast: Forecast, groups: dict[str, Mask]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Scores:
+    """One predictor's part of each table of a `Comparison`."""
+
+    rtt: ByGroup
+    rtt_by_family: ByGroup
+    rtt_by_range: ByGroup
+    rtt_by_context: dict[str, ByGroup]
+    error_cdf: dict[str, list[float]]
+    calibration: dict[str, Calibration] | None
+    failure: dict[str, FailureScores] | None
+    seconds: float
+
+
+def _score(questions: Questions, predictor: Predictor, groups: dict[str, Mask]) -> _Scores:
+    start = time.perf_counter()
+    forecast = predictor.predict(questions.queries)
+    seconds = time.perf_counter() - start
+    return _Scores(
+        rtt=_rtt(questions, forecast, groups),
+        rtt_by_family=_rtt(questions, forecast, _families(questions)),
+        rtt_by_range=_rtt(questions, forecast, _ranges(questions)),
+        rtt_by_context=_by_context(questions, predictor, forecast),
+        error_cdf=_error_cdf(questions, forecast, groups),
+        calibration=_calibration(questions, forecast, groups),
+        failure=_failure(questions, forecast, groups),
+        seconds=seconds,
+    )
+
+
+def _rtt(questions: Questions, forecast: Forecast, groups: dict[str, Mask]) -> ByGroup:
     answered = ~np.isnan(questions.rtt_ms)
     return {
         name: rtt_metrics(forecast.median_ms[mask & answered], questions.rtt_ms[mask & answered])
@@ -111,7 +140,9 @@ def _ranges(questions: Questions) -> dict[str, Mask]:
     return {name: place == at for at, name in enumerate([*names, f"over_{RTT_RANGES_MS[-1]}_ms"])}
 
 
-def _by_context(questions: Questions, predictor: Predictor, forecast: Forecast) -> dict[str, Any]:
+def _by_context(
+    questions: Questions, predictor: Predictor, forecast: Forecast
+) -> dict[str, ByGroup]:
     """The `rtt` table again with only so many rows of context; `forecast` is the one with all."""
     tables = {WHOLE_CONTEXT: _rtt(questions, forecast, questions.groups())}
     for size in CONTEXT_SIZES:
@@ -121,7 +152,9 @@ def _by_context(questions: Questions, predictor: Predictor, forecast: Forecast) 
     return tables
 
 
-def _error_cdf(questions: Questions, forecast: Forecast, groups: dict[str, Mask]) -> dict[str, Any]:
+def _error_cdf(
+    questions: Questions, forecast: Forecast, groups: dict[str, Mask]
+) -> dict[str, list[float]]:
     answered = ~np.isnan(questions.rtt_ms)
     return {
         name: error_cdf(forecast.median_ms[mask & answered], questions.rtt_ms[mask & answered])
@@ -131,7 +164,7 @@ def _error_cdf(questions: Questions, forecast: Forecast, groups: dict[str, Mask]
 
 def _calibration(
     questions: Questions, forecast: Forecast, groups: dict[str, Mask]
-) -> dict[str, Any] | None:
+) -> dict[str, Calibration] | None:
     if forecast.quantiles_ms is None:
         return None
     answered = ~np.isnan(questions.rtt_ms)
@@ -145,7 +178,7 @@ def _calibration(
 
 def _failure(
     questions: Questions, forecast: Forecast, groups: dict[str, Mask]
-) -> dict[str, Any] | None:
+) -> dict[str, FailureScores] | None:
     if forecast.p_failed is None:
         return None
     failed = np.isnan(questions.rtt_ms)
