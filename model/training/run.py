@@ -104,19 +104,23 @@ def fixed_fields() -> list[str]:
 
 @functools.cache
 def code_version() -> str:
-    """Version of the package, and the Git commit where it runs from a checkout (`+` when changed)."""
+    """Version of the package and, in a checkout of the project, its Git commit (`+`: with changes).
+
+    A repository that merely surrounds an installed package says nothing about this code.
+    """
     version = importlib.metadata.version("pinglm")
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty=+",
-        "--abbrev=12",
-    ]
+    root = Path(__file__).resolve().parents[2]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        repository = Path(_git(root, "rev-parse", "--show-toplevel")).resolve()
+        if repository != root or not (root / "pyproject.toml").is_file():
+            return version
+        return f"{version} ({_git(root, 'describe', '--always', '--dirty=+', '--abbrev=12')})"
     except (OSError, subprocess.SubprocessError):
         return version
-    return f"{version} ({commit.stdout.strip()})"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What a git command prints. Raises `OSError` without git, `SubprocessError` when it fails."""
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from model.run_folder import (
     RunResult,
     Saved,
 )
+from model.training.run import code_version
 from stores.errors import CheckpointError
 from tests.model.conftest import small_config
 
+ROOT = Path(__file__).resolve().parents[3]
 WHERE = Path("runs/a/run.json")
 SUMMARY = LossSummary(2.5, 50.0, 72.1, 0.4, 1000, 50, {"role": KindLoss(0.5, 0.9, 400)})
 BY_MODE = LossByMode(**vars(SUMMARY), modes={"full": SUMMARY})
@@ -106,3 +109,31 @@ def test_a_field_that_is_not_right_is_named(change: dict[str, Any], message: str
     assert name in refused(Config.from_dict, values, WHERE)
     record = {**RECORD.as_dict(), "config": values}
     assert name in refused(RunRecord.from_dict, record, WHERE)
+
+
+def test_the_code_version_is_not_that_of_a_repository_around_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when pinglm is installed into an environment inside somebody's repository."""
+    module = tmp_path / "venv" / "site-packages" / "model" / "training" / "run.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    for command in (
+        ("init", "--quiet"),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-qm", "theirs"),
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr("model.training.run.__file__", str(module))
+    assert "(" not in code_version.__wrapped__()
+
+
+def test_the_code_version_in_a_checkout_names_its_commit() -> None:
+    assert (ROOT / "pyproject.toml").exists()
+    commit = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+    )
+    if commit.returncode:
+        pytest.skip("this copy of the project is not a Git checkout")
+    assert f"({commit.stdout.strip()}" in code_version.__wrapped__()
