@@ -12,15 +12,15 @@ import pytest
 
 from model.config import make_config
 from model.devices import visible_devices
-from model.run_folder import RunResult
+from model.inference.weights import read_run
+from model.run_folder import RunRecord, RunResult
 from model.training.checkpoint import Checkpoints
-from model.training.held_out import fixed_batches
 from model.training.logs import read_lines
-from model.training.loop import train
+from model.training.loop import Trainer, train
 from model.training.loss import KINDS
 from model.training.plan import make_plan
 from model.training.progress import TrainingProgress, sparkline
-from model.training.run import open_run
+from model.training.run import Run, open_run
 from model.training.step import Steps
 from model.training.sweep import parse_rates, sweep
 from stores.errors import (
@@ -95,14 +95,50 @@ def test_checkpoints_record_store_configuration_and_code(
     assert record.code_version.startswith("0.")
 
 
-def test_evaluation_batches_do_not_depend_on_the_run(store: Path) -> None:
+class Uncompiled:
+    """Stands in for `Steps`, which takes seconds to compile."""
+
+    fallback = None
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+
+def test_evaluation_batches_do_not_depend_on_the_run(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses of runs with other seeds, batch sizes and lengths are compared with each other."""
+    monkeypatch.setattr("model.training.loop.Steps", Uncompiled)
     opened = TokenStore.open(store)
-    batches = fixed_batches(opened, 10, 128)
-    again = fixed_batches(TokenStore.open(store), 10, 128)
-    for (mode, rows), (other_mode, others) in zip(batches, again, strict=True):
-        assert mode == other_mode
-        for a, b in zip(rows, others, strict=True):
-            np.testing.assert_array_equal(a, b)
+
+    def trainer(**overrides: object) -> Trainer:
+        config = small_config(**overrides)
+        run = Run(tmp_path, RunRecord(opened.digest, config, "0.1.0"))
+        return Trainer(config, TokenStore.open(store), run, TrainingProgress(), False, 0.0)
+
+    one = trainer()
+    assert {mode for mode, _ in one.held_out.batches} == {"full", "none", "mixed"}
+    for overrides in ({"seed": 1}, {"batch_size": 16}, {"steps": 7, "width": 48, "dropout": 0}):
+        other = trainer(**overrides)
+        if "steps" not in overrides:
+            assert not np.array_equal(one.batches.batch(0)[0], other.batches.batch(0)[0])
+        batches = zip(one.held_out.batches, other.held_out.batches, strict=True)
+        for (mode, rows), (other_mode, others) in batches:
+            assert mode == other_mode
+            for a, b in zip(rows, others, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_an_unknown_field_in_a_checkpoint_is_named(
+    finished: tuple[Path, RunResult], store: Path, tmp_path: Path
+) -> None:
+    """As of a run that a newer version made."""
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    for note in (run / "run.json", *run.glob("checkpoints/*/record/metadata")):
+        note.write_text(note.read_text().replace('"layers":', '"depth": 3, "layers":'))
+    for read in (lambda: read_run(run), lambda: train(small_config(), store, run)):
+        with pytest.raises(CheckpointError, match="unknown field depth of ModelConfig"):
+            read()
 
 
 def test_evaluation_is_the_loss_of_its_modes_together(finished: tuple[Path, RunResult]) -> None:
