@@ -76,11 +76,11 @@ def train_command(
     config = make_config(preset or default_preset(), overrides)
     if dry_run:
         plan = make_plan(config, store or find_default_store())
-        print_json(plan) if as_json else rich_print(plan_view(plan))
+        print_json(plan.as_dict()) if as_json else rich_print(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
     result = train(config, store or DEFAULT_STORE, out, progress=progress, profile=profile)
-    print_json(result) if as_json else rich_print(result_view(result))
+    print_json(result.as_dict()) if as_json else rich_print(result_view(result))
 
 
 @app.command("sweep")
@@ -118,7 +118,7 @@ def sweep_command(
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
     rows = sweep(config, store or DEFAULT_STORE, out, parse_rates(learning_rates), progress)
-    print_json(rows) if as_json else rich_print(sweep_view(rows))
+    print_json([row.as_dict() for row in rows]) if as_json else rich_print(sweep_view(rows))
 
 
 ModelOption = Annotated[

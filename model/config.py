@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
-from stores.errors import ConfigError
+import msgspec
+
+from stores.errors import CheckpointError, ConfigError
 from stores.vocabulary import CONTEXT, VOCABULARY_SIZE
 
 MIN_CONTEXT = 64  # the longest measurement has 47 tokens
 DEFAULT_STORE = "data/store.zarr"
+
+T = TypeVar("T")
 
 
 def free(default: Any) -> Any:
@@ -74,6 +79,15 @@ class ModelConfig:
     def head_size(self) -> int:
         """Channels of one attention head."""
         return self.width // self.heads
+
+    @classmethod
+    def from_dict(cls, values: object, where: Path) -> ModelConfig:
+        """The configuration saved in the file `where`; fields that it lacks take their defaults.
+
+        Raises `CheckpointError` naming a field that is unknown or has the wrong type or value.
+        """
+        _refuse_unknown(cls, values, where)
+        return convert_saved(cls, values, where)
 
 
 @dataclass(frozen=True)
@@ -140,6 +154,17 @@ class Config:
         """JSON-able form, as saved in RUN/run.json and in every checkpoint."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: object, where: Path) -> Config:
+        """What `as_dict` gave, as saved in the file `where`; fields that it lacks take their defaults.
+
+        Raises `CheckpointError` naming a field that is unknown or has the wrong type or value.
+        """
+        if isinstance(values, Mapping):
+            _refuse_unknown(ModelConfig, values.get("model"), where)
+            _refuse_unknown(TrainConfig, values.get("train"), where)
+        return convert_saved(cls, values, where)
+
 
 PRESETS = {
     "85m": Config("85m", ModelConfig(), TrainConfig()),
@@ -199,6 +224,28 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
         if not name or not value:
             raise ConfigError(f"--set {assignment!r}: expected FIELD=VALUE")
     return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
+
+
+def convert_saved(kind: type[T], values: object, where: Path) -> T:
+    """A dataclass from its JSON-able form. Raises `CheckpointError`, naming the file `where`, for a
+    field that is missing or has the wrong type or value; other fields are ignored."""
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"{where}: does not hold a valid {kind.__name__}: {error}") from error
+
+
+def _refuse_unknown(
+    kind: type[ModelConfig] | type[TrainConfig], values: object, where: Path
+) -> None:
+    """Raise `CheckpointError` for a field that this version would have to ignore."""
+    if isinstance(values, Mapping):
+        unknown = values.keys() - {known.name for known in fields(kind)}
+        if unknown:
+            raise CheckpointError(
+                f"{where}: unknown field {min(unknown)} of {kind.__name__}: it was written by another "
+                "version of pinglm, use that one"
+            )
 
 
 def _parse(name: str, to: type, value: Any) -> Any:

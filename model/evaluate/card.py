@@ -14,7 +14,16 @@ import numpy as np
 
 from model.evaluate.predictors.trained import rtt_queries, without_time
 from model.evaluate.questions import WITHOUT_TIME, Questions, choose_questions
+from model.run_folder import (
+    METRICS_FILE,
+    RECORD_FILE,
+    RESULT_FILE,
+    MetricsLine,
+    RunRecord,
+    RunResult,
+)
 from stores import TokenStore
+from stores.errors import CheckpointError
 from stores.files import read_json_lines, write_json
 from stores.rows import is_ipv4, read_rows
 from stores.truth import World
@@ -33,15 +42,18 @@ def make_card(
     `report` is `evaluate`'s of this run's export alone, `seconds` what training took. Reads the store's
     rows: a second for each million.
     """
-    record = json.loads((run / "run.json").read_bytes())
-    result = json.loads((run / "result.json").read_bytes())
+    record = RunRecord.read(run / RECORD_FILE)
+    result = RunResult.read(run / RESULT_FILE)
+    if result.evaluation is None:
+        raise CheckpointError(f"{run / RESULT_FILE}: has no evaluation")
+    test = result.evaluation.as_dict()
     (name,) = report["models"]
 
     def rename(predictor: str) -> str:
         told = predictor.removesuffix(WITHOUT_TIME)
         return "model" + predictor.removeprefix(name) if told == name else predictor
 
-    batch = record["config"]["train"]["batch_size"] * record["config"]["model"]["context"]
+    batch = record.config.train.batch_size * record.config.model.context
     return {
         "data": {
             "what": "the simulated Internet of `prepare` without --input",
@@ -50,15 +62,13 @@ def make_card(
             "store_digest": store.digest,
         },
         "training": {
-            "code_version": record["code_version"],
-            "steps": result["steps"],
-            "tokens": result["steps"] * batch,
+            "code_version": record.code_version,
+            "steps": result.steps,
+            "tokens": result.steps * batch,
             "seconds": round(seconds),
-            "device": f"{result['devices']} × {result['device']}",
-            "config": record["config"],
-            "test": {
-                key: result["evaluation"][key] for key in ("loss", "nats_per_measurement", "kinds")
-            },
+            "device": f"{result.devices} × {result.device}",
+            "config": record.config.as_dict(),
+            "test": {key: test[key] for key in ("loss", "nats_per_measurement", "kinds")},
         },
         "evaluation": {
             "asked": report["questions"]["asked"],
@@ -128,11 +138,12 @@ def main() -> None:
 
 def training_seconds(run: Path) -> float:
     """Time of a run's steps, from its log lines: tokens over tokens a second."""
-    lines = read_json_lines(run / "metrics.jsonl")
-    config = json.loads((run / "run.json").read_bytes())["config"]
-    tokens = config["train"]["batch_size"] * config["model"]["context"]
-    steps = np.diff([0, *(line["step"] for line in lines)])
-    return float(sum(steps * tokens / np.array([line["tokens_per_second"] for line in lines])))
+    file = run / METRICS_FILE
+    lines = [MetricsLine.from_dict(line, file) for line in read_json_lines(file)]
+    config = RunRecord.read(run / RECORD_FILE).config
+    tokens = config.train.batch_size * config.model.context
+    steps = np.diff([0, *(line.step for line in lines)])
+    return float(sum(steps * tokens / np.array([line.tokens_per_second for line in lines])))
 
 
 if __name__ == "__main__":

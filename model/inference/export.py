@@ -8,7 +8,7 @@ DIR/config.json         shape, origin, versions; written last: without it there 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,7 +81,9 @@ def read_export(path: Path) -> Weights:
         arrays = load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
-    return Weights(_model_config(path, config["model"]), arrays, config["origin"])
+    return Weights(
+        ModelConfig.from_dict(config["model"], path / CONFIG_FILE), arrays, config["origin"]
+    )
 
 
 def vocabulary() -> dict[str, Any]:
@@ -92,13 +94,6 @@ def vocabulary() -> dict[str, Any]:
         for token in range(VOCABULARY_SIZE)
     ]
     return {"version": VOCABULARY_VERSION, "size": VOCABULARY_SIZE, "tokens": tokens}
-
-
-def _model_config(path: Path, values: dict[str, Any]) -> ModelConfig:
-    unknown = values.keys() - {field.name for field in fields(ModelConfig)}
-    if unknown:
-        raise CheckpointError(f"{path / CONFIG_FILE}: unknown field {min(unknown)} of model")
-    return ModelConfig(**values)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from model.inference.query import (
     SampleQuery,
 )
 from model.inference.weights import Weights, read_run
+from model.run_folder import RECORD_FILE
 from stores.codec import Address, Measurement, encode_rtt
 from stores.errors import CheckpointError
 
@@ -266,7 +267,7 @@ def load_weights(path: str | Path) -> Weights:
     folder = model_folder(path)
     if (folder / CONFIG_FILE).exists():
         return read_export(folder)
-    if (folder / "run.json").exists():
+    if (folder / RECORD_FILE).exists():
         return read_run(folder)
     if folder == PRETRAINED:
         raise CheckpointError(

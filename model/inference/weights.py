@@ -20,6 +20,7 @@ from model.config import ModelConfig
 from model.devices import compute_dtype
 from model.network.attention import choose_attention
 from model.network.transformer import Transformer
+from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord
 from stores.errors import CheckpointError
 from stores.files import read_json_lines
 
@@ -72,7 +73,7 @@ def read_run(path: Path) -> Weights:
     """
     import orbax.checkpoint as ocp  # an exported model is used without it
 
-    folder = (path / "checkpoints").absolute()
+    folder = (path / CHECKPOINTS_FOLDER).absolute()
     steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
     if not steps:
         raise CheckpointError(f"{path}: has no finished checkpoint yet: let it train on")
@@ -80,20 +81,21 @@ def read_run(path: Path) -> Weights:
     step = min(tested, key=tested.__getitem__) if tested else steps[-1]
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as json_reader:
-            record = json_reader.restore(folder / str(step) / "record")
+            saved = json_reader.restore(folder / str(step) / "record")
         arrays = _restore_weights(folder / str(step) / "state")
     except Exception as error:  # Orbax and TensorStore pass on what the system said in many classes
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{folder / str(step)}: cannot be read ({type(error).__name__}: {reason})"
         ) from error
+    record = RunRecord.from_dict(saved, folder / str(step) / "record")
     origin = {
-        "store_digest": record["store_digest"],
-        "code_version": record["code_version"],
+        "store_digest": record.store_digest,
+        "code_version": record.code_version,
         "step": step,
         "test_loss": tested.get(step),
     }
-    return Weights(ModelConfig(**record["config"]["model"]), arrays, origin)
+    return Weights(record.config.model, arrays, origin)
 
 
 def _restore_weights(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -111,5 +113,5 @@ def _restore_weights(path: Path) -> dict[str, NDArray[np.float32]]:
 
 def _test_losses(path: Path) -> dict[int, float]:
     """Nats per measurement by step, of a run's evaluations."""
-    lines = read_json_lines(path / "evaluations.jsonl")
+    lines = read_json_lines(path / EVALUATIONS_FILE)
     return {line["step"]: line["nats_per_measurement"] for line in lines}

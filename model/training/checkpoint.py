@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import args
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from model.run_folder import RunRecord
 from model.training.step import TrainState
 from stores.errors import CheckpointError, OutputError
 
@@ -62,14 +63,16 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(
-        self, step: int, state: TrainState, record: dict[str, Any], test_loss: float | None
+        self, step: int, state: TrainState, record: RunRecord, test_loss: float | None
     ) -> None:
         """Begin to save; returns as soon as the state's buffers may be reused.
 
         Waits for the save before it. Raises `OutputError` when that one failed, or this cannot begin.
         """
         self.wait()
-        items = args.Composite(state=args.StandardSave(state), record=args.JsonSave(record))
+        items = args.Composite(
+            state=args.StandardSave(state), record=args.JsonSave(record.as_dict())
+        )
         metrics = None if test_loss is None else {METRIC: test_loss}
         self._saving = step
         self._writing(lambda: self._manager.save(step, args=items, metrics=metrics))
@@ -82,10 +85,11 @@ class Checkpoints:
         """Until the last save is on disk. Raises `OutputError` when it failed."""
         self._writing(self._manager.wait_until_finished)
 
-    def read_record(self, step: int) -> dict[str, Any]:
-        """What the checkpoint of a step belongs to."""
+    def read_record(self, step: int) -> RunRecord:
+        """What the checkpoint of a step belongs to. Raises `CheckpointError`."""
         items = args.Composite(record=args.JsonRestore())
-        return self._reading(step, lambda: self._manager.restore(step, args=items)["record"])
+        values = self._reading(step, lambda: self._manager.restore(step, args=items)["record"])
+        return RunRecord.from_dict(values, self.path / str(step))
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, placed as the abstract state `like` is."""

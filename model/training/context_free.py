@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.run_folder import LossByMode
 from model.training.held_out import summarize_modes
 from model.training.loss import KIND_TABLE, KINDS, MAX_PAYLOAD, Tally, combine
 from stores.cut import TokenRows
@@ -78,8 +79,9 @@ class ContextFree:
         pair = contexts(tokens)[live] * VOCABULARY_SIZE + tokens[live]
         self.counts += np.bincount(pair, minlength=self.counts.size).reshape(self.counts.shape)
 
-    def evaluate(self, batches: list[tuple[str, TokenRows]]) -> dict[str, Any]:
-        """The same numbers as `Evaluation.run` on the same batches, with the kindest smoothing."""
+    def evaluate(self, batches: list[tuple[str, TokenRows]]) -> LossByMode:
+        """The same numbers as `HeldOutLoss.measure` on the same batches, with the smoothing that is
+        best for each kind of token."""
         tables = map(self.log_probabilities, SMOOTHING)
         tallies = [[self._tally(table, *rows) for _, rows in batches] for table in tables]
         best = np.argmin([combine(of_batches).nats for of_batches in tallies], axis=0)  # (kinds,)

@@ -1,4 +1,4 @@
-"""Loss on fixed batches of the test split, for each timestamp mode and all together."""
+"""Loss on fixed batches of the test split, for each timestamp mode and for all together."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from model.devices import Devices
+from model.run_folder import LossByMode
 from model.training.batches import put
-from model.training.loss import combine, summarize
+from model.training.loss import Tally, combine, summarize
 from model.training.step import Steps
 from stores.cut import TokenRows, cut_windows
 from stores.errors import TrainingError
@@ -46,15 +47,15 @@ def fixed_batches(store: TokenStore, batches: int, context: int) -> list[tuple[s
     return result
 
 
-class Evaluation:
-    """The fixed batches of a run, and what a model's weights reach on them."""
+class HeldOutLoss:
+    """The fixed test batches of a run, and the loss of a model's weights on them."""
 
     def __init__(self, store: TokenStore, batches: int, context: int, devices: Devices):
         self.batches = fixed_batches(store, batches, context)
         self.devices = devices
 
-    def run(self, steps: Steps, weights: Any) -> dict[str, Any]:
-        """`summarize` of all batches, and under `modes` of each mode's; one fetch at the end."""
+    def measure(self, steps: Steps, weights: Any) -> LossByMode:
+        """The loss of `weights` (an `nnx.State`); fetches from the devices once, at the end."""
         tallies = [
             steps.evaluate(weights, *put(pad_rows(rows, rows_on(self.devices)), self.devices))
             for _, rows in self.batches
@@ -64,13 +65,14 @@ class Evaluation:
         return summarize_modes(names, fetched)
 
 
-def summarize_modes(names: list[str], tallies: list[Any]) -> dict[str, Any]:
-    """`summarize` of all tallies, and under `modes` of those of each mode."""
+def summarize_modes(names: list[str], tallies: list[Tally]) -> LossByMode:
+    """The summary of all tallies together and of those of each mode; `names[i]` is the mode of
+    `tallies[i]`."""
     modes = {
         mode: summarize(combine([t for n, t in zip(names, tallies, strict=True) if n == mode]))
         for mode in dict.fromkeys(names)
     }
-    return {**summarize(combine(tallies)), "modes": modes}
+    return LossByMode(**vars(summarize(combine(tallies))), modes=modes)
 
 
 def pad_rows(rows: TokenRows, count: int) -> TokenRows:

@@ -12,6 +12,13 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from model.run_folder import (
+    EVALUATIONS_FILE,
+    METRICS_FILE,
+    TENSORBOARD_FOLDER,
+    Evaluation,
+    MetricsLine,
+)
 from stores.errors import OutputError
 from stores.files import read_json_lines, write_bytes
 
@@ -25,17 +32,17 @@ class Logs:
     """
 
     def __init__(self, path: Path, step: int):
-        self._metrics = _continue_lines(path / "metrics.jsonl", step)
-        self._evaluations = _continue_lines(path / "evaluations.jsonl", step)
-        self._events = Events(path / "tensorboard", step)
+        self._metrics = _continue_lines(path / METRICS_FILE, step)
+        self._evaluations = _continue_lines(path / EVALUATIONS_FILE, step)
+        self._events = Events(path / TENSORBOARD_FOLDER, step)
 
-    def metrics(self, line: dict[str, Any]) -> None:
-        """A log step's numbers, its `step` among them."""
-        self._write(self._metrics, "train", line)
+    def metrics(self, line: MetricsLine) -> None:
+        """Write the numbers of a log step."""
+        self._write(self._metrics, "train", line.as_dict())
 
-    def evaluation(self, line: dict[str, Any]) -> None:
-        """An evaluation's numbers, its `step` among them."""
-        self._write(self._evaluations, "test", line)
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Write the numbers of an evaluation."""
+        self._write(self._evaluations, "test", evaluation.as_dict())
 
     def _write(self, file: IO[str], prefix: str, line: dict[str, Any]) -> None:
         try:

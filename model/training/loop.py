@@ -10,20 +10,27 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from model.config import Config
 from model.devices import memory_statistics, use_compile_cache, visible_devices
 from model.network.flops import count_parameters, utilization
+from model.run_folder import (
+    CHECKPOINTS_FOLDER,
+    METRICS_FILE,
+    PROFILE_FOLDER,
+    Evaluation,
+    MetricsLine,
+    RunResult,
+)
 from model.training.batches import Batches, DeviceBatches
 from model.training.checkpoint import Checkpoints
 from model.training.context_free import ContextFree
-from model.training.held_out import Evaluation, rows_on
+from model.training.held_out import HeldOutLoss, rows_on
 from model.training.logs import Logs
 from model.training.loss import summarize
-from model.training.progress import Progress
+from model.training.progress import TrainingProgress
 from model.training.run import Run, check_record, open_run
 from model.training.signals import StopRequest, stop_requests
 from model.training.step import Steps, TrainState
@@ -43,9 +50,9 @@ def train(
     store_path: Path,
     out: Path,
     *,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     profile: bool = False,
-) -> dict[str, Any]:
+) -> RunResult:
     """Train until `config.train.steps`, or until a signal asks to stop; the same call continues.
 
     Returns what RUN/result.json holds when finished (docs/training.md lists the fields), or the same
@@ -55,11 +62,11 @@ def train(
     """
     began = time.perf_counter()
     use_compile_cache()
-    progress = progress or Progress()
+    progress = progress or TrainingProgress()
     store = TokenStore.open(store_path)
     with open_run(out, config, store) as run:
         finished = run.result()
-        if finished and finished["steps"] >= config.train.steps:
+        if finished and finished.steps >= config.train.steps:
             return finished
         try:
             with stop_requests() as stop:
@@ -67,9 +74,9 @@ def train(
         except jax.errors.JaxRuntimeError as error:
             raise _device_failure(error, config) from error
         if stop.signal == signal.SIGINT:
-            progress.note(f"interrupted: saved at step {result['steps']}, run again to continue")
+            progress.note(f"interrupted: saved at step {result.steps}, run again to continue")
             raise KeyboardInterrupt
-        if result["finished"]:
+        if result.finished:
             run.finish(result)
         return result
 
@@ -82,7 +89,7 @@ class Trainer:
         config: Config,
         store: TokenStore,
         run: Run,
-        progress: Progress,
+        progress: TrainingProgress,
         profile: bool,
         began: float,
     ):
@@ -95,7 +102,7 @@ class Trainer:
         self.devices.check_batch(config.train.batch_size)
         sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
         self.batches = Batches(sampler, config.model.context, config.train.seed)
-        self.evaluation = Evaluation(
+        self.held_out = HeldOutLoss(
             store, config.train.eval_batches, config.model.context, self.devices
         )
         progress.note(f"compiling for {self.devices.count} × {self.devices.kind}")
@@ -103,14 +110,14 @@ class Trainer:
         if self.steps.fallback:
             progress.warn(self.steps.fallback)
         self.watch = Stopwatch()
-        self.test: dict[str, Any] = {}  # the last evaluation
+        self.test: Evaluation | None = None  # the last one
         self.began = began
         self.first_step_seconds: float | None = None
 
-    def train(self, stop: StopRequest) -> dict[str, Any]:
+    def train(self, stop: StopRequest) -> RunResult:
         """The loop: batch, step, and now and then a log line, an evaluation, a checkpoint."""
         train, path = self.config.train, self.run.path
-        with Checkpoints(path / "checkpoints", train.keep_checkpoints) as self.checkpoints:
+        with Checkpoints(path / CHECKPOINTS_FOLDER, train.keep_checkpoints) as self.checkpoints:
             state, first = self.start()
             with (
                 Logs(path, first) as logs,
@@ -145,7 +152,7 @@ class Trainer:
                         self.save(state, step)
                     if stopping:
                         break
-                if step == train.steps and not self.test:  # killed after its last checkpoint
+                if step == train.steps and self.test is None:  # killed after its last checkpoint
                     self.evaluate(state, step, logs)
             self.checkpoints.wait()
         return self.result(step, stop)
@@ -158,13 +165,13 @@ class Trainer:
         step, where = done[-1], self.checkpoints.path / str(done[-1])
         record = self.checkpoints.read_record(step)
         check_record(where, record, self.run.record)
-        before, now = record["config"]["train"]["steps"], self.config.train.steps
+        before, now = record.config.train.steps, self.config.train.steps
         if before != now:
             self.progress.warn(
                 f"steps {before} → {now}: from here on the schedule is that of {now}"
             )
-        if record["code_version"] != self.run.record["code_version"]:
-            versions = f"{record['code_version']} → {self.run.record['code_version']}"
+        if record.code_version != self.run.record.code_version:
+            versions = f"{record.code_version} → {self.run.record.code_version}"
             self.progress.warn(f"the code changed since the checkpoint: {versions}")
         self.progress.note(f"continuing from step {step}")
         return self.checkpoints.restore(step, self.steps.abstract_state), step
@@ -178,19 +185,19 @@ class Trainer:
             self.watch.steps * batch * context / self.watch.lap()
         )  # the fetch above waited for all
         tokens, steps = summarize(meter.tally), int(meter.steps)
-        fill = tokens["tokens"] / (steps * batch * (context - 1))
-        line = {
-            "step": step,
-            "loss": float(meter.loss) / steps,
-            "accuracy": tokens["accuracy"],
-            "bits_per_measurement": tokens["bits_per_measurement"],
-            "gradient_norm": float(meter.gradient_norm) / steps,
-            "learning_rate": float(jax.device_get(self.steps.learning_rate(state))),
-            "tokens_per_second": rate,
-            "live_tokens_per_second": rate * fill,
-            "mfu": utilization(self.config.model, rate, self.devices.kind, self.devices.count),
-            "kinds": tokens["kinds"],
-        }
+        fill = tokens.tokens / (steps * batch * (context - 1))
+        line = MetricsLine(
+            step=step,
+            loss=float(meter.loss) / steps,
+            accuracy=tokens.accuracy,
+            bits_per_measurement=tokens.bits_per_measurement,
+            gradient_norm=float(meter.gradient_norm) / steps,
+            learning_rate=float(jax.device_get(self.steps.learning_rate(state))),
+            tokens_per_second=rate,
+            live_tokens_per_second=rate * fill,
+            mfu=utilization(self.config.model, rate, self.devices.kind, self.devices.count),
+            kinds=tokens.kinds,
+        )
         logs.metrics(line)
         self.progress.metrics(line)
         return state._replace(meter=self.steps.reset_meter())
@@ -198,7 +205,8 @@ class Trainer:
     def evaluate(self, state: TrainState, step: int, logs: Logs) -> None:
         """Loss on the fixed test batches, by mode and kind."""
         with self.watch.paused():
-            self.test = {"step": step, **self.evaluation.run(self.steps, state.weights)}
+            measured = self.held_out.measure(self.steps, state.weights)
+            self.test = Evaluation(**vars(measured), step=step)
         logs.evaluation(self.test)
         self.progress.evaluation(self.test)
 
@@ -207,7 +215,8 @@ class Trainer:
         self.check_finite(state, step)
         if not jax.device_get(self.steps.all_finite(state.weights)):
             raise self.not_finite("a weight", step, step)
-        loss = self.test["nats_per_measurement"] if self.test.get("step") == step else None
+        test = self.test
+        loss = test.nats_per_measurement if test is not None and test.step == step else None
         with self.watch.paused():
             self.checkpoints.save(step, state, self.run.record, loss)
 
@@ -234,41 +243,43 @@ class Trainer:
     def trace(self, step: int) -> None:
         """With --profile, write an XLA trace of a few early steps."""
         if self.profile and step == PROFILED_STEPS.start:
-            jax.profiler.start_trace(str(self.run.path / "profile"))
+            jax.profiler.start_trace(str(self.run.path / PROFILE_FOLDER))
         if self.profile and step == PROFILED_STEPS.stop:
             jax.profiler.stop_trace()
             self.progress.note(f"trace of steps {PROFILED_STEPS} in {self.run.path / 'profile'}")
 
-    def result(self, step: int, stop: StopRequest) -> dict[str, Any]:
+    def result(self, step: int, stop: StopRequest) -> RunResult:
         """What the run reached so far; the context-free model beside it when it is finished."""
-        lines = read_json_lines(self.run.path / "metrics.jsonl")
+        file = self.run.path / METRICS_FILE
+        lines = [MetricsLine.from_dict(line, file) for line in read_json_lines(file)]
         finished = step == self.config.train.steps
-        rate = statistics.median(line["tokens_per_second"] for line in lines) if lines else None
+        rate = statistics.median(line.tokens_per_second for line in lines) if lines else None
+        baseline = None
         if finished:
             self.progress.note("fitting the context-free model to compare with")
-            baseline = ContextFree(self.store).evaluate(self.evaluation.batches)
-        return {
-            "run": str(self.run.path),
-            "finished": finished,
-            "stopped_by": stop.signal.name if stop.signal and not finished else None,
-            "preset": self.config.preset,
-            "steps": step,
-            "loss": lines[-1]["loss"] if lines else None,
-            "losses": [[line["step"], line["loss"]] for line in lines],
-            "tokens_per_second": rate,
-            "first_step_seconds": self.first_step_seconds,
-            "mfu": lines[-1]["mfu"] if lines else None,
-            "evaluation": self.test or None,
-            "baseline": baseline if finished else None,
-            "parameters": count_parameters(self.config.model)["total"],
-            "device": self.devices.kind,
-            "devices": self.devices.count,
-            "attention": self.steps.attention,
-            "precision": self.steps.dtype.name,
-            "memory": memory_statistics(),
-            "store": str(self.store.path),
-            "store_digest": self.store.digest,
-        }
+            baseline = ContextFree(self.store).evaluate(self.held_out.batches)
+        return RunResult(
+            run=str(self.run.path),
+            finished=finished,
+            stopped_by=stop.signal.name if stop.signal and not finished else None,
+            preset=self.config.preset,
+            steps=step,
+            loss=lines[-1].loss if lines else None,
+            losses=tuple((line.step, line.loss) for line in lines),
+            tokens_per_second=rate,
+            first_step_seconds=self.first_step_seconds,
+            mfu=lines[-1].mfu if lines else None,
+            evaluation=self.test,
+            baseline=baseline,
+            parameters=count_parameters(self.config.model)["total"],
+            device=self.devices.kind,
+            devices=self.devices.count,
+            attention=self.steps.attention,
+            precision=self.steps.dtype.name,
+            memory=memory_statistics(),
+            store=str(self.store.path),
+            store_digest=self.store.digest,
+        )
 
 
 class Stopwatch:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from model.run_folder import KindLoss, LossSummary
 from stores.vocabulary import (
     BYTE0,
     DST_IPV4,
@@ -133,33 +134,29 @@ def next_token_loss(
     return loss, jax.lax.stop_gradient(tally)
 
 
-def summarize(tally: Tally) -> dict[str, Any]:
-    """JSON-able numbers of a tally that lies on the host.
-
-    `loss` nats per token, `nats_per_measurement`, `bits_per_measurement`, `accuracy`, `tokens`,
-    `measurements`, and `kinds`: {kind: {loss, accuracy, tokens}} for the kinds that occur.
-    """
+def summarize(tally: Tally) -> LossSummary:
+    """The means of a tally that is in host memory; of an empty one, zeros."""
     nats = np.asarray(tally.nats, np.float64)
     tokens = np.asarray(tally.tokens, np.int64)
     correct = np.asarray(tally.correct, np.int64)
     total, measurements = max(int(tokens.sum()), 1), max(int(tally.measurements), 1)
-    return {
-        "loss": float(nats.sum() / total),
-        "nats_per_measurement": float(nats.sum() / measurements),
-        "bits_per_measurement": float(nats.sum() / measurements / np.log(2)),
-        "accuracy": float(correct.sum() / total),
-        "tokens": int(tokens.sum()),
-        "measurements": int(tally.measurements),
-        "kinds": {
-            kind: {
-                "loss": float(nats[i] / tokens[i]),
-                "accuracy": float(correct[i] / tokens[i]),
-                "tokens": int(tokens[i]),
-            }
+    return LossSummary(
+        loss=float(nats.sum() / total),
+        nats_per_measurement=float(nats.sum() / measurements),
+        bits_per_measurement=float(nats.sum() / measurements / np.log(2)),
+        accuracy=float(correct.sum() / total),
+        tokens=int(tokens.sum()),
+        measurements=int(tally.measurements),
+        kinds={
+            kind: KindLoss(
+                loss=float(nats[i] / tokens[i]),
+                accuracy=float(correct[i] / tokens[i]),
+                tokens=int(tokens[i]),
+            )
             for i, kind in enumerate(KINDS)
             if tokens[i]
         },
-    }
+    )
 
 
 def combine(tallies: list[Tally]) -> Tally:

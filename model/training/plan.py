@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +27,61 @@ def find_default_store() -> Path | None:
     return path if path.exists() else None
 
 
-def make_plan(config: Config, store_path: Path | None) -> dict[str, Any]:
-    """JSON-able plan of a run; without a store, what depends on it is `None`.
+@dataclass(frozen=True)
+class PlannedStore:
+    """The store of a planned run."""
 
-    `flops_per_token` by convention (`model.network.flops`); `memory` in bytes on each device, an estimate;
-    `epochs` by mode-weighted windows. Raises what opening the store raises.
+    path: str
+    digest: str
+    windows: int
+    """Of the train split, over all modes."""
+    epochs: float
+    """Rows of all steps over `windows`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be."""
+
+    preset: str
+    parameters: dict[str, int]
+    """`matrices` (the embeddings among them) and `total`."""
+    tokens_per_step: int
+    steps: int
+    tokens: int
+    """Of all steps."""
+    flops_per_token: dict[str, int]
+    """By convention of counting attention, see `model.network.flops`."""
+    flops: dict[str, int]
+    """Of all steps."""
+    memory: dict[str, int]
+    """Estimated bytes on each device, by purpose and in `total`."""
+    precision: str
+    device: str
+    devices: int
+    peak_flops_per_device: float | None
+    """Per second; `None` for a device that is not in the table."""
+    config: Config
+    store: PlannedStore | None
+    """`None` when no store was given."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+def make_plan(config: Config, store_path: Path | None) -> Plan:
+    """The plan of a run, on the devices of this process and, if given, on a store.
+
+    Raises what opening the store raises, and `ConfigError` for a batch that does not fit the devices or
+    the store.
     """
     devices = visible_devices()
     devices.check_batch(config.train.batch_size)
     flops = flops_per_token(config.model)
     tokens_per_step = config.train.batch_size * config.model.context
     rows = config.train.batch_size // devices.count
-    plan = {
-        "preset": config.preset,
-        "parameters": count_parameters(config.model),
-        "tokens_per_step": tokens_per_step,
-        "steps": config.train.steps,
-        "tokens": tokens_per_step * config.train.steps,
-        "flops_per_token": flops,
-        "flops": {
-            name: count * tokens_per_step * config.train.steps for name, count in flops.items()
-        },
-        "memory": estimate_memory(config.model, rows, compute_dtype(config.model).itemsize),
-        "precision": compute_dtype(config.model).name,
-        "device": devices.kind,
-        "devices": devices.count,
-        "peak_flops_per_device": peak_flops(devices.kind),
-        "config": config.as_dict(),
-        "store": None,
-    }
+    planned_store = None
     if store_path is not None:
         store = TokenStore.open(store_path)
         windows = sum(store.windows("train", mode) for mode in MODES)
@@ -63,10 +90,21 @@ def make_plan(config: Config, store_path: Path | None) -> dict[str, Any]:
                 f"batch of {config.train.batch_size} windows: expected 1 to the {windows} that train "
                 f"holds in {store.path}"
             )
-        plan["store"] = {
-            "path": str(store.path),
-            "digest": store.digest,
-            "windows": windows,
-            "epochs": config.train.steps * config.train.batch_size / windows,
-        }
-    return plan
+        epochs = config.train.steps * config.train.batch_size / windows
+        planned_store = PlannedStore(str(store.path), store.digest, windows, epochs)
+    return Plan(
+        preset=config.preset,
+        parameters=count_parameters(config.model),
+        tokens_per_step=tokens_per_step,
+        steps=config.train.steps,
+        tokens=tokens_per_step * config.train.steps,
+        flops_per_token=flops,
+        flops={name: count * tokens_per_step * config.train.steps for name, count in flops.items()},
+        memory=estimate_memory(config.model, rows, compute_dtype(config.model).itemsize),
+        precision=compute_dtype(config.model).name,
+        device=devices.kind,
+        devices=devices.count,
+        peak_flops_per_device=peak_flops(devices.kind),
+        config=config,
+        store=planned_store,
+    )

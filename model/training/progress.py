@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,36 +19,38 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from model.run_folder import Evaluation, MetricsLine
+
 BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 60
 
 
-class Progress:
-    """Silent. Also what a run tells: notes, its steps, its log lines and evaluations."""
+class TrainingProgress:
+    """What a run reports while it trains. This one is silent; the subclasses print."""
 
     def note(self, text: str) -> None:
-        """Something that happens."""
+        """Report something that is happening."""
 
     def warn(self, text: str) -> None:
-        """Something that must not be overlooked."""
+        """Report something that must not be overlooked."""
 
     @contextmanager
     def running(self, first: int, steps: int) -> Iterator[None]:
-        """Around the loop: `first` of `steps` steps are done already."""
+        """Wraps the loop, when `first` of `steps` steps are already done."""
         yield
 
     def step(self, step: int) -> None:
-        """A step has begun."""
+        """Report that a step has been started."""
 
-    def metrics(self, line: dict[str, Any]) -> None:
-        """A log line, as in metrics.jsonl."""
+    def metrics(self, line: MetricsLine) -> None:
+        """Report the numbers of a log step."""
 
-    def evaluation(self, line: dict[str, Any]) -> None:
-        """An evaluation, as in evaluations.jsonl."""
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """Report the numbers of an evaluation."""
 
 
-class Lines(Progress):
-    """A line per log step and evaluation, for files and pipes."""
+class ProgressLines(TrainingProgress):
+    """Prints a line for every log step and evaluation, for files and pipes."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -67,21 +68,21 @@ class Lines(Progress):
         self.first, self.steps, self.began = first, steps, time.monotonic()
         yield
 
-    def metrics(self, line: dict[str, Any]) -> None:
-        self.note(f"step {line['step']}/{self.steps}  {describe(line)}  ETA {self.remaining(line)}")
+    def metrics(self, line: MetricsLine) -> None:
+        self.note(f"step {line.step}/{self.steps}  {describe(line)}  ETA {self.remaining(line)}")
 
-    def evaluation(self, line: dict[str, Any]) -> None:
-        self.note(f"step {line['step']}/{self.steps}  {describe_test(line)}")
+    def evaluation(self, evaluation: Evaluation) -> None:
+        self.note(f"step {evaluation.step}/{self.steps}  {describe_test(evaluation)}")
 
-    def remaining(self, line: dict[str, Any]) -> str:
-        """Time left at the pace so far, as h:mm:ss."""
-        done = line["step"] - self.first
-        seconds = round((time.monotonic() - self.began) / done * (self.steps - line["step"]))
+    def remaining(self, line: MetricsLine) -> str:
+        """The time left at the pace so far, as h:mm:ss."""
+        done = line.step - self.first
+        seconds = round((time.monotonic() - self.began) / done * (self.steps - line.step))
         return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
 
 
-class LiveView(Lines):
-    """Progress bar with ETA, the last numbers, and a sparkline of the loss, in a terminal."""
+class LiveProgress(ProgressLines):
+    """In a terminal: a progress bar with the time left, the latest numbers and a sparkline of the loss."""
 
     def __init__(self, console: Console):
         super().__init__(console)
@@ -112,41 +113,39 @@ class LiveView(Lines):
     def step(self, step: int) -> None:
         self.bar.update(self.task, completed=step)
 
-    def metrics(self, line: dict[str, Any]) -> None:
-        self.losses.append(line["loss"])
+    def metrics(self, line: MetricsLine) -> None:
+        self.losses.append(line.loss)
         self.latest = describe(line)
 
-    def evaluation(self, line: dict[str, Any]) -> None:
-        self.test = f"step {line['step']}: {describe_test(line)}"
+    def evaluation(self, evaluation: Evaluation) -> None:
+        self.test = f"step {evaluation.step}: {describe_test(evaluation)}"
 
 
-def make_progress(quiet: bool = False) -> Progress:
-    """The live view in a terminal, lines elsewhere; on standard error, so that output stays JSON."""
+def make_progress(quiet: bool = False) -> TrainingProgress:
+    """The live view in a terminal, lines elsewhere, nothing when `quiet`; all on standard error, so that
+    standard output holds the result alone."""
     if quiet:
-        return Progress()
+        return TrainingProgress()
     console = Console(stderr=True)
-    return LiveView(console) if console.is_terminal else Lines(console)
+    return LiveProgress(console) if console.is_terminal else ProgressLines(console)
 
 
-def describe(line: dict[str, Any]) -> str:
+def describe(line: MetricsLine) -> str:
     """The main numbers of a log line."""
     text = (
-        f"loss {line['loss']:.4f}  {line['bits_per_measurement']:.1f} bits/measurement  "
-        f"gradient {line['gradient_norm']:.2f}  lr {line['learning_rate']:.1e}  "
-        f"{line['tokens_per_second']:,.0f} tokens/s"
+        f"loss {line.loss:.4f}  {line.bits_per_measurement:.1f} bits/measurement  "
+        f"gradient {line.gradient_norm:.2f}  lr {line.learning_rate:.1e}  "
+        f"{line.tokens_per_second:,.0f} tokens/s"
     )
-    if line["mfu"]:
-        text += f"  MFU {line['mfu']['full_attention']:.1%} (full attention)"
+    if line.mfu:
+        text += f"  MFU {line.mfu['full_attention']:.1%} (full attention)"
     return text
 
 
-def describe_test(line: dict[str, Any]) -> str:
+def describe_test(test: Evaluation) -> str:
     """The main numbers of an evaluation."""
-    modes = "  ".join(f"{mode} {part['loss']:.4f}" for mode, part in line["modes"].items())
-    return (
-        f"test loss {line['loss']:.4f} ({modes})  "
-        f"{line['bits_per_measurement']:.1f} bits/measurement"
-    )
+    modes = "  ".join(f"{mode} {part.loss:.4f}" for mode, part in test.modes.items())
+    return f"test loss {test.loss:.4f} ({modes})  {test.bits_per_measurement:.1f} bits/measurement"
 
 
 def sparkline(values: list[float], width: int = SPARKLINE_WIDTH) -> str:

@@ -1,26 +1,17 @@
-"""The folder of a run: whose it is, and whether it is finished.
-
-RUN/run.json             store digest, configuration and code version; written first
-RUN/checkpoints/         see `checkpoint`
-RUN/metrics.jsonl        a line per log step           RUN/tensorboard/  the same as events
-RUN/evaluations.jsonl    a line per evaluation
-RUN/profile/             XLA trace of a few early steps, with --profile
-RUN/result.json          what the finished run prints; written last
-"""
+"""Opening the folder of a run (see `model.run_folder`): what it belongs to, and whether it is finished."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
-import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from model.config import Config, ModelConfig, TrainConfig
+from model.run_folder import RECORD_FILE, RESULT_FILE, RunRecord, RunResult
 from stores.errors import CheckpointError
 from stores.files import write_json
 from stores.folder_lock import claim_folder
@@ -34,17 +25,17 @@ class Run:
     """A locked run folder that belongs to this store and configuration."""
 
     path: Path
-    record: dict[str, Any]
+    record: RunRecord
     """What every checkpoint of the run is marked with."""
 
-    def result(self) -> dict[str, Any] | None:
-        """What the finished run reached, or `None`."""
-        path = self.path / "result.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+    def result(self) -> RunResult | None:
+        """What the run reached, or `None` when it is not finished. Raises `CheckpointError`."""
+        path = self.path / RESULT_FILE
+        return RunResult.read(path) if path.exists() else None
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """Write the result: the run counts as finished."""
-        write_json(self.path / "result.json", result)
+    def finish(self, result: RunResult) -> None:
+        """Write the result; from here on the run counts as finished."""
+        write_json(self.path / RESULT_FILE, result.as_dict())
 
 
 @contextmanager
@@ -54,12 +45,8 @@ def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
     Raises `OutputError` when `path` holds something else, `ConfigError` when another process trains
     there, `CheckpointError` when it belongs to another store, shape or configuration.
     """
-    record = {
-        "store_digest": store.digest,
-        "config": config.as_dict(),
-        "code_version": code_version(),
-    }
-    note = path / "run.json"
+    record = RunRecord(store.digest, config, code_version())
+    note = path / RECORD_FILE
     with claim_folder(
         path,
         marker=note.name,
@@ -68,22 +55,20 @@ def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
         busy="another process is training in this folder",
     ):
         if note.exists():
-            check_record(path, json.loads(note.read_bytes()), record)
-        write_json(note, record)
+            check_record(path, RunRecord.read(note), record)
+        write_json(note, record.as_dict())
         yield Run(path, record)
 
 
-def check_record(where: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def check_record(where: Path, before: RunRecord, now: RunRecord) -> None:
     """Raise `CheckpointError` when a run or checkpoint was made from another store, with another
     shape, or with another configuration (but for fields that do not alter what is learned)."""
-    if before["store_digest"] != now["store_digest"]:
+    if before.store_digest != now.store_digest:
         raise CheckpointError(
-            f"{where}: trained on the store {before['store_digest']}, not on {now['store_digest']}: "
+            f"{where}: trained on the store {before.store_digest}, not on {now.store_digest}: "
             "name that store, or another --out"
         )
-    old, new = (
-        {**defaults(), **r["config"]["model"], **r["config"]["train"]} for r in (before, now)
-    )
+    old, new = ({**asdict(r.config.model), **asdict(r.config.train)} for r in (before, now))
     if any(old[name] != new[name] for name in SHAPE):
         was, wanted = (" ".join(f"{name}={c[name]}" for name in SHAPE) for c in (old, new))
         raise CheckpointError(
@@ -97,33 +82,31 @@ def check_record(where: Path, before: dict[str, Any], now: dict[str, Any]) -> No
             )
 
 
-def defaults() -> dict[str, Any]:
-    """What a field was before there was one: an older run does not name it."""
-    both = (*fields(ModelConfig), *fields(TrainConfig))
-    return {f.name: f.default for f in both if f.default is not MISSING}
-
-
 def fixed_fields() -> list[str]:
-    """Fields that have to stay the same over a run."""
+    """Names of the fields that have to stay the same throughout a run."""
     both = (*fields(ModelConfig), *fields(TrainConfig))
     return [f.name for f in both if not f.metadata.get("free")]
 
 
 @functools.cache
 def code_version() -> str:
-    """Version of the package, and the Git commit where it runs from a checkout (`+` when changed)."""
+    """Version of the package and, in a checkout of the project, its Git commit (`+`: with changes).
+
+    A repository that merely surrounds an installed package says nothing about this code.
+    """
     version = importlib.metadata.version("pinglm")
-    command = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty=+",
-        "--abbrev=12",
-    ]
+    root = Path(__file__).resolve().parents[2]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        repository = Path(_git(root, "rev-parse", "--show-toplevel")).resolve()
+        if repository != root or not (root / "pyproject.toml").is_file():
+            return version
+        return f"{version} ({_git(root, 'describe', '--always', '--dirty=+', '--abbrev=12')})"
     except (OSError, subprocess.SubprocessError):
         return version
-    return f"{version} ({commit.stdout.strip()})"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What a git command prints. Raises `OSError` without git, `SubprocessError` when it fails."""
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from model.config import Config
 from model.training.loop import train
-from model.training.progress import Progress
+from model.training.progress import TrainingProgress
 from stores.errors import ConfigError, TrainingError
 
 
@@ -26,28 +26,47 @@ def parse_rates(text: str) -> list[float]:
     return rates
 
 
-def sweep(
-    config: Config, store: Path, out: Path, rates: Sequence[float], progress: Progress
-) -> list[dict[str, Any]]:
-    """Train in `out/lr-<rate>` with each rate; run again, it continues.
+@dataclass(frozen=True)
+class SweepRow:
+    """What training with one learning rate reached."""
 
-    Per rate: `learning_rate`, `loss` (the last log line's), `test_loss`, `bits_per_measurement` on
-    test, `run`, and `failed`: `None`, or why this rate did not get there.
+    learning_rate: float
+    run: str
+    failed: str | None = None
+    """Why it did not finish; then there are no losses."""
+    loss: float | None = None
+    """Of the last log line, nats per token."""
+    test_loss: float | None = None
+    """Nats per token."""
+    bits_per_measurement: float | None = None
+    """On the test split."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+def sweep(
+    config: Config, store: Path, out: Path, rates: Sequence[float], progress: TrainingProgress
+) -> list[SweepRow]:
+    """Train in `out/lr-<rate>` with each rate; a second call continues where the first one stopped.
+
+    Returns a row per rate, in their order. Raises what `train` raises, except for `TrainingError`.
     """
-    rows = []
+    rows: list[SweepRow] = []
     for rate in rates:
         here = replace(config, train=replace(config.train, learning_rate=rate))
         path = out / f"lr-{rate:g}"
         progress.note(f"learning rate {rate:g}")
-        row = {"learning_rate": rate, "run": str(path), "failed": None}
+        row = SweepRow(rate, str(path))
         try:
             result = train(here, store, path, progress=progress)
-        except TrainingError as error:  # a rate too high is a finding, not the end of the sweep
-            row |= {"failed": str(error), "loss": None, "test_loss": None}
-            row |= {"bits_per_measurement": None}
+        except TrainingError as error:  # a rate that is too high is a finding, not a failed sweep
+            row = replace(row, failed=str(error))
         else:
-            test = result["evaluation"]
-            row |= {"loss": result["loss"], "test_loss": test["loss"]}
-            row |= {"bits_per_measurement": test["bits_per_measurement"]}
+            row = replace(row, loss=result.loss)
+            if result.evaluation is not None:
+                bits = result.evaluation.bits_per_measurement
+                row = replace(row, test_loss=result.evaluation.loss, bits_per_measurement=bits)
         rows.append(row)
     return rows

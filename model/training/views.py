@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from model.run_folder import TENSORBOARD_FOLDER, KindLoss, RunResult
+from model.training.plan import Plan
+from model.training.sweep import SweepRow
+
 GROUPS = ("role", "source", "destination", "rtt_1", "rtt_2", "time")
 
 
-def plan_view(plan: dict[str, Any]) -> RenderableType:
+def plan_view(plan: Plan) -> RenderableType:
     """What `train --dry-run` prints."""
-    table = Table(title=f"Plan: {plan['preset']}", show_header=False)
-    store = plan["store"]
+    table = Table(title=f"Plan: {plan.preset}", show_header=False)
+    store = plan.store
     for name, value in (
-        ("weights in matrices and embeddings", f"{plan['parameters']['matrices']:,}"),
-        ("weights in all", f"{plan['parameters']['total']:,}"),
-        ("tokens a step", f"{plan['tokens_per_step']:,}"),
-        ("steps", f"{plan['steps']:,}"),
-        ("tokens in all", f"{plan['tokens']:,}"),
-        ("FLOP a token, full attention", f"{plan['flops_per_token']['full_attention']:,}"),
-        ("FLOP a token, causal attention", f"{plan['flops_per_token']['causal_attention']:,}"),
-        ("memory a device (estimate)", f"{plan['memory']['total'] / 2**30:.2f} GiB"),
-        ("devices", f"{plan['devices']} × {plan['device']}, {plan['precision']}"),
-        ("store", f"{store['path']}, {store['epochs']:.2f} epochs" if store else "none"),
+        ("weights in matrices and embeddings", f"{plan.parameters['matrices']:,}"),
+        ("weights in all", f"{plan.parameters['total']:,}"),
+        ("tokens a step", f"{plan.tokens_per_step:,}"),
+        ("steps", f"{plan.steps:,}"),
+        ("tokens in all", f"{plan.tokens:,}"),
+        ("FLOP a token, full attention", f"{plan.flops_per_token['full_attention']:,}"),
+        ("FLOP a token, causal attention", f"{plan.flops_per_token['causal_attention']:,}"),
+        ("memory a device (estimate)", f"{plan.memory['total'] / 2**30:.2f} GiB"),
+        ("devices", f"{plan.devices} × {plan.device}, {plan.precision}"),
+        ("store", f"{store.path}, {store.epochs:.2f} epochs" if store else "none"),
     ):
         table.add_row(name, value)
     return table
 
 
-def result_view(result: dict[str, Any]) -> RenderableType:
+def result_view(result: RunResult) -> RenderableType:
     """What `train` prints at the end."""
-    if not result["finished"]:
+    test, base = result.evaluation, result.baseline
+    if test is None or base is None:  # not finished
         return (
-            f"Stopped by {result['stopped_by']} at step {result['steps']:,} with a checkpoint in "
-            f"{result['run']}: run the same command again to continue"
+            f"Stopped by {result.stopped_by} at step {result.steps:,} with a checkpoint in "
+            f"{result.run}: run the same command again to continue"
         )
-    test, base = result["evaluation"], result["baseline"]
-    table = Table(title=f"{result['run']}: {result['preset']}, {result['steps']:,} steps")
+    table = Table(title=f"{result.run}: {result.preset}, {result.steps:,} steps")
     for column in ("test loss", "this model", "context-free model"):
         table.add_column(column, justify="left" if column == "test loss" else "right")
     for name, key, form in (
@@ -49,50 +52,48 @@ def result_view(result: dict[str, Any]) -> RenderableType:
         ("accuracy", "accuracy", "{:.2%}"),
     ):
         table.add_row(
-            name, form.format(test[key]), form.format(base[key]), end_section=key == "accuracy"
+            name,
+            form.format(getattr(test, key)),
+            form.format(getattr(base, key)),
+            end_section=key == "accuracy",
         )
-    for mode in test["modes"]:
-        ours, theirs = (r["modes"][mode]["nats_per_measurement"] for r in (test, base))
+    for mode in test.modes:
+        ours, theirs = (r.modes[mode].nats_per_measurement for r in (test, base))
         table.add_row(f"nats per measurement, {mode}", f"{ours:.2f}", f"{theirs:.2f}")
     table.add_section()
     for group in GROUPS:
-        ours, theirs = (group_loss(r["kinds"], group) for r in (test, base))
-        if ours is not None and theirs is not None:
-            table.add_row(f"nats per token, {group}", f"{ours:.4f}", f"{theirs:.4f}")
-    better = base["nats_per_measurement"] - test["nats_per_measurement"]
+        our_loss, their_loss = (group_loss(r.kinds, group) for r in (test, base))
+        if our_loss is not None and their_loss is not None:
+            table.add_row(f"nats per token, {group}", f"{our_loss:.4f}", f"{their_loss:.4f}")
+    better = base.nats_per_measurement - test.nats_per_measurement
     verdict = f"{abs(better):.2f} nats per measurement {'under' if better > 0 else 'OVER'}"
-    speed = (
-        f"{result['tokens_per_second']:,.0f} tokens/s on {result['devices']} × {result['device']}"
-    )
+    speed = f"{result.tokens_per_second:,.0f} tokens/s on {result.devices} × {result.device}"
     return Group(
         table,
         f"{verdict} the best context-free model (byte frequencies by field and position); {speed}",
-        f"curves: tensorboard --logdir {result['run']}/tensorboard",
+        f"curves: tensorboard --logdir {result.run}/{TENSORBOARD_FOLDER}",
     )
 
 
-def group_loss(kinds: dict[str, Any], group: str) -> float | None:
+def group_loss(kinds: dict[str, KindLoss], group: str) -> float | None:
     """Nats per token over the kinds whose name is the group or begins with it, `None` for none."""
     members = [k for name, k in kinds.items() if name == group or name.startswith(f"{group}_")]
-    tokens = sum(kind["tokens"] for kind in members)
-    return sum(kind["loss"] * kind["tokens"] for kind in members) / tokens if tokens else None
+    tokens = sum(kind.tokens for kind in members)
+    return sum(kind.loss * kind.tokens for kind in members) / tokens if tokens else None
 
 
-def sweep_view(rows: Sequence[dict[str, Any]]) -> RenderableType:
+def sweep_view(rows: Sequence[SweepRow]) -> RenderableType:
     """What `sweep` prints: the best rate marked."""
     table = Table(title="Learning rates")
     for column in ("learning rate", "loss", "test loss", "bits per measurement", ""):
         table.add_column(column, justify="right")
-    reached = [row["test_loss"] for row in rows if row["failed"] is None]
+    reached = [row.test_loss for row in rows if row.test_loss is not None]
     for row in rows:
-        if row["failed"]:
-            table.add_row(f"{row['learning_rate']:g}", "-", "-", "-", "not finite")
-            continue
-        table.add_row(
-            f"{row['learning_rate']:g}",
-            f"{row['loss']:.4f}",
-            f"{row['test_loss']:.4f}",
-            f"{row['bits_per_measurement']:.2f}",
-            "best" if row["test_loss"] == min(reached) else "",
-        )
+        numbers = (row.loss, row.test_loss, row.bits_per_measurement)
+        cells = [
+            "-" if number is None else f"{number:.{places}f}"
+            for number, places in zip(numbers, (4, 4, 2), strict=True)
+        ]
+        remark = "best" if row.test_loss is not None and row.test_loss == min(reached) else ""
+        table.add_row(f"{row.learning_rate:g}", *cells, "not finite" if row.failed else remark)
     return table

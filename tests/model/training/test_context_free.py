@@ -83,15 +83,15 @@ def test_smoothing_is_the_kindest_for_each_kind(store: Path) -> None:
     batches = fixed_batches(opened, 10, 1024)
     model = ContextFree(opened)
     result = model.evaluate(batches)
-    assert result["kinds"]["source_1"]["loss"] <= np.log(256) + 1e-9
+    assert result.kinds["source_1"].loss <= np.log(256) + 1e-9
     for uniform in SMOOTHING:
         table = model.log_probabilities(uniform)
         one = summarize_modes(
             [mode for mode, _ in batches], [model._tally(table, *r) for _, r in batches]
         )
-        assert one["tokens"] == result["tokens"]
-        for kind, numbers in result["kinds"].items():
-            assert numbers["loss"] <= one["kinds"][kind]["loss"] + 1e-9
+        assert one.tokens == result.tokens
+        for kind, numbers in result.kinds.items():
+            assert numbers.loss <= one.kinds[kind].loss + 1e-9
 
 
 def test_every_payload_byte_has_a_context_of_its_own() -> None:

@@ -38,15 +38,18 @@ def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_and_wait_for(
-    store: Path, out: Path, checkpoint: int, env: dict[str, str] | None = None
+    store: Path, out: Path, checkpoint: int, *, as_json: bool = True
 ) -> subprocess.Popen[str]:
-    """The long run as a process, once the checkpoint of that step is there."""
+    """The long run as a process, once the checkpoint of that step is there. Without `as_json` it
+    reports its progress on standard error."""
+    line = command(store, out, **LONG)
+    if not as_json:
+        line.remove("--json")
     process = subprocess.Popen(
-        command(store, out, **LONG),
+        line,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **(env or {})},
     )
     deadline = time.monotonic() + 90
     while not (out / "checkpoints" / str(checkpoint)).exists():
@@ -91,13 +94,16 @@ def test_a_preempted_run_saves_exits_cleanly_and_ends_in_the_same_bits(
 
 
 def test_ctrl_c_saves_and_exits_130(store: Path, tmp_path: Path) -> None:
-    process = start_and_wait_for(store, tmp_path / "run", 50)
+    process = start_and_wait_for(store, tmp_path / "run", 50, as_json=False)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130
+    told = re.search(r"interrupted: saved at step (\d+)", errors)
+    assert told, errors
+    assert 50 <= int(told[1]) < 300
     assert not (tmp_path / "run" / "result.json").exists()
     with Checkpoints(tmp_path / "run" / "checkpoints", 10) as checkpoints:
-        assert checkpoints.steps()[-1] % 50 != 0 or checkpoints.steps()[-1] > 50
+        assert checkpoints.steps()[-1] == int(told[1])
 
 
 def test_the_same_command_prints_the_finished_run(store: Path, undisturbed: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,13 +12,14 @@ import pytest
 
 from model.config import make_config
 from model.devices import visible_devices
+from model.inference.weights import read_run
+from model.run_folder import RunRecord, RunResult
 from model.training.checkpoint import Checkpoints
-from model.training.held_out import fixed_batches
-from model.training.loop import train
+from model.training.loop import Trainer, train
 from model.training.loss import KINDS
 from model.training.plan import make_plan
-from model.training.progress import Progress, sparkline
-from model.training.run import open_run
+from model.training.progress import TrainingProgress, sparkline
+from model.training.run import Run, open_run
 from model.training.step import Steps
 from model.training.sweep import parse_rates, sweep
 from stores.errors import (
@@ -38,13 +38,13 @@ from tests.model.conftest import final_state, losses, small_config
 
 
 @pytest.fixture(scope="module")
-def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult]:
     """A run of 20 steps and its result."""
     out = tmp_path_factory.mktemp("finished") / "run"
     return out, train(small_config(), store, out)
 
 
-def test_a_run_leaves_a_line_per_log_step_and_a_result(finished: tuple[Path, Any]) -> None:
+def test_a_run_leaves_a_line_per_log_step_and_a_result(finished: tuple[Path, RunResult]) -> None:
     out, result = finished
     lines = read_json_lines(out / "metrics.jsonl")
     assert [line["step"] for line in lines] == [5, 10, 15, 20]
@@ -53,14 +53,18 @@ def test_a_run_leaves_a_line_per_log_step_and_a_result(finished: tuple[Path, Any
         assert line["mfu"] is None  # no peak is known for a CPU
         assert 0 < line["live_tokens_per_second"] <= line["tokens_per_second"]
         assert line["gradient_norm"] > 0
-    assert result == json.loads((out / "result.json").read_bytes())
-    assert result["finished"]
-    assert result["losses"] == [[line["step"], line["loss"]] for line in lines]
-    assert set(result["evaluation"]["modes"]) == {"full", "none", "mixed"}
+    assert json.loads((out / "result.json").read_bytes()) == json.loads(
+        json.dumps(result.as_dict())
+    )
+    assert RunResult.read(out / "result.json") == result
+    assert result.finished
+    assert result.losses == tuple((line["step"], line["loss"]) for line in lines)
+    assert result.evaluation is not None
+    assert set(result.evaluation.modes) == {"full", "none", "mixed"}
     assert [line["step"] for line in read_json_lines(out / "evaluations.jsonl")] == [10, 20]
 
 
-def test_the_curve_is_in_tensorboard(finished: tuple[Path, Any]) -> None:
+def test_the_curve_is_in_tensorboard(finished: tuple[Path, RunResult]) -> None:
     events = list((finished[0] / "tensorboard").iterdir())
     assert len(events) == 1
     written = events[0].read_bytes()
@@ -74,42 +78,80 @@ def test_the_curve_is_in_tensorboard(finished: tuple[Path, Any]) -> None:
 
 
 def test_a_finished_run_gives_its_result_without_training(
-    finished: tuple[Path, Any], store: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, RunResult], store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.training.loop.Trainer", None)
     assert train(small_config(), store, finished[0]) == finished[1]
 
 
 def test_checkpoints_record_store_configuration_and_code(
-    finished: tuple[Path, Any], store: Path
+    finished: tuple[Path, RunResult], store: Path
 ) -> None:
     with Checkpoints(finished[0] / "checkpoints", 10) as checkpoints:
         assert checkpoints.steps() == [10, 20]
         record = checkpoints.read_record(20)
-    assert record["store_digest"] == TokenStore.open(store).digest
-    assert record["config"] == small_config().as_dict()
-    assert record["code_version"].startswith("0.")
+    assert record.store_digest == TokenStore.open(store).digest
+    assert record.config == small_config()
+    assert record.code_version.startswith("0.")
 
 
-def test_evaluation_batches_do_not_depend_on_the_run(store: Path) -> None:
+class Uncompiled:
+    """Stands in for `Steps`, which takes seconds to compile."""
+
+    fallback = None
+
+    def __init__(self, *arguments: object) -> None:
+        pass
+
+
+def test_evaluation_batches_do_not_depend_on_the_run(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses of runs with other seeds, batch sizes and lengths are compared with each other."""
+    monkeypatch.setattr("model.training.loop.Steps", Uncompiled)
     opened = TokenStore.open(store)
-    batches = fixed_batches(opened, 10, 128)
-    again = fixed_batches(TokenStore.open(store), 10, 128)
-    for (mode, rows), (other_mode, others) in zip(batches, again, strict=True):
-        assert mode == other_mode
-        for a, b in zip(rows, others, strict=True):
-            np.testing.assert_array_equal(a, b)
+
+    def trainer(**overrides: object) -> Trainer:
+        config = small_config(**overrides)
+        run = Run(tmp_path, RunRecord(opened.digest, config, "0.1.0"))
+        return Trainer(config, TokenStore.open(store), run, TrainingProgress(), False, 0.0)
+
+    one = trainer()
+    assert {mode for mode, _ in one.held_out.batches} == {"full", "none", "mixed"}
+    for overrides in ({"seed": 1}, {"batch_size": 16}, {"steps": 7, "width": 48, "dropout": 0}):
+        other = trainer(**overrides)
+        if "steps" not in overrides:
+            assert not np.array_equal(one.batches.batch(0)[0], other.batches.batch(0)[0])
+        batches = zip(one.held_out.batches, other.held_out.batches, strict=True)
+        for (mode, rows), (other_mode, others) in batches:
+            assert mode == other_mode
+            for a, b in zip(rows, others, strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
-def test_evaluation_is_the_loss_of_its_modes_together(finished: tuple[Path, Any]) -> None:
-    test = finished[1]["evaluation"]
-    parts = test["modes"].values()
+def test_an_unknown_field_in_a_checkpoint_is_named(
+    finished: tuple[Path, RunResult], store: Path, tmp_path: Path
+) -> None:
+    """As of a run that a newer version made."""
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    for note in (run / "run.json", *run.glob("checkpoints/*/record/metadata")):
+        note.write_text(note.read_text().replace('"layers":', '"depth": 3, "layers":'))
+    for read in (lambda: read_run(run), lambda: train(small_config(), store, run)):
+        with pytest.raises(CheckpointError, match="unknown field depth of ModelConfig"):
+            read()
+
+
+def test_evaluation_is_the_loss_of_its_modes_together(finished: tuple[Path, RunResult]) -> None:
+    test, baseline = finished[1].evaluation, finished[1].baseline
+    assert test is not None
+    assert baseline is not None
+    parts = test.modes.values()
     for count in ("tokens", "measurements"):
-        assert test[count] == sum(part[count] for part in parts)
-    mean = sum(part["loss"] * part["tokens"] for part in parts) / test["tokens"]
-    assert test["loss"] == pytest.approx(mean)
-    assert finished[1]["baseline"]["measurements"] == test["measurements"]
-    assert finished[1]["baseline"]["tokens"] == test["tokens"]
+        assert getattr(test, count) == sum(getattr(part, count) for part in parts)
+    mean = sum(part.loss * part.tokens for part in parts) / test.tokens
+    assert test.loss == pytest.approx(mean)
+    assert baseline.measurements == test.measurements
+    assert baseline.tokens == test.tokens
 
 
 def test_steps_run_under_the_transfer_guard_and_reuse_the_state(store: Path) -> None:
@@ -145,7 +187,7 @@ def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
 def test_switches_train(store: Path, tmp_path: Path, switch: dict[str, str]) -> None:
     config = small_config(steps=30, learning_rate=0.01, eval_every=100, save_every=100, **switch)
     result = train(config, store, tmp_path / "run")
-    assert result["losses"][-1][1] < result["losses"][0][1] - 0.1
+    assert result.losses[-1][1] < result.losses[0][1] - 0.1
 
 
 def test_schedules_warm_up_and_end_at_the_stated_fraction() -> None:
@@ -169,7 +211,7 @@ def test_one_batch_can_be_overfitted(store: Path, tmp_path: Path) -> None:
         width=64, batch_size=2, context=64, eval_every=1000, save_every=1000,
     )  # fmt: skip
     result = train(config, store, tmp_path / "run")
-    assert result["loss"] < 0.3
+    assert result.loss < 0.3
 
 
 def test_nan_stops_within_a_log_interval_and_names_the_steps(store: Path, tmp_path: Path) -> None:
@@ -187,7 +229,7 @@ def test_nan_is_never_saved_and_leaves_earlier_checkpoints(store: Path, tmp_path
 
 
 def test_another_store_is_an_error_that_names_both(
-    finished: tuple[Path, Any], store: Path, tmp_path: Path
+    finished: tuple[Path, RunResult], store: Path, tmp_path: Path
 ) -> None:
     other = build_store(tmp_path / "other.zarr", train=1500, test=300, seed=9)
     with pytest.raises(CheckpointError) as error:
@@ -196,13 +238,15 @@ def test_another_store_is_an_error_that_names_both(
     assert TokenStore.open(other).digest in str(error.value)
 
 
-def test_another_shape_is_an_error_that_names_both(finished: tuple[Path, Any], store: Path) -> None:
+def test_another_shape_is_an_error_that_names_both(
+    finished: tuple[Path, RunResult], store: Path
+) -> None:
     with pytest.raises(CheckpointError, match=r"width=32.*not.*width=48"):
         train(small_config(width=48), store, finished[0])
 
 
 def test_a_checkpoint_of_another_store_or_shape_is_refused_even_under_a_fitting_note(
-    finished: tuple[Path, Any], store: Path, tmp_path: Path
+    finished: tuple[Path, RunResult], store: Path, tmp_path: Path
 ) -> None:
     with open_run(tmp_path / "run", small_config(width=48), TokenStore.open(store)):
         pass
@@ -212,7 +256,7 @@ def test_a_checkpoint_of_another_store_or_shape_is_refused_even_under_a_fitting_
 
 
 def test_another_option_is_an_error_but_the_rhythm_may_change(
-    finished: tuple[Path, Any], store: Path
+    finished: tuple[Path, RunResult], store: Path
 ) -> None:
     with pytest.raises(CheckpointError, match="seed=0, not 1"):
         train(small_config(seed=1), store, finished[0])
@@ -220,7 +264,7 @@ def test_another_option_is_an_error_but_the_rhythm_may_change(
 
 
 def test_a_run_from_before_a_field_existed_had_its_default(
-    finished: tuple[Path, Any], store: Path, tmp_path: Path
+    finished: tuple[Path, RunResult], store: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(finished[0], tmp_path / "run")
     for note in (run / "run.json", *run.glob("checkpoints/*/record/metadata")):
@@ -231,13 +275,13 @@ def test_a_run_from_before_a_field_existed_had_its_default(
         )
         assert '"answer_weight"' not in note.read_text()
     (run / "result.json").unlink()
-    assert train(small_config(), store, run)["steps"] == finished[1]["steps"]
+    assert train(small_config(), store, run).steps == finished[1].steps
     with pytest.raises(CheckpointError, match=r"answer_weight=1\.0, not 2\.0"):
         train(small_config(answer_weight=2.0), store, run)
 
 
 def test_more_steps_continue_a_finished_run_and_say_so(store: Path, tmp_path: Path) -> None:
-    class Loud(Progress):
+    class Loud(TrainingProgress):
         def __init__(self) -> None:
             self.lines: list[str] = []
 
@@ -247,8 +291,8 @@ def test_more_steps_continue_a_finished_run_and_say_so(store: Path, tmp_path: Pa
     loud = Loud()
     train(small_config(steps=10), store, tmp_path / "run")
     result = train(small_config(steps=15), store, tmp_path / "run", progress=loud)
-    assert result["steps"] == 15
-    assert [step for step, _ in result["losses"]] == [5, 10, 15]
+    assert result.steps == 15
+    assert [step for step, _ in result.losses] == [5, 10, 15]
     assert any("steps 10 → 15" in line for line in loud.lines)
 
 
@@ -275,7 +319,7 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(store: Path, tmp_path: P
     with pytest.raises(CheckpointError, match=r"checkpoints/20: cannot be read.*before it"):
         train(small_config(), store, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "20")
-    assert train(small_config(), store, tmp_path / "run")["steps"] == 20
+    assert train(small_config(), store, tmp_path / "run").steps == 20
 
 
 def test_stores_that_are_missing_unfinished_or_damaged_are_refused(
@@ -325,25 +369,26 @@ def test_profile_writes_a_trace(store: Path, tmp_path: Path) -> None:
 
 def test_sweep_says_what_each_rate_reached(store: Path, tmp_path: Path) -> None:
     config = small_config(steps=10, eval_every=100, save_every=100)
-    rows = sweep(config, store, tmp_path, parse_rates("1e-3,1e30"), Progress())
-    assert [row["learning_rate"] for row in rows] == [1e-3, 1e30]
-    assert rows[0]["failed"] is None
-    assert rows[0]["test_loss"] < 5.7
-    assert "NaN" in rows[1]["failed"]
+    rows = sweep(config, store, tmp_path, parse_rates("1e-3,1e30"), TrainingProgress())
+    assert [row.learning_rate for row in rows] == [1e-3, 1e30]
+    assert rows[0].failed is None
+    assert rows[0].test_loss < 5.7
+    assert "NaN" in rows[1].failed
     with pytest.raises(ConfigError, match="learning rates 'a,b'"):
         parse_rates("a,b")
 
 
 def test_the_plan_states_sizes_cost_and_memory(store: Path) -> None:
     plan = make_plan(make_config("85m", {}), store)
-    assert plan["parameters"]["matrices"] == 85_538_560
-    assert plan["parameters"]["total"] == 85_538_560 + 41 * 640
-    assert plan["tokens_per_step"] == 32 * 1024
-    assert set(plan["flops_per_token"]) == {"full_attention", "causal_attention"}
-    assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
-    assert plan["store"]["digest"] == TokenStore.open(store).digest
-    assert make_plan(make_config("small", {}), None)["store"] is None
-    json.dumps(plan)
+    assert plan.parameters["matrices"] == 85_538_560
+    assert plan.parameters["total"] == 85_538_560 + 41 * 640
+    assert plan.tokens_per_step == 32 * 1024
+    assert set(plan.flops_per_token) == {"full_attention", "causal_attention"}
+    assert plan.memory["total"] == sum(v for k, v in plan.memory.items() if k != "total")
+    assert plan.store is not None
+    assert plan.store.digest == TokenStore.open(store).digest
+    assert make_plan(make_config("small", {}), None).store is None
+    json.dumps(plan.as_dict())
 
 
 def test_a_sparkline_spans_lowest_to_highest() -> None:

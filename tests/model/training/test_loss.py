@@ -91,11 +91,11 @@ def test_measurements_and_accuracy_are_counted() -> None:
     perfect = jax.nn.one_hot(np.roll(tokens, -1, 1), 267) * 50.0
     _, tally = next_token_loss(perfect, jnp.asarray(tokens), jnp.asarray(lengths))
     summary = summarize(jax.device_get(tally))
-    assert summary["measurements"] == 200
-    assert summary["accuracy"] == 1.0
-    assert summary["bits_per_measurement"] < 1e-3
-    assert set(summary["kinds"]) <= set(KINDS)
-    assert sum(kind["tokens"] for kind in summary["kinds"].values()) == summary["tokens"]
+    assert summary.measurements == 200
+    assert summary.accuracy == 1.0
+    assert summary.bits_per_measurement < 1e-3
+    assert set(summary.kinds) <= set(KINDS)
+    assert sum(kind.tokens for kind in summary.kinds.values()) == summary.tokens
 
 
 def test_tallies_add_up() -> None:
@@ -109,9 +109,9 @@ def test_tallies_add_up() -> None:
         for i in range(len(tokens))
     ]
     a, b = summarize(combine(rows)), summarize(jax.device_get(whole))
-    assert a["tokens"] == b["tokens"]
-    assert a["measurements"] == b["measurements"]
-    np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5)
+    assert a.tokens == b.tokens
+    assert a.measurements == b.measurements
+    np.testing.assert_allclose(a.loss, b.loss, rtol=1e-5)
 
 
 def test_answers_are_the_result_and_the_first_rtt_byte_behind_both_addresses() -> None:

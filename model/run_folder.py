@@ -1,0 +1,174 @@
+"""The folder of a training run: the names of its files, and what each of them holds.
+
+    RUN/run.json             a `RunRecord`, written first
+    RUN/checkpoints/<step>   the weights and the optimizer; each with a copy of the record
+    RUN/metrics.jsonl        a `MetricsLine` per log step
+    RUN/evaluations.jsonl    an `Evaluation` per line
+    RUN/tensorboard/         the numbers of both as TensorBoard events
+    RUN/profile/             an XLA trace of a few early steps, with --profile
+    RUN/result.json          a `RunResult`, written last
+
+Training writes the folder; inference and evaluation read it. Reading ignores fields of these records
+that it does not know, so a newer version may add some; only an unknown field of a configuration is an
+error, because it could alter what the model computes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from model.config import Config, convert_saved
+from stores.errors import CheckpointError
+
+RECORD_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
+RESULT_FILE = "result.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+TENSORBOARD_FOLDER = "tensorboard"
+PROFILE_FOLDER = "profile"
+
+
+class Saved:
+    """What the records below have in common: their form in JSON, written and read."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, with the fields in the order of their definition."""
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: object, where: Path) -> Self:
+        """The record that `as_dict` gave, after a trip through JSON.
+
+        Raises `CheckpointError`, naming `where`, for a field that is missing or has the wrong type.
+        """
+        return convert_saved(cls, values, where)
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """The record that a JSON file holds. Raises `CheckpointError` when it cannot be read."""
+        try:
+            values = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{file}: cannot be read ({error})") from error
+        return cls.from_dict(values, file)
+
+
+@dataclass(frozen=True)
+class RunRecord(Saved):
+    """What a run and each of its checkpoints belong to."""
+
+    store_digest: str
+    config: Config
+    code_version: str
+
+    @classmethod
+    def from_dict(cls, values: object, where: Path) -> Self:
+        """As `Saved.from_dict`. Fields that the configuration did not have yet take their defaults;
+        a field that it does not have any more, or not yet, is a `CheckpointError`."""
+        if isinstance(values, dict) and "config" in values:
+            Config.from_dict(values["config"], where)  # names an unknown field
+        return convert_saved(cls, values, where)
+
+
+@dataclass(frozen=True)
+class KindLoss(Saved):
+    """The loss on one kind of token."""
+
+    loss: float
+    """Mean nats per token."""
+    accuracy: float
+    """How often the likeliest token was the right one, 0 to 1."""
+    tokens: int
+
+
+@dataclass(frozen=True)
+class LossSummary(Saved):
+    """The loss on some windows."""
+
+    loss: float
+    """Mean nats per token."""
+    nats_per_measurement: float
+    bits_per_measurement: float
+    accuracy: float
+    """How often the likeliest token was the right one, 0 to 1."""
+    tokens: int
+    measurements: int
+    kinds: dict[str, KindLoss]
+    """By kind of token, for the kinds that occur."""
+
+
+@dataclass(frozen=True)
+class LossByMode(LossSummary):
+    """The loss on windows of all timestamp modes together, and of each mode."""
+
+    modes: dict[str, LossSummary]
+
+
+@dataclass(frozen=True)
+class Evaluation(LossByMode):
+    """The loss on the test windows after `step` steps: a line of evaluations.jsonl."""
+
+    step: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As `Saved.as_dict`, but with the step first."""
+        return {"step": self.step} | super().as_dict()
+
+
+@dataclass(frozen=True)
+class MetricsLine(Saved):
+    """Means over the steps since the last log step: a line of metrics.jsonl."""
+
+    step: int
+    loss: float
+    """Nats per token."""
+    accuracy: float
+    bits_per_measurement: float
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+    """Of the last step."""
+    tokens_per_second: float
+    live_tokens_per_second: float
+    """Without the tails of the rows."""
+    mfu: dict[str, float] | None
+    """Share of the devices' peak by convention of counting; `None` where the peak is not known."""
+    kinds: dict[str, KindLoss]
+
+
+@dataclass(frozen=True)
+class RunResult(Saved):
+    """What a run reached: printed by `train`, and the content of result.json once it is finished."""
+
+    run: str
+    finished: bool
+    stopped_by: str | None
+    """Name of the signal that stopped an unfinished run."""
+    preset: str
+    steps: int
+    loss: float | None
+    """Of the last log line, nats per token; `None` before the first one."""
+    losses: tuple[tuple[int, float], ...]
+    """(step, loss) of every log line."""
+    tokens_per_second: float | None
+    """Median over the log lines."""
+    mfu: dict[str, float] | None
+    evaluation: Evaluation | None
+    """The last one."""
+    baseline: LossByMode | None
+    """The context-free model on the same test windows; `None` until the run is finished."""
+    parameters: int
+    device: str
+    devices: int
+    attention: str
+    precision: str
+    memory: dict[str, int | None] | None
+    """`peak_bytes` and `limit_bytes` of the first device, where it counts them."""
+    store: str
+    store_digest: str
+    first_step_seconds: float | None = None
+    """From the start of the process to the end of its first step; older runs did not measure it."""
