@@ -10,7 +10,7 @@ unit of work returns is defined next to that unit. Paths are relative to DIR, si
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -36,9 +36,19 @@ def to_json_values(records: Mapping[str, Record]) -> dict[str, dict[str, Any]]:
     return {key: to_json(record) for key, record in records.items()}
 
 
-def from_json(value: object, kind: type[T]) -> T:
-    """The opposite of `to_json`, for any type that msgspec knows, such as `list[Record]`."""
-    return msgspec.convert(value, kind, str_keys=True)
+def read_results(results: Sequence[object], kind: type[T], markers: Path) -> list[T]:
+    """What units of work returned, as records of one `kind`; the opposite of `to_json`.
+
+    Raises `OutputError` naming `markers`, the folder of finished units, when one of an earlier run has
+    another form.
+    """
+    try:
+        return msgspec.convert(results, list[kind], str_keys=True)  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        raise OutputError(
+            f"{markers}: a finished unit is damaged, or of an incompatible version ({error}): "
+            "remove the output folder and run again"
+        ) from error
 
 
 def read_json(path: Path, kind: type[T]) -> T:

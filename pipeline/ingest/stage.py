@@ -29,7 +29,7 @@ from pipeline.records import (
     InputDigest,
     SimulateRecord,
     TableFile,
-    from_json,
+    read_results,
 )
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
@@ -92,9 +92,8 @@ def ingest(
         )
         for i, batch in enumerate(_batches(inputs))
     ]
-    parsed = from_json(
-        run_units("ingest: parse", units, markers, executor, progress), list[ParsedBatch]
-    )
+    results = run_units("ingest: parse", units, markers, executor, progress)
+    parsed = read_results(results, ParsedBatch, markers)
     files = [file for batch in parsed for file in batch.files]
     parts = [part for batch in parsed for part in batch.parts]
     _check_accepted(files)
@@ -105,9 +104,8 @@ def ingest(
         Unit(f"duplicates-{i:05d}", find_duplicates, (identities, i, path))
         for i, path in enumerate(duplicates)
     ]
-    found = from_json(
-        run_units("ingest: duplicates", units, markers, executor, progress), list[FoundDuplicates]
-    )
+    results = run_units("ingest: duplicates", units, markers, executor, progress)
+    found = read_results(results, FoundDuplicates, markers)
     dropped = np.sum([partition.dropped for partition in found], axis=0).tolist()
 
     units, number = [], 0
@@ -120,9 +118,8 @@ def ingest(
         rejects = rejected / f"ingest-duplicates-{part.name}.parquet"
         arguments = (source, i, duplicates if count else [], output, rejects)
         units.append(Unit(f"write-{i:05d}", write_part, arguments))
-    written = from_json(
-        run_units("ingest: write", units, markers, executor, progress), list[WrittenPart]
-    )
+    results = run_units("ingest: write", units, markers, executor, progress)
+    written = read_results(results, WrittenPart, markers)
 
     duplicate: Counter[str] = Counter()  # rows by file
     for result in written:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.folder import OutputFolder, open_folder
 from pipeline.measurements import PRB_ID, SCHEMA
-from pipeline.records import Record, SimulateRecord, TableFile, from_json, to_json
+from pipeline.records import Record, SimulateRecord, TableFile, read_results, to_json
 from pipeline.simulate.schedule import (
     ONE_OFF_SHARE,
     RTT_QUANTILES,
@@ -160,7 +160,8 @@ def simulate(
         for number in range(blocks)
     ]
     markers = folder.scratch("simulate") / "units"
-    done = from_json(run_units("simulate", units, markers, executor, progress), list[WrittenBlock])
+    results = run_units("simulate", units, markers, executor, progress)
+    done = read_results(results, WrittenBlock, markers)
     counts = [block.counts for block in done]
     early, late = _distinct_pairs(counts)
     pairs = np.union1d(early, late)

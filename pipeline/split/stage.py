@@ -26,7 +26,7 @@ from pipeline.records import (
     Record,
     SimulateRecord,
     SplitRecord,
-    from_json,
+    read_results,
     to_json,
 )
 from pipeline.split.parquet_input import inspect_parquet
@@ -119,7 +119,8 @@ def split(
     if record is not None:
         return record
 
-    scratch = folder.scratch("split")
+    scratch = folder.scratch(SplitRecord.STAGE)
+    markers = scratch / "units"
     ingested = folder.record(IngestRecord)
     origins = [file.file for file in ingested.files] if ingested else []
     names = list(dict.fromkeys([*origins, *(table.name for table in tables)]))
@@ -127,9 +128,9 @@ def split(
     units, with_probes = _run_units(tables, folder, scratch)
     theirs = [table for table in tables if not table.ours]
     digests = [Unit(f"digest-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
-    results = run_units("split: sort", [*units, *digests], scratch / "units", executor, progress)
-    spilled = from_json(results[: len(units)], list[SpilledRuns])
-    digested = from_json(results[len(units) :], list[FileDigest])
+    results = run_units("split: sort", [*units, *digests], markers, executor, progress)
+    spilled = read_results(results[: len(units)], SpilledRuns, markers)
+    digested = read_results(results[len(units) :], FileDigest, markers)
     runs = [scratch / "runs" / name for result in spilled for name in result.runs]
     if not runs:
         raise InputError(_no_rows(tables, spilled))
@@ -139,8 +140,8 @@ def split(
     wanted = {"train": options.train_shards, "test": options.test_shards}
     plan = plan_shards(runs, cut, wanted, options.rows_per_shard)
     units = _shard_units(plan, cut, with_probes, folder, scratch)
-    results = run_units("split: shards", units, scratch / "units", executor, progress)
-    written = from_json(results, list[WrittenShard])
+    results = run_units("split: shards", units, markers, executor, progress)
+    written = read_results(results, WrittenShard, markers)
 
     counts = {side: len(plan[side]) for side in SPLITS}
     shards = shard_files(counts, written)

@@ -28,7 +28,7 @@ from pipeline.records import (
     OutputFile,
     SplitRecord,
     TokenizeRecord,
-    from_json,
+    read_results,
     to_json,
     to_json_values,
 )
@@ -106,7 +106,7 @@ def tokenize(
     rows = {s: [shard.rows for shard in split.shards[s]] for s in SPLITS}
     units = _encode_units(shards, rows, segments, windows, store, options)
     results = run_units("tokenize: encode", units, scratch / "units", executor, progress)
-    written = from_json(results, list[WrittenChunks])
+    written = read_results(results, WrittenChunks, scratch / "units")
 
     files = {path: file for result in written for path, file in result.files.items()}
     arrays: dict[str, ArrayTotals] = {}
@@ -160,10 +160,8 @@ def _plan(
         for s in SPLITS
         for i, path in enumerate(shards[s])
     ]
-    results = from_json(
-        run_units("tokenize: plan", units, scratch / "units", executor, progress),
-        list[dict[str, int]],
-    )
+    found = run_units("tokenize: plan", units, scratch / "units", executor, progress)
+    results = read_results(found, dict[str, int], scratch / "units")
     return {
         "train": results[: len(shards["train"])],
         "test": results[len(shards["train"]) :],
