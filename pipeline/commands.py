@@ -1,4 +1,4 @@
-"""The offline commands: input files to a token store, in one go or stage by stage."""
+"""The offline commands: from input files to a token store, in one go or stage by stage."""
 
 from __future__ import annotations
 
@@ -7,40 +7,59 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stores.commands import JsonOption, print_json
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from pipeline.folder import OutputFolder
+    from pipeline.units import Progress
+
 app = typer.Typer()
 
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Worker processes.", show_default="all cores")
+    int | None,
+    typer.Option("--workers", min=1, help="Number of worker processes.", show_default="all cores"),
 ]
 SchedulerOption = Annotated[
-    str | None, typer.Option("--scheduler", help="Address of a Dask scheduler to run on instead.")
+    str | None,
+    typer.Option("--scheduler", help="Run on the Dask cluster whose scheduler has this address."),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Output folder.")]
 SourceOption = Annotated[
-    Literal["from", "src_addr"], typer.Option(help="Preferred source address of a result.")
+    Literal["from", "src_addr"],
+    typer.Option(help="Which field of a result to prefer as source address."),
 ]
 PrivateOption = Annotated[
-    bool, typer.Option("--allow-private", help="Take source addresses that are not global.")
+    bool,
+    typer.Option(
+        "--allow-private", help="Also accept source addresses that are not globally routable."
+    ),
 ]
 RttOption = Annotated[
-    Literal["mean", "min", "median"], typer.Option(help="RTT of a result's packets.")
+    Literal["mean", "min", "median"],
+    typer.Option(help="How to combine the RTTs of a result's packets."),
 ]
 ByOption = Annotated[
     Literal["time", "source", "pair"],
-    typer.Option(help="Test is the last tenth of the time, or a tenth of the sources or pairs."),
+    typer.Option(
+        help="What makes the test split: the last tenth of the time, or a tenth of the sources or pairs."
+    ),
 ]
-RowsPerShardOption = Annotated[int, typer.Option(min=1, help="About this many rows a shard.")]
+RowsPerShardOption = Annotated[
+    int, typer.Option(min=1, help="Approximate number of rows per shard.")
+]
 TrainShardsOption = Annotated[int | None, typer.Option(min=1, help="Number of train shards.")]
 TestShardsOption = Annotated[int | None, typer.Option(min=1, help="Number of test shards.")]
-PassesOption = Annotated[int, typer.Option(min=1, help="Differently shuffled copies of the data.")]
+PassesOption = Annotated[
+    int, typer.Option(min=1, help="Number of differently shuffled copies of the data.")
+]
 SeedOption = Annotated[
-    int, typer.Option(min=0, help="Seed of the simulation and of every shuffle.")
+    int, typer.Option(min=0, help="Random seed of the simulation and of every shuffle.")
 ]
 IMPORT_STAGES = partial(import_module, "pipeline.prepare")
 """What new worker processes do first: import every stage, while this process prepares their work."""
@@ -49,7 +68,7 @@ IMPORT_STAGES = partial(import_module, "pipeline.prepare")
 @contextmanager
 def _working(
     out: Path, workers: int | None, scheduler: str | None, as_json: bool
-) -> Iterator[tuple[Any, Any, Any]]:
+) -> Iterator[tuple[OutputFolder, Executor, Progress]]:
     """Output folder, executor and progress callback of an offline stage."""
     from pipeline.folder import open_folder
     from pipeline.units import available_cores, open_executor
@@ -70,12 +89,12 @@ def prepare_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="RIPE Atlas results or measurement Parquet: file, folder or glob. Repeatable. "
-            "Without it, a simulated Internet.",
+            help="RIPE Atlas results or measurement tables in Parquet: file, folder or glob. "
+            "Repeatable. Without it, a simulated Internet is used.",
         ),
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows to simulate, without --input.")
+        int | None, typer.Option(min=1, help="Number of rows to simulate; only without --input.")
     ] = None,
     source: SourceOption = "from",
     allow_private: PrivateOption = False,
@@ -90,21 +109,22 @@ def prepare_command(
     scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """All stages: input files, or a simulated Internet, to a verified token store.
+    """Run all stages: turn input files, or a simulated Internet, into a verified token store.
 
-    Interrupted or killed, the same command continues.
+    If it is interrupted or killed, run the same command again to continue.
 
     Examples: `pinglm prepare --out data` · `pinglm prepare --input dumps/ --by source --out data`
     """
     from pipeline.inputs import find_inputs, find_left_out
 
     if inputs and rows is not None:
-        raise typer.BadParameter("--rows is for the simulated Internet, not for --input")
+        raise typer.BadParameter("--rows applies only to the simulated Internet, not to --input")
     files, left_out = (find_inputs(inputs), find_left_out(inputs)) if inputs else ([], [])
     with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
         # imported only now, while the workers import theirs
         from pipeline.ingest.stage import IngestOptions
         from pipeline.prepare import PrepareOptions, prepare
+        from pipeline.records import to_json
         from pipeline.simulate.stage import SimulateOptions
         from pipeline.split.stage import SplitOptions
         from pipeline.tokenize.stage import TokenizeOptions
@@ -122,7 +142,7 @@ def prepare_command(
             TokenizeOptions(seed, passes),
         )
         report = prepare(files, folder, options, executor, progress, left_out)
-    print_json(report) if as_json else print_report(report, out)
+    print_json(to_json(report)) if as_json else print_report(report, out)
 
 
 @app.command("split")
@@ -132,8 +152,8 @@ def split_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="Measurement Parquet: file, folder or glob. Repeatable. "
-            "Without it, what `ingest` left in the output folder.",
+            help="Measurement tables in Parquet: file, folder or glob. Repeatable. "
+            "Without it, the tables that `ingest` wrote to the output folder.",
         ),
     ] = None,
     by: ByOption = "time",
@@ -144,11 +164,12 @@ def split_command(
     scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measurement tables to train and test shards, 90/10.
+    """Divide measurement tables into train and test shards, 90/10.
 
     Example: `pinglm split --input pings.parquet --by pair --out data`
     """
     from pipeline.inputs import find_inputs
+    from pipeline.records import to_json
     from pipeline.split.stage import SplitOptions, own_tables, split, tables_of
     from pipeline.views import print_split
 
@@ -158,7 +179,7 @@ def split_command(
     with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
         tables = tables_of(find_inputs(inputs)) if inputs else own_tables(folder)
         record = split(tables, folder, options, executor, progress)
-    print_json(record) if as_json else print_split(record, out)
+    print_json(to_json(record)) if as_json else print_split(record, out)
 
 
 @app.command("tokenize")
@@ -170,16 +191,17 @@ def tokenize_command(
     scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The shards in a folder to its token store, in all three timestamp modes.
+    """Encode the shards in the output folder as a token store, in all three timestamp modes.
 
     Example: `pinglm tokenize --out data --passes 2`
     """
+    from pipeline.records import to_json
     from pipeline.tokenize.stage import TokenizeOptions, tokenize
     from pipeline.views import print_store
 
     with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
         record = tokenize(folder, TokenizeOptions(seed, passes), executor, progress)
-    print_json(record) if as_json else print_store(record, out)
+    print_json(to_json(record)) if as_json else print_store(record, out)
 
 
 @app.command("ingest")
@@ -196,52 +218,46 @@ def ingest_command(
     scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """RIPE Atlas results to the measurement table.
+    """Turn RIPE Atlas results into a measurement table.
 
     Example: `pinglm ingest --input 'dumps/ping-*.bz2' --input more/ --out data`
     """
-    from rich import print as rich_print
-
-    from pipeline.folder import open_folder
-    from pipeline.ingest.atlas_result import REASONS
     from pipeline.ingest.stage import IngestOptions, ingest
     from pipeline.inputs import find_inputs, find_left_out
-    from pipeline.units import available_cores, open_executor
-    from pipeline.views import ledger_table, progress_bars
+    from pipeline.records import to_json
+    from pipeline.views import print_ingest
 
     files, left_out = find_inputs(inputs), find_left_out(inputs)
     options = IngestOptions(source, allow_private, rtt)
-    with (
-        open_folder(out) as folder,
-        open_executor(workers or available_cores(), scheduler, IMPORT_STAGES) as executor,
-        progress_bars(silent=as_json) as progress,
-    ):
+    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
         record = ingest(files, folder, options, executor, progress, left_out)
-    if as_json:
-        print_json(record)
-    else:
-        title = f"{len(record['files'])} files to {out}/measurements"
-        rich_print(ledger_table(title, record["totals"], REASONS))
+    print_json(to_json(record)) if as_json else print_ingest(record, out)
 
 
 @app.command("simulate")
 def simulate_command(
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
-    rows: Annotated[int, typer.Option("--rows", help="Measurements.")] = 2_000_000,
-    seed: Annotated[int, typer.Option("--seed", help="Which Internet, and which luck.")] = 0,
-    networks: Annotated[int, typer.Option("--networks", help="Networks in its world.")] = 96,
-    probes: Annotated[int, typer.Option("--probes", help="Machines that measure.")] = 300,
-    targets: Annotated[int, typer.Option("--targets", help="Machines that are measured.")] = 320,
+    rows: Annotated[int, typer.Option("--rows", help="Number of measurements.")] = 2_000_000,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Random seed of the Internet and of its noise.")
+    ] = 0,
+    networks: Annotated[int, typer.Option("--networks", help="Number of networks.")] = 96,
+    probes: Annotated[int, typer.Option("--probes", help="Number of machines that measure.")] = 300,
+    targets: Annotated[
+        int, typer.Option("--targets", help="Number of machines that are measured.")
+    ] = 320,
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The simulated Internet as Parquet, and beside it its truth, row by row and for any two addresses.
+    """Simulate an Internet: write its measurements as Parquet, and beside them the truth behind each row
+    and behind any two addresses.
 
     Example: `pinglm simulate --rows 2000000 --seed 0 --out sim.parquet`
     """
     from rich import print as rich_print
 
+    from pipeline.records import to_json
     from pipeline.simulate.stage import SimulateOptions, simulate_file
     from pipeline.simulate.view import simulate_view
     from pipeline.units import available_cores, open_executor
@@ -254,6 +270,6 @@ def simulate_command(
     ):
         record = simulate_file(out, options, executor, progress)
     if as_json:
-        print_json(record)
+        print_json(to_json(record))
     else:
         rich_print(simulate_view(out, record))

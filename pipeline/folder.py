@@ -1,4 +1,4 @@
-"""The output folder: whose it is, who works in it, and which stages are finished.
+"""The output folder: who owns it, who is working in it, and which stages are finished.
 
     DIR/.pinglm/lock                     held while a process works here
     DIR/.pinglm/<stage>/options.json     what an unfinished stage was started with
@@ -6,9 +6,10 @@
     DIR/.pinglm/<stage>/...              its scratch files
     DIR/.pinglm/<stage>.json             a finished stage's record, written last
 
-A stage that runs again with the same options continues, or is already finished; with other options it
-is refused, so that one folder never mixes two runs. Units are not synced to disk one by one: a stage's outputs
-are, before its record is written. So a killed stage continues, but one that lost power starts over.
+A stage that is run again with the same options continues where it stopped, or is already finished. With
+other options it is refused, so that one folder never mixes two runs. Units are not synced to disk one by
+one; a stage's outputs are, just before its record is written. So a stage that was killed continues, but
+one that lost power starts over.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
+from pipeline.records import StageRecord, StartedStage, read_json, to_json
 from stores.errors import ConfigError, OutputError
 from stores.files import TEMPORARY_SUFFIX, sync_file, write_json
 from stores.folder_lock import claim_folder
 
 WORK = ".pinglm"
 WORK_VERSION = 1
-"""Raise it when scratch files or units change their meaning: unfinished work of another version is refused."""
+"""Increase it when scratch files or units change their meaning: unfinished work of another version is
+refused."""
+
+R = TypeVar("R", bound=StageRecord)
 
 
 @dataclass(frozen=True)
@@ -38,51 +45,59 @@ class OutputFolder:
     path: Path
 
     def scratch(self, stage: str) -> Path:
-        """Scratch folder of an unfinished stage."""
+        """Folder for the scratch files of an unfinished stage."""
         return self.path / WORK / stage
 
-    def begin(self, stage: str, options: dict[str, Any]) -> dict[str, Any] | None:
-        """The stage's record if it is finished with these `options` (JSON-able), else `None` after
-        noting them.
+    def has_begun(self, kind: type[StageRecord]) -> bool:
+        """Whether a stage was started here, finished or not."""
+        return self._record_path(kind).exists() or self.scratch(kind.STAGE).exists()
+
+    def begin(self, kind: type[R], options: dict[str, Any]) -> R | None:
+        """Return the stage's record if it is already finished with these `options` (JSON-able); otherwise
+        note the options and return `None`.
 
         Raises `ConfigError` when the folder was made with other options, naming the first that differs, and
-        `OutputError` when outputs of the finished stage are gone or have another size.
+        `OutputError` when outputs of the finished stage are missing or have another size.
         """
+        stage = kind.STAGE
         noted = self.scratch(stage) / "options.json"
         now = {"version": WORK_VERSION, **json.loads(json.dumps(options))}
-        record = self.record(stage)
+        record = self.record(kind)
         if record is not None:
-            self._compare(stage, record["options"], now)
-            self._outputs_exist(stage, record)
+            self._compare(stage, record.options, now)
+            self._check_outputs(record)
             shutil.rmtree(self.scratch(stage), ignore_errors=True)
             return record
         if noted.exists():
-            before = json.loads(noted.read_bytes())
-            self._compare(stage, before["options"], now)
-            if before["boot"] == _boot_id():
+            before = read_json(noted, StartedStage)
+            self._compare(stage, before.options, now)
+            if before.boot == _boot_id():
                 return None
             shutil.rmtree(self.scratch(stage))
-        write_json(noted, {"options": now, "boot": _boot_id()})
+        write_json(noted, to_json(StartedStage(now, _boot_id())))
         return None
 
-    def finish(self, stage: str, options: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-        """Sync the outputs, write the record (the stage counts as finished from here on), drop the scratch.
+    def finish(self, record: R) -> R:
+        """Sync the outputs, write the record, and drop the scratch files; return the record as written.
 
-        `record["outputs"]` lists {"path" relative to DIR, "size"}.
+        From the moment the record is written, the stage counts as finished.
         """
-        for output in record["outputs"]:
-            sync_file(self.path / output["path"])
-        record = {"stage": stage, "options": {"version": WORK_VERSION, **options}, **record}
-        write_json(self.path / WORK / f"{stage}.json", record)
-        shutil.rmtree(self.scratch(stage), ignore_errors=True)
-        written = self.record(stage)
+        for output in record.outputs:
+            sync_file(self.path / output.path)
+        record = replace(record, options={"version": WORK_VERSION, **record.options})
+        write_json(self._record_path(type(record)), to_json(record))
+        shutil.rmtree(self.scratch(record.STAGE), ignore_errors=True)
+        written = self.record(type(record))
         assert written is not None
         return written
 
-    def record(self, stage: str) -> dict[str, Any] | None:
-        """Record of a finished stage, or `None`."""
-        path = self.path / WORK / f"{stage}.json"
-        return json.loads(path.read_bytes()) if path.exists() else None
+    def record(self, kind: type[R]) -> R | None:
+        """The record of a finished stage, or `None`. Raises `OutputError` when it is damaged."""
+        path = self._record_path(kind)
+        return read_json(path, kind) if path.exists() else None
+
+    def _record_path(self, kind: type[StageRecord]) -> Path:
+        return self.path / WORK / f"{kind.STAGE}.json"
 
     def _compare(self, stage: str, before: dict[str, Any], now: dict[str, Any]) -> None:
         for name in sorted(before.keys() | now.keys()):
@@ -92,14 +107,14 @@ class OutputFolder:
                     "use the same options, another --out, or remove the folder"
                 )
 
-    def _outputs_exist(self, stage: str, record: dict[str, Any]) -> None:
-        for output in record["outputs"]:
-            path = self.path / output["path"]
+    def _check_outputs(self, record: StageRecord) -> None:
+        for output in record.outputs:
+            path = self.path / output.path
             found = path.stat().st_size if path.is_file() else None
-            if found != output["size"]:
-                state = "is gone" if found is None else f"has {found} bytes, not {output['size']}"
+            if found != output.size:
+                state = "is missing" if found is None else f"has {found} bytes, not {output.size},"
                 raise OutputError(
-                    f"{path}: {state} since {stage} was finished: "
+                    f"{path}: {state} although {record.STAGE} had finished: "
                     "remove the output folder and run again"
                 )
 
@@ -112,10 +127,10 @@ def _difference(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
 
 @contextmanager
 def open_folder(path: Path) -> Iterator[OutputFolder]:
-    """Make or reopen an output folder, hold its lock, and remove what killed writers left.
+    """Create or reopen an output folder, hold its lock, and remove what killed writers left behind.
 
-    Raises `OutputError` when `path` is a file or holds something that is not ours, and `ConfigError`
-    when another process works in it.
+    Raises `OutputError` when `path` is a file or holds anything other than pinglm output, and
+    `ConfigError` when another process is working in it.
     """
     path = path.resolve()
     with claim_folder(
@@ -131,7 +146,7 @@ def open_folder(path: Path) -> Iterator[OutputFolder]:
 
 
 def _boot_id() -> str:
-    """Changes when the machine starts anew; empty where the system does not tell."""
+    """Changes whenever the machine boots; the host name where the system has no boot id."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()

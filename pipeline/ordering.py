@@ -1,4 +1,4 @@
-"""Order of rows: by source, then time, then content, so that it never depends on where a row came from."""
+"""The order of rows: by source, then time, then content, so that it never depends on where a row came from."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ def order_rows(
 ) -> NDArray[np.int64]:
     """Permutation (n,) that sorts by `group` (values below `groups`), then by `time`.
 
-    A vectorised sort by time, then a stable counting sort by group: some 40 ns a row, where a lexsort
-    needs 200.
+    A vectorised sort by time, then a stable counting sort by group: about 40 ns per row, where a lexsort
+    takes 200.
     """
-    return group_rows(group, np.argsort(time), groups)
+    ordered: NDArray[np.int64] = group_rows(group, np.argsort(time), groups)
+    return ordered
 
 
 @numba.njit(cache=True, nogil=True)
-def group_rows(group, order, groups):
-    """`order` (n,) sorted by `group[order]`, values below `groups`; stable, a counting sort."""
+def group_rows(
+    group: NDArray[np.uint32], order: NDArray[np.int64], groups: int
+) -> NDArray[np.int64]:
+    """`order` (n,) sorted by `group[order]`, whose values are below `groups`: a stable counting sort."""
     place = np.zeros(groups + 1, np.int64)
     for value in group:
         place[value + 1] += 1
@@ -37,9 +40,9 @@ def group_rows(group, order, groups):
 def distinct_codes(
     codes: NDArray[np.uint32], limit: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Distinct values (k,), ascending, and the place of each code (n,) among them.
+    """Distinct values (k,), ascending, and the index of each code (n,) among them.
 
-    What `np.unique(codes, return_inverse=True)` gives, ten times as fast. All codes are below `limit`.
+    The same as `np.unique(codes, return_inverse=True)`, but ten times as fast. All codes are below `limit`.
     """
     if limit <= 2 * len(codes):  # tick them off in a table
         used = np.zeros(limit, np.bool_)
@@ -72,8 +75,13 @@ def sort_ties(
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_short_ties(order, group, time, content):
-    """Insertion sort of ties up to 32 rows; returns the bounds of the longer ones."""
+def _sort_short_ties(
+    order: NDArray[np.int64],
+    group: NDArray[np.uint32],
+    time: NDArray[np.int64],
+    content: tuple[NDArray[np.int64], ...],
+) -> list[tuple[int, int]]:
+    """Insertion sort of ties of up to 32 rows; returns the bounds of the longer ones."""
     long_ties = []
     start = 0
     for stop in range(1, len(order) + 1):
@@ -96,18 +104,24 @@ def _sort_short_ties(order, group, time, content):
 
 
 @numba.njit(cache=True, nogil=True)
-def _before(content, a, b):
+def _before(content: tuple[NDArray[np.int64], ...], a: int, b: int) -> bool:
     for column in content:
         if column[a] != column[b]:
-            return column[a] < column[b]
+            return bool(column[a] < column[b])
     return False
 
 
 @numba.njit(cache=True, nogil=True)
-def mark_duplicates(order, group, time, content, keys):
-    """bool (n,): is the row at each place of `order` equal to the one before it?
+def mark_duplicates(
+    order: NDArray[np.int64],
+    group: NDArray[np.uint32],
+    time: NDArray[np.int64],
+    content: tuple[NDArray[np.int64], ...],
+    keys: int,
+) -> NDArray[np.bool_]:
+    """bool (n,): whether the row at each place of `order` is equal to the one before it.
 
-    Equal means same group, time, and first `keys` columns of `content`.
+    Equal means the same group, time, and first `keys` columns of `content`.
     """
     duplicate = np.zeros(len(order), np.bool_)
     for i in range(1, len(order)):

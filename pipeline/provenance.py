@@ -3,65 +3,87 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.folder import OutputFolder
-
-_STAGES = ("ingest", "simulate", "split")
-
-
-def inputs(folder: OutputFolder) -> list[dict[str, Any]]:
-    """The user's own files, by name: {"name", "size", "sha256"}."""
-    found = [
-        entry for stage in _STAGES for entry in (folder.record(stage) or {"inputs": []})["inputs"]
-    ]
-    return sorted(found, key=lambda entry: entry["name"])
+from pipeline.records import (
+    IngestRecord,
+    InputDigest,
+    LedgerFile,
+    LedgerTotals,
+    SimulateRecord,
+    SplitRecord,
+)
 
 
-def configuration(folder: OutputFolder) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Ledger:
+    """Where every row went: rows = train + test + rejected, by input file and in total."""
+
+    files: tuple[LedgerFile, ...]
+    totals: LedgerTotals
+
+
+def inputs(folder: OutputFolder) -> tuple[InputDigest, ...]:
+    """The user's own files, sorted by name."""
+    found = [entry for record in _records(folder) for entry in record.inputs]
+    return tuple(sorted(found, key=lambda entry: entry.name))
+
+
+def configuration(folder: OutputFolder) -> dict[str, dict[str, Any]]:
     """Options of the stages that ran, by stage, without the input files."""
-    options = {}
-    for stage in _STAGES:
-        record = folder.record(stage)
-        if record is not None:
-            options[stage] = {
-                name: value
-                for name, value in record["options"].items()
-                if name not in ("inputs", "version")
-            }
-    return options
-
-
-def ledger(folder: OutputFolder) -> dict[str, Any]:
-    """Rows in = train + test + rejected: `files`, by the user's file, and `totals`.
-
-    Joins the ledgers of ingest, which rejects, and of split, which rejects and divides.
-    """
-    split = folder.record("split")
-    assert split is not None
-    taken = {entry["file"]: entry for entry in split["files"]}
-    files = []
-    for entry in (folder.record("ingest") or {"files": []})["files"]:
-        after = taken.pop(entry["file"], {"train": 0, "test": 0, "rejected": {}})
-        rejected = Counter(entry["rejected"]) + Counter(after["rejected"])
-        files.append(_entry(entry["file"], entry["rows"], after, rejected))
-    for name, entry in taken.items():
-        files.append(_entry(name, entry["rows"], entry, Counter(entry["rejected"])))
-    totals: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    for entry in files:
-        totals.update({name: entry[name] for name in ("rows", "train", "test")})
-        reasons.update(entry["rejected"])
-    return {"files": files, "totals": {**totals, "rejected": dict(sorted(reasons.items()))}}
-
-
-def _entry(name: str, rows: int, taken: dict[str, Any], rejected: Counter[str]) -> dict[str, Any]:
-    entry = {
-        "file": name,
-        "rows": rows,
-        "train": taken["train"],
-        "test": taken["test"],
-        "rejected": dict(sorted(rejected.items())),
+    return {
+        record.STAGE: {
+            name: value
+            for name, value in record.options.items()
+            if name not in ("inputs", "version")
+        }
+        for record in _records(folder)
     }
-    assert rows == entry["train"] + entry["test"] + rejected.total(), entry
+
+
+def ledger(folder: OutputFolder) -> Ledger:
+    """Join the ledgers of ingest, which rejects rows, and of split, which rejects and divides them."""
+    split = folder.record(SplitRecord)
+    assert split is not None
+    ingest = folder.record(IngestRecord)
+    divided = {entry.file: entry for entry in split.files}
+    files = []
+    for entry in ingest.files if ingest else ():
+        after = divided.pop(entry.file, LedgerFile(entry.file, 0, 0, 0, {}))
+        rejected = Counter(entry.rejected) + Counter(after.rejected)
+        files.append(_entry(after, entry.rows, rejected))
+    files += [_entry(entry, entry.rows, entry.rejected) for entry in divided.values()]
+    return Ledger(tuple(files), sum_ledger(files))
+
+
+def sum_ledger(files: list[LedgerFile]) -> LedgerTotals:
+    """Totals over all files, reasons sorted by name."""
+    rejected: Counter[str] = Counter()
+    for entry in files:
+        rejected.update(entry.rejected)
+    return LedgerTotals(
+        rows=sum(entry.rows for entry in files),
+        train=sum(entry.train for entry in files),
+        test=sum(entry.test for entry in files),
+        rejected=dict(sorted(rejected.items())),
+    )
+
+
+def _entry(divided: LedgerFile, rows: int, rejected: Mapping[str, int]) -> LedgerFile:
+    entry = LedgerFile(
+        divided.file, rows, divided.train, divided.test, dict(sorted(rejected.items()))
+    )
+    assert rows == entry.train + entry.test + sum(rejected.values()), entry
     return entry
+
+
+def _records(folder: OutputFolder) -> list[IngestRecord | SimulateRecord | SplitRecord]:
+    found = (
+        folder.record(IngestRecord),
+        folder.record(SimulateRecord),
+        folder.record(SplitRecord),
+    )
+    return [record for record in found if record is not None]

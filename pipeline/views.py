@@ -5,27 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from pipeline.ingest import atlas_result
+from pipeline.records import (
+    ArrayTotals,
+    IngestRecord,
+    LedgerTotals,
+    Overlap,
+    Report,
+    SplitRecord,
+    TokenizeRecord,
+)
 from pipeline.split import runs
 from pipeline.units import Progress as ProgressCallback
 from stores.vocabulary import CONTEXT
 
 MEANINGS = {**atlas_result.REASONS, **runs.MEANINGS}
-"""What each reason for a reject means."""
+"""What each reason for a rejection means."""
 
 
 @contextmanager
 def progress_bars(silent: bool = False) -> Iterator[ProgressCallback]:
-    """A callback for `run_units` that draws one bar a stage on standard error.
+    """A callback for `run_units` that draws one bar per stage on standard error.
 
-    Draws nothing when `silent`, or when standard error is no terminal.
+    Draws nothing when `silent`, or when standard error is not a terminal.
     """
     console = Console(stderr=True)
     columns = (
@@ -35,7 +50,7 @@ def progress_bars(silent: bool = False) -> Iterator[ProgressCallback]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, disable=silent or not console.is_terminal) as bars:
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
@@ -45,91 +60,107 @@ def progress_bars(silent: bool = False) -> Iterator[ProgressCallback]:
         yield show
 
 
-def ledger_table(title: str, totals: Mapping[str, Any], meanings: Mapping[str, str]) -> Group:
-    """A ledger as a table: rows, what was taken, then the rejects by reason, most frequent first.
+def ledger_table(
+    title: str,
+    rows: int,
+    taken: Mapping[str, int],
+    rejected: Mapping[str, int],
+    meanings: Mapping[str, str] = MEANINGS,
+) -> Group:
+    """A ledger as a table: `rows` in, what was `taken`, then the rejects by reason, most frequent first.
 
-    `totals` has `rows`, `rejected` {reason: rows}, and what else rows came to, such as `accepted`;
     `meanings` explains the reasons.
     """
     table = _table("ledger", "rows", "share")
     table.add_column("", style="dim")
-    rows = totals["rows"]
 
     def add(name: str, count: int, meaning: str = "") -> None:
         table.add_row(name, f"{count:,}", f"{count / max(1, rows):.2%}", meaning)
 
     add("rows in", rows)
-    for name, count in totals.items():
-        if name not in ("rows", "rejected"):
-            add(name, count)
-    add("rejected", sum(totals["rejected"].values()))
-    for reason, count in sorted(totals["rejected"].items(), key=lambda item: -item[1]):
+    for name, count in taken.items():
+        add(name, count)
+    add("rejected", sum(rejected.values()))
+    for reason, count in sorted(rejected.items(), key=lambda item: -item[1]):
         add(f"  {reason}", count, meanings.get(reason, ""))
     return Group(title, table)
 
 
-def print_report(report: Mapping[str, Any], out: Path) -> None:
+def print_report(report: Report, out: Path) -> None:
     """The end of `prepare`: ledger, overlap, store."""
     console = Console()
-    console.print(
-        ledger_table(f"Rows of {len(report['files']):,} files", report["totals"], MEANINGS)
-    )
-    console.print(overlap_table(report["overlap"]))
-    console.print(store_table(report["store"]["arrays"]))
-    total = sum(report["seconds"].values())
-    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in report["seconds"].items())
-    rate = report["totals"]["rows"] / max(total, 1e-9)
+    console.print(_split_ledger(len(report.files), report.totals))
+    console.print(overlap_table(report.overlap))
+    console.print(store_table(report.store.arrays))
+    total = sum(report.seconds.values())
+    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in report.seconds.items())
+    rate = report.totals.rows / max(total, 1e-9)
     console.print(f"{total:.1f} s ({stages}), {rate:,.0f} rows/s", highlight=False)
-    if not report["totals"]["test"]:
+    if not report.totals.test:
         console.print("[yellow]The test split is empty:[/] too few seconds or keys to divide.")
-    _print_store_path(console, report["store"]["digest"], out)
+    _print_store_path(console, report.store.digest, out)
 
 
-def print_split(record: Mapping[str, Any], out: Path) -> None:
+def print_ingest(record: IngestRecord, out: Path) -> None:
+    """The end of `ingest`."""
+    title = f"{len(record.files)} files to {out}/measurements"
+    totals = record.totals
+    taken = {"accepted": totals.accepted}
+    Console().print(ledger_table(title, totals.rows, taken, totals.rejected, atlas_result.REASONS))
+
+
+def print_split(record: SplitRecord, out: Path) -> None:
     """The end of `split`."""
     console = Console()
-    files = len(record["files"])
-    console.print(ledger_table(f"Rows of {files:,} files", record["totals"], MEANINGS))
-    console.print(overlap_table(record["overlap"]))
-    shards = ", ".join(f"{len(record['shards'][split])} {split}" for split in record["shards"])
+    console.print(_split_ledger(len(record.files), record.totals))
+    console.print(overlap_table(record.overlap))
+    shards = ", ".join(f"{len(files)} {split}" for split, files in record.shards.items())
     console.print(f"{out}/splits: {shards} shards", soft_wrap=True, highlight=False)
 
 
-def print_store(record: Mapping[str, Any], out: Path) -> None:
+def print_store(record: TokenizeRecord, out: Path) -> None:
     """The end of `tokenize`."""
     console = Console()
-    console.print(store_table(record["arrays"]))
-    _print_store_path(console, record["digest"], out)
+    console.print(store_table(record.arrays))
+    _print_store_path(console, record.digest, out)
 
 
-def overlap_table(overlap: Mapping[str, Any]) -> Table:
-    """How train and test overlap: sources, destinations and pairs of each, and of both; times."""
+def overlap_table(overlap: Overlap) -> Table:
+    """Distinct sources, destinations and pairs in train, in test, and in both; and the time ranges."""
     table = _table("distinct", "train", "test", "both", "both ÷ test")
-    for kind in ("sources", "destinations", "pairs"):
-        counts = overlap[kind]
-        share = counts["both"] / counts["test"] if counts["test"] else 0.0
-        numbers = (f"{counts[name]:,}" for name in ("train", "test", "both"))
+    kinds = {
+        "sources": overlap.sources,
+        "destinations": overlap.destinations,
+        "pairs": overlap.pairs,
+    }
+    for kind, counts in kinds.items():
+        share = counts.both / counts.test if counts.test else 0.0
+        numbers = (f"{count:,}" for count in (counts.train, counts.test, counts.both))
         table.add_row(kind, *numbers, f"{share:.1%}")
     for row, end in (("from", 0), ("to", 1)):
-        times = (overlap["time"][split] for split in ("train", "test"))
+        times = (overlap.time.train, overlap.time.test)
         table.add_row(row, *(t[end][:16].replace("T", " ") if t else "-" for t in times), "", "")
     return table
 
 
-def store_table(arrays: Mapping[str, Mapping[str, int]]) -> Table:
+def store_table(arrays: Mapping[str, ArrayTotals]) -> Table:
     """Windows, measurements and fill of each array."""
     table = _table("array", "windows", "measurements", "tokens", "per meas.", "fill")
     for name, array in arrays.items():
-        windows, measurements, tokens = (array[k] for k in ("windows", "measurements", "tokens"))
         table.add_row(
             name,
-            f"{windows:,}",
-            f"{measurements:,}",
-            f"{tokens:,}",
-            f"{tokens / max(1, measurements):.2f}",
-            f"{tokens / max(1, windows * CONTEXT):.2%}",
+            f"{array.windows:,}",
+            f"{array.measurements:,}",
+            f"{array.tokens:,}",
+            f"{array.tokens / max(1, array.measurements):.2f}",
+            f"{array.tokens / max(1, array.windows * CONTEXT):.2%}",
         )
     return table
+
+
+def _split_ledger(files: int, totals: LedgerTotals) -> Group:
+    taken = {"train": totals.train, "test": totals.test}
+    return ledger_table(f"Rows of {files:,} files", totals.rows, taken, totals.rejected)
 
 
 def _table(first: str, *numbers: str) -> Table:

@@ -1,20 +1,22 @@
 """Duplicates among rows: the same (msm_id, prb_id, timestamp), in one file or across files.
 
-The identities of a part lie in an Arrow file with one record batch for each partition of the
-identities' hash, so that one partition can be read from all parts without reading the others. Which
-row stays is decided partition by partition: the first in the order of parts and rows. The rows to
-drop lie in an Arrow file for each partition, with one record batch for each part.
+The identities of a part are kept in an Arrow file with one record batch per partition of the
+identities' hash, so that one partition can be read from all parts without reading the others.
+Duplicates are found partition by partition: the first row in the order of parts and rows stays. The
+rows to drop are kept in one Arrow file per partition, with one record batch per part.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.records import Record, to_json
 from stores.files import atomic_path
 from stores.hashing import fold
 
@@ -24,6 +26,12 @@ _IDENTITY = pa.schema(
 _DROPPED = pa.schema([("row", pa.int32())])
 
 Integers = NDArray[np.int64]
+
+
+class FoundDuplicates(Record, frozen=True):
+    """What `find_duplicates` returns: how many rows of each part repeat an earlier one."""
+
+    dropped: list[int]
 
 
 def write_identities(
@@ -41,11 +49,11 @@ def write_identities(
     _write_batches(path, _IDENTITY, arrays, ends)
 
 
-def find_duplicates(parts: list[Path], partition: int, output: Path) -> dict[str, list[int]]:
-    """Of the identities in one partition, list the rows of each part that repeat an earlier one.
+def find_duplicates(parts: list[Path], partition: int, output: Path) -> dict[str, Any]:
+    """A unit: among the identities in one partition, write which rows of each part repeat an earlier one.
 
-    `parts` are the files of `write_identities`, in order. Returns `dropped`: rows by part. Holds
-    about 150 bytes for each identity of the partition.
+    `parts` are the files of `write_identities`, in order. Returns `FoundDuplicates` as JSON. Takes about
+    150 bytes of memory per identity in the partition.
     """
     batches = []
     for path in parts:
@@ -61,7 +69,7 @@ def find_duplicates(parts: list[Path], partition: int, output: Path) -> dict[str
     starts = np.cumsum([0] + [len(batch) for batch in batches])
     ends = np.concatenate([[0], np.cumsum(repeats)])[starts[1:]]
     _write_batches(output, _DROPPED, [frame["row"].to_numpy()[repeats]], ends)
-    return {"dropped": np.diff(ends, prepend=0).tolist()}
+    return to_json(FoundDuplicates(np.diff(ends, prepend=0).tolist()))
 
 
 def read_duplicates(files: list[Path], part: int) -> NDArray[np.int64]:
@@ -74,7 +82,7 @@ def read_duplicates(files: list[Path], part: int) -> NDArray[np.int64]:
 
 
 def _write_batches(
-    path: Path, schema: pa.Schema, columns: list[np.ndarray], ends: np.ndarray
+    path: Path, schema: pa.Schema, columns: list[NDArray[Any]], ends: NDArray[np.int64]
 ) -> None:
     """Write columns as one record batch for each range of rows that ends at `ends`."""
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), schema) as file:

@@ -1,4 +1,4 @@
-"""Parts: the rows that one unit of `ingest` took, as Parquet, with their identities beside them."""
+"""Parts: the rows that one unit of `ingest` accepted, as Parquet, with their identities beside them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ingest.atlas_result import Row
-from pipeline.ingest.duplicates import write_identities
+from pipeline.ingest.duplicates import Integers, write_identities
 from pipeline.measurements import INGESTED_SCHEMA
+from pipeline.records import Record
 from stores.files import atomic_path
 
 ROWS_AT_ONCE = 1 << 12  # held as Python objects; more would keep the garbage collector busy
@@ -22,8 +23,15 @@ ROW_GROUP = 1 << 18
 ROWS_PER_PART = 4 * ROW_GROUP
 
 
+class Part(Record, frozen=True):
+    """A finished part: its files are `<name>.parquet` and `<name>.arrow`."""
+
+    name: str
+    rows: int
+
+
 class PartWriter:
-    """Writes rows to `<folder>/<stem>-000.parquet`, -001, ..., each whole or absent, at most
+    """Writes rows to `<folder>/<stem>-000.parquet`, -001, ..., each whole or absent and at most
     `ROWS_PER_PART` rows long, and their identities to the same names with `.arrow`.
 
     Holds one row group in memory (about 30 MB).
@@ -39,9 +47,9 @@ class PartWriter:
         self._held = 0
         self._stack = ExitStack()
         self._writer: pq.ParquetWriter | None = None
-        self._identities: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self.parts: list[dict[str, object]] = []
-        """Finished parts: `name`, `rows`."""
+        self._identities: list[tuple[Integers, Integers, Integers]] = []
+        self.parts: list[Part] = []
+        """Finished parts, in order."""
 
     def __enter__(self) -> PartWriter:
         return self
@@ -61,7 +69,7 @@ class PartWriter:
             self._stack.__exit__(kind, error, trace)
 
     def start_file(self, name: str) -> None:
-        """Rows from here on come from input `name`."""
+        """Rows added from now on come from input `name`."""
         self._files.append(name)
 
     def add(self, row: Row, row_number: int) -> None:
@@ -110,7 +118,7 @@ class PartWriter:
         self._stack.close()
         msm_id, prb_id, timestamp = map(np.concatenate, zip(*self._identities, strict=True))
         write_identities(self._path("arrow"), msm_id, prb_id, timestamp, self._partitions)
-        self.parts.append({"name": self._name(), "rows": self._held})
+        self.parts.append(Part(self._name(), self._held))
         self._writer, self._identities, self._held = None, [], 0
 
     def _name(self) -> str:

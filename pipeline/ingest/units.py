@@ -18,14 +18,40 @@ import pyarrow.parquet as pq
 from pipeline.ingest.atlas_json import BROKEN, OTHER, RESULT, TRUNCATED, find_results
 from pipeline.ingest.atlas_result import Row, Source, Statistic, make_parser
 from pipeline.ingest.duplicates import read_duplicates
-from pipeline.ingest.parts import PartWriter, copy_part, write_table
+from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.inputs import InputFile, open_input
+from pipeline.records import Record, TableFile, to_json
 from pipeline.rejects import RejectWriter, as_json
 
 _SPAN_REASONS = {OTHER: "not_a_result", BROKEN: "bad_json", TRUNCATED: "truncated"}
 _MAX_REJECTED_TEXT = 1 << 16  # bytes of a rejected record that are kept
 _REJECTS_AT_ONCE = 1 << 14
 _REJECTED_BYTES_AT_ONCE = 16 << 20
+
+
+class ParsedFile(Record, frozen=True):
+    """An input file that was read: rows = accepted + rejected, duplicates still among the accepted."""
+
+    name: str
+    size: int
+    sha256: str
+    rows: int
+    accepted: int
+    rejected: dict[str, int]
+
+
+class ParsedBatch(Record, frozen=True):
+    """What `parse_files` returns."""
+
+    files: list[ParsedFile]
+    parts: list[Part]
+
+
+class WrittenPart(Record, frozen=True):
+    """What `write_part` returns: the file, if any row was left, and the duplicates by input file."""
+
+    output: TableFile | None
+    duplicates: dict[str, int]
 
 
 def parse_files(
@@ -38,12 +64,11 @@ def parse_files(
     stem: str,
     partitions: int,
 ) -> dict[str, Any]:
-    """Unit: the rows of `files` to `<parts>/<stem>-*.parquet`, their rejects to `<rejected>/`.
+    """A unit: write the rows of `files` to `<parts>/<stem>-*.parquet` and their rejects to `<rejected>/`.
 
-    Returns `files` (each with name, size, sha256, rows, accepted, rejected) and `parts` (name,
-    rows).
+    Returns a `ParsedBatch` as JSON. Raises `InputError` for a file that is unreadable, damaged or cut off.
     """
-    gc.freeze()  # or every full collection walks all that the imported modules hold
+    gc.freeze()  # or every full collection walks everything that the imported modules hold
     parse = make_parser(source, allow_private, statistic)
     entries = []
     with (
@@ -70,18 +95,19 @@ def parse_files(
                             accepted += 1
                         else:
                             rejects.add(number, outcome, data[start:end] if start >= 0 else None)
-            entry = {"name": file.name, "size": file.size, "sha256": stream.sha256, "rows": rows}
-            entries.append(entry | {"accepted": accepted, "rejected": rejects.counts()})
-    return {"files": entries, "parts": part_writer.parts}
+            entries.append(
+                ParsedFile(file.name, file.size, stream.sha256, rows, accepted, rejects.counts())
+            )
+    return to_json(ParsedBatch(entries, part_writer.parts))
 
 
 def write_part(
     source: Path, part: int, duplicates: list[Path], output: Path | None, rejects: Path
 ) -> dict[str, Any]:
-    """Unit: a part without its duplicates to `output` (None: nothing is left), those to `rejects`.
+    """A unit: write a part without its duplicates to `output` (`None` if nothing is left), and the
+    duplicates to `rejects`.
 
-    Returns `output` (path relative to the output folder, rows, size) and `duplicates` (rows by
-    file).
+    Returns a `WrittenPart` as JSON.
     """
     dropped: dict[str, int] = {}
     if not duplicates:
@@ -95,13 +121,10 @@ def write_part(
         if output is not None:
             write_table(output, table.filter(pa.array(keep)))
     if output is None:
-        return {"output": None, "duplicates": dropped}
+        return to_json(WrittenPart(None, dropped))
     rows = pq.read_metadata(output).num_rows
     path = f"{output.parent.name}/{output.name}"
-    return {
-        "output": {"path": path, "rows": rows, "size": output.stat().st_size},
-        "duplicates": dropped,
-    }
+    return to_json(WrittenPart(TableFile(path, output.stat().st_size, rows), dropped))
 
 
 def _reject_duplicates(table: pa.Table, path: Path) -> dict[str, int]:
@@ -142,7 +165,7 @@ class _Rejects:
             self._writer.__exit__(kind, error, trace)
 
     def start_file(self, name: str) -> None:
-        """Rejects from here on come from input `name`."""
+        """Rejects added from now on come from input `name`."""
         self._file = name
         self._counts = Counter()
 
@@ -151,7 +174,7 @@ class _Rejects:
         return dict(sorted(self._counts.items()))
 
     def add(self, row: int, reason: str, text: memoryview | None) -> None:
-        """Reject record number `row` of the current file; of its text at most 64 KiB are kept."""
+        """Reject record number `row` of the current file; at most 64 KiB of its text is kept."""
         self._counts[reason] += 1
         self._files.append(self._file)
         self._rows.append(row)

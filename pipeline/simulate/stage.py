@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.folder import OutputFolder, open_folder
 from pipeline.measurements import PRB_ID, SCHEMA
+from pipeline.records import Record, SimulateRecord, TableFile, read_results, to_json
 from pipeline.simulate.schedule import (
     ONE_OFF_SHARE,
     RTT_QUANTILES,
@@ -102,6 +104,29 @@ class SimulateOptions:
                 raise ConfigError(f"simulate: {name} {value}: expected {least} to {most}")
 
 
+class BlockCounts(Record, frozen=True):
+    """Counts of a block of rows, which add up over blocks."""
+
+    ipv4: int
+    failed: int
+    rtt: list[int]
+    """Answers by `_RTT_EDGES`."""
+    gap: list[int]
+    """Gaps within a source, by seconds."""
+    early_pairs: list[int]
+    """Distinct pairs before the last tenth of the time, and in it."""
+    late_pairs: list[int]
+
+
+class WrittenBlock(Record, frozen=True):
+    """What `write_block` returns; paths are relative to the output folder."""
+
+    measurements: str
+    truth: str
+    rows: int
+    counts: BlockCounts
+
+
 @dataclass(frozen=True)
 class Rows:
     """A block of rows, each field (rows,)."""
@@ -117,16 +142,15 @@ def simulate(
     options: SimulateOptions,
     executor: concurrent.futures.Executor,
     progress: Progress,
-) -> dict[str, Any]:
-    """Stage "simulate" of `folder`; returns its record: `rows`, `days`, `outputs`, `truth`, counts
-    of `sources`, `destinations` and `pairs`, `marginals` (compare `MARGINALS`).
+) -> SimulateRecord:
+    """Run the stage "simulate" in `folder` and return its record; compare its marginals to `MARGINALS`.
 
-    The same options give the same bytes with any executor. About 1 M rows/s and core, 170 MB a
-    worker, whatever the number of rows. Raises `ConfigError` when the folder was made with other
-    options.
+    The same options give the same bytes with any executor. Simulates about 1 M rows/s per core and takes
+    170 MB per worker, whatever the number of rows. Raises `ConfigError` when the folder was made with
+    other options.
     """
     noted = asdict(options)
-    if (record := folder.begin("simulate", noted)) is not None:
+    if (record := folder.begin(SimulateRecord, noted)) is not None:
         return record
     world, schedule = _internet(options)
     world.save(folder.path / "truth/world.npz")
@@ -136,25 +160,35 @@ def simulate(
         for number in range(blocks)
     ]
     markers = folder.scratch("simulate") / "units"
-    done = run_units("simulate", units, markers, executor, progress)
-    record = {
-        "inputs": [],
-        "rows": options.rows,
-        "days": schedule.span(options.rows) / 86_400,
-        "outputs": [_entry(folder.path, unit["measurements"], unit["rows"]) for unit in done],
-        "truth": [_entry(folder.path, unit["truth"], unit["rows"]) for unit in done],
-        **_summary([unit["counts"] for unit in done], len(schedule.targets.text)),
-    }
-    return folder.finish("simulate", noted, record)
+    results = run_units("simulate", units, markers, executor, progress)
+    done = read_results(results, WrittenBlock, markers)
+    counts = [block.counts for block in done]
+    early, late = _distinct_pairs(counts)
+    pairs = np.union1d(early, late)
+    targets = len(schedule.targets.text)
+    record = SimulateRecord(
+        options=noted,
+        rows=options.rows,
+        days=schedule.span(options.rows) / 86_400,
+        outputs=tuple(_table_file(folder.path, b.measurements, b.rows) for b in done),
+        truth=tuple(_table_file(folder.path, b.truth, b.rows) for b in done),
+        sources=len(np.unique(pairs // targets)),
+        destinations=len(np.unique(pairs % targets)),
+        pairs=len(pairs),
+        new_pairs_in_last_tenth=float((~np.isin(late, early)).sum() / max(1, len(late))),
+        marginals=_marginals(counts),
+    )
+    return folder.finish(record)
 
 
 def simulate_file(
     out: Path, options: SimulateOptions, executor: concurrent.futures.Executor, progress: Progress
-) -> dict[str, Any]:
-    """The rows of `simulate` as one Parquet file `out`, and beside it `.truth.parquet` and
-    `.world.npz` with the same stem. Returns the stage's record with these as `outputs` and `truth`.
+) -> SimulateRecord:
+    """Write the rows of `simulate` as one Parquet file `out`, and beside it `.truth.parquet` and
+    `.world.npz` with the same stem. Returns the stage's record with these as `outputs`, `truth` and `world`.
 
-    Works in a hidden folder beside `out`: killed and run again, it continues there.
+    Works in a hidden folder beside `out`, so that it continues when it was killed and is run again.
+    Raises `ConfigError` when `out` is a folder.
     """
     work = out.with_name(f".{out.name}.pinglm")
     truth, world = out.with_suffix(".truth.parquet"), out.with_suffix(".world.npz")
@@ -162,18 +196,21 @@ def simulate_file(
         raise ConfigError(f"--out {out}: is a folder, expected the name of a Parquet file to write")
     with open_folder(work) as folder:
         record = simulate(folder, options, executor, progress)
-        for name, target in (("truth", truth), ("outputs", out)):
-            parts = [work / part["path"] for part in record[name]]
-            _join(parts, target, progress)
-            record[name] = [_entry(out.parent, target.name, options.rows)]
+        for parts, target in ((record.truth, truth), (record.outputs, out)):
+            _join([work / part.path for part in parts], target, progress)
         with atomic_path(world) as temporary:
             shutil.copyfile(work / "truth/world.npz", temporary)
     shutil.rmtree(work)
-    return {**record, "world": world.name}
+    return msgspec.structs.replace(
+        record,
+        outputs=(_table_file(out.parent, out.name, options.rows),),
+        truth=(_table_file(out.parent, truth.name, options.rows),),
+        world=world.name,
+    )
 
 
 def write_block(options: SimulateOptions, folder: Path, number: int) -> dict[str, Any]:
-    """Write block `number` of rows and of truth; return their paths, and counts for the summary."""
+    """A unit: write block `number` of rows and of truth. Returns a `WrittenBlock` as JSON."""
     first = number * ROWS_PER_BLOCK
     last = min(first + ROWS_PER_BLOCK, options.rows)
     world, schedule = _internet(options)
@@ -210,7 +247,7 @@ def write_block(options: SimulateOptions, folder: Path, number: int) -> dict[str
     name = pa.DictionaryArray.from_arrays(np.zeros(len(rtt), np.int32), ["log-logistic"])
     _write(folder / names[1], TRUTH_SCHEMA, [time, *addresses, noise[0], name, *noise[1:]])
     counts = _counts(schedule, rows, rtt, END - schedule.span(options.rows) / 10)
-    return {"measurements": names[0], "truth": names[1], "rows": last - first, "counts": counts}
+    return to_json(WrittenBlock(*names, last - first, counts))
 
 
 def _internet(options: SimulateOptions) -> tuple[World, Schedule]:
@@ -286,8 +323,8 @@ def _join(parts: Sequence[Path], out: Path, progress: Progress) -> None:
         progress(f"join {out.name}", len(parts), len(parts))
 
 
-def _entry(folder: Path, path: str, rows: int) -> dict[str, Any]:
-    return {"path": path, "rows": rows, "size": (folder / path).stat().st_size}
+def _table_file(folder: Path, path: str, rows: int) -> TableFile:
+    return TableFile(path, (folder / path).stat().st_size, rows)
 
 
 # --- Summary ----------------------------------------------------------------------------------------
@@ -295,45 +332,41 @@ def _entry(folder: Path, path: str, rows: int) -> dict[str, Any]:
 
 def _counts(
     schedule: Schedule, rows: Rows, rtt: NDArray[np.float64], last_tenth: float
-) -> dict[str, Any]:
-    """Counts of a block, that add up."""
+) -> BlockCounts:
     gaps = np.diff(rows.time)[rows.source[1:] == rows.source[:-1]]
     pair = rows.source * len(schedule.targets.text) + rows.target
     early = rows.time < last_tenth
-    return {
-        "ipv4": int((~schedule.sources.ipv6[rows.source]).sum()),
-        "failed": int((rtt < 0).sum()),
-        "rtt": np.histogram(rtt[rtt >= 0], _RTT_EDGES)[0].tolist(),
-        "gap": np.bincount(np.minimum(gaps, _MAX_GAP), minlength=_MAX_GAP + 1).tolist(),
-        "early_pairs": np.unique(pair[early]).tolist(),
-        "late_pairs": np.unique(pair[~early]).tolist(),
-    }
-
-
-def _summary(counts: Sequence[dict[str, Any]], targets: int) -> dict[str, Any]:
-    """`sources`, `destinations`, `pairs`, the share of the last tenth's pairs that are new in it, and
-    `marginals`, from the counts of all blocks."""
-    early, late = (
-        np.unique(np.concatenate([np.array(block[name], np.int64) for block in counts]))
-        for name in ("early_pairs", "late_pairs")
+    return BlockCounts(
+        ipv4=int((~schedule.sources.ipv6[rows.source]).sum()),
+        failed=int((rtt < 0).sum()),
+        rtt=np.histogram(rtt[rtt >= 0], _RTT_EDGES)[0].tolist(),
+        gap=np.bincount(np.minimum(gaps, _MAX_GAP), minlength=_MAX_GAP + 1).tolist(),
+        early_pairs=np.unique(pair[early]).tolist(),
+        late_pairs=np.unique(pair[~early]).tolist(),
     )
-    pairs = np.union1d(early, late)
-    rtt = np.sum([block["rtt"] for block in counts], axis=0)
-    gap = np.sum([block["gap"] for block in counts], axis=0)
-    failed = sum(block["failed"] for block in counts)
+
+
+def _distinct_pairs(
+    counts: Sequence[BlockCounts],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Distinct pairs before the last tenth of the time, and in it, over all blocks; ascending."""
+    early = np.concatenate([np.array(block.early_pairs, np.int64) for block in counts])
+    late = np.concatenate([np.array(block.late_pairs, np.int64) for block in counts])
+    return np.unique(early), np.unique(late)
+
+
+def _marginals(counts: Sequence[BlockCounts]) -> dict[str, float]:
+    """The marginals that `MARGINALS` names, from the counts of all blocks."""
+    rtt = np.sum([block.rtt for block in counts], axis=0)
+    gap = np.sum([block.gap for block in counts], axis=0)
+    failed = sum(block.failed for block in counts)
     rows = failed + rtt.sum()
-    marginals = {"ipv4": sum(block["ipv4"] for block in counts) / rows, "failed": failed / rows}
+    marginals = {"ipv4": sum(block.ipv4 for block in counts) / rows, "failed": failed / rows}
     for name in list(MARGINALS)[2:]:
         kind, percent, _ = name.split("_")
         histogram, values = (rtt, _RTT_EDGES) if kind == "rtt" else (gap, np.arange(len(gap) + 1))
         marginals[name] = _percentile(histogram, values, float(percent[1:]))
-    return {
-        "sources": len(np.unique(pairs // targets)),
-        "destinations": len(np.unique(pairs % targets)),
-        "pairs": len(pairs),
-        "new_pairs_in_last_tenth": float((~np.isin(late, early)).sum() / max(1, len(late))),
-        "marginals": {name: float(value) for name, value in marginals.items()},
-    }
+    return {name: float(value) for name, value in marginals.items()}
 
 
 def _percentile(histogram: NDArray[np.int64], edges: NDArray[Any], percent: float) -> float:

@@ -153,7 +153,9 @@ def city_weights() -> NDArray[np.float64]:
     """(cities,) share of probes and targets in each: its region's, split by root of population."""
     region = np.array([city.region for city in cities()])
     people = np.sqrt([city.population for city in cities()])
-    return people / np.bincount(region, people)[region] * np.array(REGION_SHARE)[region]
+    within_region = people / np.bincount(region, people)[region]
+    weights: NDArray[np.float64] = within_region * np.array(REGION_SHARE)[region]
+    return weights
 
 
 # --- Networks -------------------------------------------------------------------------------------

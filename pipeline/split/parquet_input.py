@@ -1,4 +1,4 @@
-"""Canonical Parquet files as the user has them: checked, and read as tables of one shape."""
+"""The user's canonical Parquet files: their schema is checked, and they are read as tables of one form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ADDRESSES = ("src_addr", "dst_addr", "source_file")
 
 @dataclass(frozen=True)
 class ParquetSummary:
-    """What a footer says."""
+    """What the footer of a file says."""
 
     rows: int
     row_groups: list[int]  # rows of each
@@ -27,7 +27,7 @@ class ParquetSummary:
 
 @contextmanager
 def _reading(path: Path, name: str) -> Iterator[None]:
-    """Errors of PyArrow as one `InputError` that names the file."""
+    """Turn errors of PyArrow into an `InputError` that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -38,9 +38,9 @@ def _reading(path: Path, name: str) -> Iterator[None]:
 
 
 def inspect_parquet(path: Path, name: str) -> ParquetSummary:
-    """Read the footer and hold the schema to `pipeline.measurements.SCHEMA`.
+    """Read the footer and check the schema against `pipeline.measurements.SCHEMA`.
 
-    Raises `InputError` naming the file, and the column with the type expected and found.
+    Raises `InputError` naming the file, the column, and the type expected and found.
     """
     with _reading(path, name), pq.ParquetFile(path) as file:
         schema = file.schema_arrow
@@ -66,8 +66,8 @@ def read_tables(
 ) -> Iterator[pa.Table]:
     """Yield tables of about `rows` rows from some row groups, in order, with canonical types.
 
-    Addresses come as dictionary<int32, string> with one dictionary a table, times as microseconds UTC,
-    numbers as int64 and float64. A row group of any size is streamed, never held whole.
+    Addresses come as dictionary<int32, string> with one dictionary per table, times as microseconds in UTC,
+    numbers as int64 and float64. Row groups are streamed, however large, and never held whole.
     """
     with _reading(path, name):
         as_dictionary = [column for column in columns if column in _ADDRESSES]
@@ -88,17 +88,19 @@ def read_tables(
 
 
 def _fits(expected: pa.DataType, found: pa.DataType) -> bool:
-    """Is `found` taken for `expected`?"""
+    """Whether a column of type `found` is accepted where `expected` is wanted."""
     kinds = pa.types
     if kinds.is_dictionary(found):
         found = found.value_type
     if kinds.is_dictionary(expected) or kinds.is_string(expected):
-        return kinds.is_string(found) or kinds.is_large_string(found) or kinds.is_string_view(found)
-    if kinds.is_timestamp(expected):
-        return kinds.is_timestamp(found)
-    if kinds.is_floating(expected):
-        return kinds.is_floating(found)
-    return kinds.is_integer(found)
+        checks = [kinds.is_string, kinds.is_large_string, kinds.is_string_view]
+    elif kinds.is_timestamp(expected):
+        checks = [kinds.is_timestamp]
+    elif kinds.is_floating(expected):
+        checks = [kinds.is_floating]
+    else:
+        checks = [kinds.is_integer]
+    return any(check(found) for check in checks)
 
 
 def _canonical(batches: list[pa.RecordBatch]) -> pa.Table:

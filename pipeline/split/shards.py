@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.addresses import Keys, families, format_addresses, hash_keys
 from pipeline.measurements import PRB_ID, SCHEMA
 from pipeline.ordering import distinct_codes, mark_duplicates, order_rows, sort_ties
+from pipeline.records import Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from pipeline.split.plan import Cut, Slice
 from pipeline.split.runs import INTEGERS, NO_PROBE, Run, open_run
@@ -23,6 +24,23 @@ from stores.hashing import fold
 
 _CONTENT = ("msm_id", "size", "packet_error_count", "prb_id")  # with dst and rtt: all a row says
 _DICTIONARY = ["src_addr", "dst_addr", "msm_id", "ip_version", "size", "packet_error_count"]
+
+
+class ShardPart(Record, frozen=True):
+    """Rows of one input file in a shard, and how many more were duplicates."""
+
+    rows: int
+    duplicate: int
+
+
+class WrittenShard(Record, frozen=True):
+    """What `write_shard` returns: size in bytes, first and last time in microseconds since 1970, and
+    counts by index of input file."""
+
+    rows: int
+    size: int
+    time: tuple[int, int] | None
+    files: dict[int, ShardPart]
 
 
 def write_shard(
@@ -38,7 +56,7 @@ def write_shard(
 ) -> dict[str, Any]:
     """A unit: write one shard, the hashes of what is distinct in it, and its duplicates as rejects.
 
-    Returns {"rows", "size", "time": [first, last] in microseconds, "files": {index: {"rows", "duplicate"}}}.
+    Returns a `WrittenShard` as JSON.
     """
     rows = _gather(runs, slices, cut, test)
     order = order_rows(rows.src, rows.time, len(rows.sources))
@@ -71,15 +89,16 @@ def write_shard(
     accepted = np.bincount(rows.integers["file"][kept])
     duplicates = np.bincount(rows.integers["file"][dropped], minlength=len(accepted))
     accepted = np.pad(accepted, (0, len(duplicates) - len(accepted)))
-    return {
-        "rows": len(kept),
-        "size": shard.stat().st_size,
-        "time": [int(rows.time[kept].min()), int(rows.time[kept].max())] if len(kept) else None,
-        "files": {
-            str(i): {"rows": int(accepted[i]), "duplicate": int(duplicates[i])}
+    written = WrittenShard(
+        rows=len(kept),
+        size=shard.stat().st_size,
+        time=(int(rows.time[kept].min()), int(rows.time[kept].max())) if len(kept) else None,
+        files={
+            int(i): ShardPart(int(accepted[i]), int(duplicates[i]))
             for i in np.flatnonzero(accepted + duplicates)
         },
-    }
+    )
+    return to_json(written)
 
 
 @dataclass(frozen=True)

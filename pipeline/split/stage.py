@@ -1,38 +1,43 @@
 """The split stage: measurement tables to train and test shards, 90/10, before any window is cut.
 
-runs    validate, parse addresses, sort, spill            pipeline.runs
-plan    the cut, and the bounds of every shard            pipeline.split_plan
-shards  gather, sort, drop exact duplicates, write        pipeline.shards
+runs    validate, parse addresses, sort, spill            pipeline.split.runs
+plan    the cut, and the bounds of every shard            pipeline.split.plan
+shards  gather, sort, drop exact duplicates, write        pipeline.split.shards
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.folder import OutputFolder
 from pipeline.inputs import InputFile
 from pipeline.measurements import PRB_ID
+from pipeline.provenance import sum_ledger
+from pipeline.records import (
+    CutRecord,
+    IngestRecord,
+    InputDigest,
+    OutputFile,
+    Record,
+    SimulateRecord,
+    SplitRecord,
+    read_results,
+    to_json,
+)
 from pipeline.split.parquet_input import inspect_parquet
 from pipeline.split.plan import Cut, Slice, find_cut_second, plan_shards
 from pipeline.split.runs import RUN_ROWS, write_runs
-from pipeline.split.shards import write_shard
+from pipeline.split.shards import WrittenShard, write_shard
+from pipeline.split.summary import SpilledRuns, count_overlap, ledger_files, shard_files
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
 from stores.files import sha256_file, write_json
 from stores.layout import SPLITS
-
-_DISTINCT_AT_ONCE = 20_000_000  # hashes in memory while counting overlap
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,17 @@ class SplitOptions:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
 
 
+class FileDigest(Record, frozen=True):
+    """What `_digest` returns."""
+
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Table:
-    """A Parquet file of measurements: where it lies, its name in ledgers and errors, and whether an
-    earlier stage wrote it (then it is no input of the user's, and needs no digest)."""
+    """A Parquet file of measurements: its path, its name in ledgers and errors, and whether an earlier
+    stage wrote it (in which case it is not one of the user's inputs and needs no digest)."""
 
     path: Path
     name: str
@@ -71,23 +83,22 @@ class Table:
 
 
 def tables_of(files: Sequence[InputFile]) -> list[Table]:
-    """Input files as tables. Raises `InputError` for one that is no Parquet."""
+    """Input files as tables. Raises `InputError` for one that is not Parquet."""
     for file in files:
         if file.kind != "parquet":
             raise InputError(
-                f"{file.path}: expected Parquet: `prepare` or `ingest` takes other files"
+                f"{file.path}: expected Parquet: use `prepare` or `ingest` for RIPE Atlas results"
             )
     return [Table(Path(file.path), file.name) for file in files]
 
 
 def own_tables(folder: OutputFolder) -> list[Table]:
     """What `ingest` or `simulate` wrote in this folder, in order; empty if neither has finished."""
-    record = folder.record("ingest") or folder.record("simulate") or {"outputs": []}
-    names = [output["path"] for output in record["outputs"]]
+    record = folder.record(IngestRecord) or folder.record(SimulateRecord)
     return [
-        Table(folder.path / name, name, ours=True)
-        for name in names
-        if name.startswith("measurements/")
+        Table(folder.path / output.path, output.path, ours=True)
+        for output in (record.outputs if record else ())
+        if output.path.startswith("measurements/")
     ]
 
 
@@ -97,28 +108,30 @@ def split(
     options: SplitOptions,
     executor: concurrent.futures.Executor,
     progress: Progress,
-) -> dict[str, Any]:
+) -> SplitRecord:
     """Write DIR/splits/{train,test}/shard_*.parquet and DIR/rejected/split-*.parquet; return the record.
 
-    The record holds `files` (the ledger by input name), `totals`, `shards`, `overlap`, `inputs`.
-    Memory: a run or a shard per worker (some 300 MiB), whatever the number of rows. Raises `InputError` for
-    files that are no measurement tables or hold no valid row at all.
+    Memory: one run or shard per worker (about 300 MiB), whatever the number of rows. Raises `InputError` for
+    a file that is not a measurement table, and when no file holds a valid row.
     """
     noted = {**asdict(options), "inputs": [_identity(table) for table in tables]}
-    record = folder.begin("split", noted)
+    record = folder.begin(SplitRecord, noted)
     if record is not None:
         return record
 
-    scratch = folder.scratch("split")
-    origins = [file["file"] for file in (folder.record("ingest") or {"files": []})["files"]]
+    scratch = folder.scratch(SplitRecord.STAGE)
+    markers = scratch / "units"
+    ingested = folder.record(IngestRecord)
+    origins = [file.file for file in ingested.files] if ingested else []
     names = list(dict.fromkeys([*origins, *(table.name for table in tables)]))
     write_json(scratch / "files.json", names)
     units, with_probes = _run_units(tables, folder, scratch)
     theirs = [table for table in tables if not table.ours]
     digests = [Unit(f"digest-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
-    results = run_units("split: sort", [*units, *digests], scratch / "units", executor, progress)
-    spilled, digested = results[: len(units)], results[len(units) :]
-    runs = [scratch / "runs" / name for result in spilled for name in result["runs"]]
+    results = run_units("split: sort", [*units, *digests], markers, executor, progress)
+    spilled = read_results(results[: len(units)], SpilledRuns, markers)
+    digested = read_results(results[len(units) :], FileDigest, markers)
+    runs = [scratch / "runs" / name for result in spilled for name in result.runs]
     if not runs:
         raise InputError(_no_rows(tables, spilled))
 
@@ -127,24 +140,28 @@ def split(
     wanted = {"train": options.train_shards, "test": options.test_shards}
     plan = plan_shards(runs, cut, wanted, options.rows_per_shard)
     units = _shard_units(plan, cut, with_probes, folder, scratch)
-    written = run_units("split: shards", units, scratch / "units", executor, progress)
+    results = run_units("split: shards", units, markers, executor, progress)
+    written = read_results(results, WrittenShard, markers)
 
-    shards = _shards(plan, written)
+    counts = {side: len(plan[side]) for side in SPLITS}
+    shards = shard_files(counts, written)
+    files = ledger_files(names, spilled, counts, written)
     return folder.finish(
-        "split",
-        noted,
-        {
-            "inputs": [{"name": t.name, **d} for t, d in zip(theirs, digested, strict=True)],
-            "cut": asdict(cut),
-            **_ledger(names, spilled, plan, written),
-            "shards": shards,
-            "outputs": [
-                {"path": shard["path"], "size": shard["size"]}
-                for s in SPLITS
-                for shard in shards[s]
-            ],
-            "overlap": _overlap(scratch / "distinct", shards),
-        },
+        SplitRecord(
+            options=noted,
+            inputs=tuple(
+                InputDigest(table.name, found.size, found.sha256)
+                for table, found in zip(theirs, digested, strict=True)
+            ),
+            cut=CutRecord(cut.by, cut.test_fraction, cut.second),
+            files=tuple(file for file in files if file.rows),
+            totals=sum_ledger(files),
+            shards=shards,
+            outputs=tuple(
+                OutputFile(shard.path, shard.size) for side in SPLITS for shard in shards[side]
+            ),
+            overlap=count_overlap(scratch / "distinct", shards),
+        )
     )
 
 
@@ -209,95 +226,9 @@ def _shard_units(
     ]
 
 
-def _shards(
-    plan: dict[str, list[list[Slice]]], written: list[dict[str, Any]]
-) -> dict[str, list[dict[str, Any]]]:
-    """Shard files by split, relative to DIR, with rows, bytes and time range."""
-    results = iter(written)
-    return {
-        split: [
-            {
-                "path": f"splits/{split}/shard_{i:04d}.parquet",
-                **{key: result[key] for key in ("rows", "size", "time")},
-            }
-            for i, result in zip(range(len(plan[split])), results, strict=False)
-        ]
-        for split in SPLITS
-    }
-
-
-def _ledger(
-    names: list[str],
-    spilled: list[dict[str, Any]],
-    plan: dict[str, list[list[Slice]]],
-    written: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Rows in = train + test + rejected, by file and in total."""
-    files: list[dict[str, Any]] = [
-        {"file": name, "rows": 0, "train": 0, "test": 0, "rejected": Counter()} for name in names
-    ]
-    for result in spilled:
-        for index, entry in result["files"].items():
-            files[int(index)]["rows"] += entry["rows"]
-            files[int(index)]["rejected"].update(entry["rejected"])
-    sides = [split for split in SPLITS for _ in plan[split]]
-    for split, result in zip(sides, written, strict=True):
-        for index, entry in result["files"].items():
-            files[int(index)][split] += entry["rows"]
-            if entry["duplicate"]:
-                files[int(index)]["rejected"]["duplicate"] += entry["duplicate"]
-    totals: dict[str, Any] = {"rows": 0, "train": 0, "test": 0, "rejected": Counter()}
-    for entry in files:
-        assert entry["rows"] == entry["train"] + entry["test"] + entry["rejected"].total(), entry
-        for key in ("rows", "train", "test"):
-            totals[key] += entry[key]
-        totals["rejected"].update(entry["rejected"])
-    return {"files": [entry for entry in files if entry["rows"]], "totals": totals}
-
-
-def _overlap(distinct: Path, shards: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """How many sources, destinations and pairs each split has, and how many both have; time ranges."""
-    overlap: dict[str, Any] = {}
-    files = {s: [distinct / f"{s}-{i:04d}.npz" for i in range(len(shards[s]))] for s in SPLITS}
-    rows = sum(shard["rows"] for split in SPLITS for shard in shards[split])
-    passes = max(1, math.ceil(rows / _DISTINCT_AT_ONCE))
-    edges = [i * 2**64 // passes for i in range(passes + 1)]
-    for kind in ("sources", "destinations", "pairs"):
-        counts = Counter(train=0, test=0, both=0)
-        for low, high in pairwise(edges):
-            train, test = (_union(files[split], kind, low, high - 1) for split in SPLITS)
-            both = len(np.intersect1d(train, test, assume_unique=True))
-            counts.update(train=len(train), test=len(test), both=both)
-        overlap[kind] = dict(counts)
-    overlap["time"] = {
-        split: _time_range([shard["time"] for shard in shards[split] if shard["time"]])
-        for split in SPLITS
-    }
-    return overlap
-
-
-def _union(files: list[Path], kind: str, low: int, high: int) -> NDArray[np.uint64]:
-    """Distinct hashes from `low` to `high`, ascending, of files that hold them ascending."""
-    inside = []
-    for file in files:
-        with np.load(file) as arrays:
-            part = arrays[kind]
-        start = np.searchsorted(part, np.uint64(low))
-        inside.append(part[start : np.searchsorted(part, np.uint64(high), "right")].copy())
-    hashes = np.sort(np.concatenate([*inside, np.empty(0, np.uint64)]))
-    return hashes[np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]]
-
-
-def _time_range(ranges: list[list[int]]) -> list[str] | None:
-    if not ranges:
-        return None
-    ends = min(r[0] for r in ranges), max(r[1] for r in ranges)
-    return [datetime.fromtimestamp(end / 1e6, UTC).isoformat() for end in ends]
-
-
 def _digest(path: Path) -> dict[str, Any]:
-    """A unit: size and SHA-256 of an input file."""
-    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
+    """A unit: size and SHA-256 of an input file. Returns a `FileDigest` as JSON."""
+    return to_json(FileDigest(path.stat().st_size, sha256_file(path)))
 
 
 def _identity(table: Table) -> list[Any]:
@@ -308,11 +239,11 @@ def _identity(table: Table) -> list[Any]:
     return [table.name, stat.st_size, stat.st_mtime_ns]
 
 
-def _no_rows(tables: Sequence[Table], spilled: list[dict[str, Any]]) -> str:
+def _no_rows(tables: Sequence[Table], spilled: list[SpilledRuns]) -> str:
     reasons: Counter[str] = Counter()
     for result in spilled:
-        for entry in result["files"].values():
-            reasons.update(entry["rejected"])
+        for entry in result.files.values():
+            reasons.update(entry.rejected)
     found = f"{reasons.total():,} rows, all rejected" if reasons else "no rows at all"
     if reasons:
         found += " (" + ", ".join(f"{k} {v:,}" for k, v in reasons.most_common(3)) + ")"

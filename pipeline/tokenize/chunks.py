@@ -13,12 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.records import Record, to_json
 from pipeline.tokenize.encoder import encode_windows
 from pipeline.tokenize.shard_reader import Shard, read_shard
-from pipeline.tokenize.streams import lay_out
+from pipeline.tokenize.streams import Windows, lay_out
 from stores.files import start_writeback, write_bytes
 from stores.layout import chunk_file
 from stores.vocabulary import CONTEXT
+
+
+class ChunkFile(Record, frozen=True):
+    """A chunk file of the store."""
+
+    size: int
+    sha256: str
+
+
+class WrittenChunks(Record, frozen=True):
+    """What `write_chunks` returns: chunk files by path relative to the store."""
+
+    files: dict[str, ChunkFile]
 
 
 @dataclass(frozen=True)
@@ -41,10 +55,10 @@ def write_chunks(
 ) -> dict[str, Any]:
     """A unit: encode `pieces`, grouped by shard, into the chunk files they make up.
 
-    Returns {"files": {path relative to the store: {"size", "sha256"}}}. Holds one shard and the chunks not yet
-    complete; a thread hashes and writes the one before while the next is encoded.
+    Returns `WrittenChunks` as JSON. Holds one shard and the chunks that are not complete yet; a thread
+    hashes and writes one chunk while the next is encoded.
     """
-    files: dict[str, dict[str, Any]] = {}
+    files: dict[str, ChunkFile] = {}
     buffers: list[NDArray[np.uint16]] = []  # written, free for the next chunk
     open_chunks: dict[tuple[str, int], _Chunk] = {}
     with concurrent.futures.ThreadPoolExecutor(1) as writer:
@@ -71,7 +85,7 @@ def write_chunks(
         if writing is not None:
             writing.result()
     assert not open_chunks, sorted(open_chunks)
-    return {"files": files}
+    return to_json(WrittenChunks(files))
 
 
 @dataclass
@@ -82,7 +96,7 @@ class _Chunk:
 
 def _lay_out(
     shards: list[Path], pieces: list[Piece], seed: int
-) -> Iterator[tuple[Piece, Shard, Any]]:
+) -> Iterator[tuple[Piece, Shard, Windows]]:
     """Pieces with their shard, read once, and its windows, laid out once."""
     for index, of_shard in groupby(pieces, key=lambda piece: piece.shard):
         shard = read_shard(shards[index])
@@ -93,18 +107,18 @@ def _lay_out(
 
 
 def _write(
-    store: Path, path: Path, buffer: NDArray[np.uint16], files: dict[str, dict[str, Any]]
+    store: Path, path: Path, buffer: NDArray[np.uint16], files: dict[str, ChunkFile]
 ) -> NDArray[np.uint16]:
     write_bytes(path, buffer.data)
     start_writeback(path)
     digest = hashlib.sha256(buffer.data).hexdigest()
-    files[path.relative_to(store).as_posix()] = {"size": buffer.nbytes, "sha256": digest}
+    files[path.relative_to(store).as_posix()] = ChunkFile(buffer.nbytes, digest)
     return buffer
 
 
 def _buffer(free: list[NDArray[np.uint16]], piece: Piece) -> NDArray[np.uint16]:
-    """Memory for a piece's chunk, zero past its last window. Reused, for fresh pages cost as much as
-    encoding into them."""
+    """Memory for a piece's chunk, zero past its last window. Buffers are reused, because touching fresh
+    pages costs as much as encoding into them."""
     shape = (piece.chunk_size, CONTEXT)
     match = next((i for i, buffer in enumerate(free) if buffer.shape == shape), None)
     buffer = np.empty(shape, "<u2") if match is None else free.pop(match)

@@ -1,13 +1,14 @@
-"""The compiled encoder: rows of a shard to windows of tokens.
+"""The compiled encoder: from rows of a shard to windows of tokens.
 
-It does what `stores.codec.encode_windows` does, which the tests hold it to. Two kernels: `fit_windows`
-counts tokens and places window bounds, `encode_windows` writes the tokens. Both take a stream: `rows`, an
-order of the shard's rows, and `timed`, whether each is written with its time.
+It does the same as `stores.codec.encode_windows`, and tests compare the two. There are two kernels:
+`fit_windows` counts tokens and places window bounds, `encode_windows` writes the tokens. Both take a stream:
+`rows`, an order of the shard's rows, and `timed`, whether each of them is written with its time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -55,8 +56,8 @@ class EncodedFields:
     dst_tokens: NDArray[np.uint16]  # (d, 17)
     address_tokens: NDArray[np.uint8]  # (s,) tokens of either address: 5 or 17
 
-    def arrays(self) -> tuple[NDArray, ...]:
-        """The fields in order, as the kernels take them."""
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """The fields in the order in which the kernels take them."""
         return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
@@ -68,9 +69,9 @@ def encode_fields(
     sources: Keys,
     destinations: Keys,
 ) -> EncodedFields:
-    """Everything of n rows that does not depend on mode or window. Keys as in `pipeline.addresses`.
+    """Encode what does not depend on mode or window, for n rows. Keys are those of `pipeline.addresses`.
 
-    `rtt_ms` must be finite; negative is a failed probe. `seconds` must be 0 or more.
+    `rtt_ms` must be finite; a negative value is a failed probe. `seconds` must be 0 or more.
     """
     rtt = np.full(len(rtt_ms), NO_RTT, np.int32)
     answered = rtt_ms >= 0
@@ -99,7 +100,7 @@ def _address_tokens(keys: Keys, ipv4: int, ipv6: int) -> NDArray[np.uint16]:
 
 
 @numba.njit(cache=True, nogil=True)
-def mix_word(h, word):
+def mix_word(h: np.uint64, word: np.uint64) -> np.uint64:
     """`stores.hashing.fold` of two uint64 scalars, written out: compiled code cannot call it."""
     h = (h ^ word) + np.uint64(GOLDEN)
     h = (h ^ (h >> np.uint64(SHIFTS[0]))) * np.uint64(MULTIPLIERS[0])
@@ -108,7 +109,13 @@ def mix_word(h, word):
 
 
 @numba.njit(cache=True, nogil=True)
-def _field_orders(src, dst, seconds, src_words, dst_words):
+def _field_orders(
+    src: NDArray[np.uint32],
+    dst: NDArray[np.uint32],
+    seconds: NDArray[np.int64],
+    src_words: NDArray[np.uint64],
+    dst_words: NDArray[np.uint64],
+) -> NDArray[np.uint8]:
     by_source = np.empty(len(src_words), np.uint64)
     for i in range(len(src_words)):
         by_source[i] = mix_word(mix_word(np.uint64(0), src_words[i, 0]), src_words[i, 1])
@@ -129,11 +136,21 @@ def fit_windows(
     Returns the first measurement of each window and m at the end, int64 (windows + 1,), and the
     tokens in each window, uint16 (windows,).
     """
-    return _fit_windows(rows, timed, fields.src, fields.seconds, fields.rtt, fields.address_tokens)
+    fitted: tuple[NDArray[np.int64], NDArray[np.uint16]] = _fit_windows(
+        rows, timed, fields.src, fields.seconds, fields.rtt, fields.address_tokens
+    )
+    return fitted
 
 
 @numba.njit(cache=True, nogil=True)
-def _fit_windows(rows, timed, src, seconds, rtt, address_tokens):
+def _fit_windows(
+    rows: NDArray[np.int64],
+    timed: NDArray[np.bool_],
+    src: NDArray[np.uint32],
+    seconds: NDArray[np.int64],
+    rtt: NDArray[np.int32],
+    address_tokens: NDArray[np.uint8],
+) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
     starts = np.empty(len(rows) // 21 + 2, np.int64)  # a window holds 21 measurements or more
     lengths = np.empty(len(rows) // 21 + 2, np.uint16)
     windows = 0
@@ -181,15 +198,26 @@ def encode_windows(
 ) -> None:
     """Write windows `starts[k]` to `starts[k + 1] - 1`, k = 0 …, as rows of `out`: uint16 (len(starts) - 1, 1024).
 
-    Tails are zeroed. Some 15 M measurements/s on one core.
+    Tails are zeroed. About 15 M measurements/s on one core.
     """
     _encode_windows(rows, timed, starts, out, *fields.arrays())
 
 
 @numba.njit(cache=True, nogil=True)
 def _encode_windows(
-    rows, timed, starts, out, src, dst, seconds, rtt, order, src_tokens, dst_tokens, address_tokens
-):
+    rows: NDArray[np.int64],
+    timed: NDArray[np.bool_],
+    starts: NDArray[np.int64],
+    out: NDArray[np.uint16],
+    src: NDArray[np.uint32],
+    dst: NDArray[np.uint32],
+    seconds: NDArray[np.int64],
+    rtt: NDArray[np.int32],
+    order: NDArray[np.uint8],
+    src_tokens: NDArray[np.uint16],
+    dst_tokens: NDArray[np.uint16],
+    address_tokens: NDArray[np.uint8],
+) -> None:
     for window in range(len(starts) - 1):
         line = out[window]
         at = 0
@@ -238,7 +266,7 @@ def _encode_windows(
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _put_time(line, at, second, clock):
+def _put_time(line: NDArray[np.uint16], at: int, second: np.int64, clock: np.int64) -> int:
     delta = second - clock
     if clock < 0 or delta < 0 or delta > MAX_DELTA:
         line[at] = TIMESTAMP_ABS
@@ -251,7 +279,7 @@ def _put_time(line, at, second, clock):
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _put_bytes(line, at, value, count):
+def _put_bytes(line: NDArray[np.uint16], at: int, value: np.int64, count: int) -> int:
     for k in range(count):
         line[at + k] = BYTE0 + ((value >> (8 * (count - 1 - k))) & 255)
     return at + count

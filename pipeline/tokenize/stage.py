@@ -1,12 +1,12 @@
-"""The tokenize stage: shards of the split to the token store, in all three modes.
+"""The tokenize stage: from the shards of the split to the token store, in all three modes.
 
-    plan    windows of every shard, mode and pass             a unit per shard
-    encode  chunk files, each written whole by one unit       a unit per group of shards
+    plan    windows of every shard, mode and pass             one unit per shard
+    encode  chunk files, each written whole by one unit       one unit per group of shards
     finish  lengths, measurements, zarr metadata, manifest
 
-An array holds pass after pass, shard after shard. A segment is one shard in one pass: the plan gives
-its windows, and so its first row in the array. A unit writes the chunk files that begin in its shards,
-and reads on into the next shards to complete the last of them.
+An array holds one pass after another, and within a pass one shard after another. A segment is one shard in
+one pass: the plan gives its number of windows, and so its first row in the array. A unit writes the chunk
+files that begin in its shards, and reads on into the following shards to complete the last of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 
 from pipeline.folder import OutputFolder
 from pipeline.provenance import configuration, inputs, ledger
-from pipeline.tokenize.chunks import Piece, write_chunks
+from pipeline.records import (
+    ArrayTotals,
+    OutputFile,
+    SplitRecord,
+    TokenizeRecord,
+    read_results,
+    to_json,
+)
+from pipeline.tokenize.chunks import ChunkFile, Piece, WrittenChunks, write_chunks
 from pipeline.tokenize.shard_reader import read_shard
 from pipeline.tokenize.streams import lay_out
 from pipeline.units import Progress, Unit, run_units
@@ -53,7 +61,7 @@ _ROWS_PER_UNIT = 4_000_000  # a unit reads about one shard more than its own
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """seed: of every shuffle and coin. passes: differently shuffled copies of the data, one after the other."""
+    """seed: of every shuffle and coin. passes: differently shuffled copies of the data, one after another."""
 
     seed: int = 0
     passes: int = 1
@@ -80,34 +88,35 @@ def tokenize(
     options: TokenizeOptions,
     executor: concurrent.futures.Executor,
     progress: Progress,
-) -> dict[str, Any]:
-    """Write DIR/store.zarr from DIR/splits; return the record, with `digest` and `arrays`.
+) -> TokenizeRecord:
+    """Write DIR/store.zarr from DIR/splits; return the record.
 
-    Memory: one shard and an open chunk of 16 MiB per mode and pass, for each worker. Raises `InputError` when the
-    split is not finished.
+    Each worker holds one shard, and one open chunk of 16 MiB per mode and pass. Raises `InputError` when the
+    split is not finished, and `ConfigError` when the folder was started with other options.
     """
-    split = folder.record("split")
+    split = folder.record(SplitRecord)
     if split is None:
         raise InputError(f"{folder.path}: no finished split here: run `split` or `prepare` first")
-    noted = {**asdict(options), "split": [split["options"], split["totals"], split["cut"]]}
-    record = folder.begin("tokenize", noted)
+    noted = {**asdict(options), "split": [split.options, to_json(split.totals), to_json(split.cut)]}
+    record = folder.begin(TokenizeRecord, noted)
     if record is not None:
         return record
 
-    store, scratch = folder.path / STORE, folder.scratch("tokenize")
-    shards = {s: [folder.path / shard["path"] for shard in split["shards"][s]] for s in SPLITS}
+    store, scratch = folder.path / STORE, folder.scratch(TokenizeRecord.STAGE)
+    shards = {s: [folder.path / shard.path for shard in split.shards[s]] for s in SPLITS}
     plans = _plan(shards, options, scratch, executor, progress)
     segments = {
-        (split, mode): _segments(plans[split], mode, options.passes)
-        for split, mode in product(SPLITS, MODES)
+        (side, mode): _segments(plans[side], mode, options.passes)
+        for side, mode in product(SPLITS, MODES)
     }
     windows = {key: sum(s.windows for s in parts) for key, parts in segments.items()}
-    rows = {s: [shard["rows"] for shard in split["shards"][s]] for s in SPLITS}
+    rows = {s: [shard.rows for shard in split.shards[s]] for s in SPLITS}
     units = _encode_units(shards, rows, segments, windows, store, options)
-    written = run_units("tokenize: encode", units, scratch / "units", executor, progress)
+    results = run_units("tokenize: encode", units, scratch / "units", executor, progress)
+    written = read_results(results, WrittenChunks, scratch / "units")
 
-    files = {path: entry for result in written for path, entry in result["files"].items()}
-    arrays = {}
+    files = {path: file for result in written for path, file in result.files.items()}
+    arrays: dict[str, ArrayTotals] = {}
     for (side, mode), parts in segments.items():
         arrays[f"{side}/{mode}"], small = _write_counts(store, scratch, side, mode, parts)
         files.update(small)
@@ -116,24 +125,27 @@ def tokenize(
         FORMAT_VERSION,
         VOCABULARY_VERSION,
         {**configuration(folder), "tokenize": asdict(options)},
-        [InputFile(**entry) for entry in inputs(folder)],
-        Ledger(**ledger(folder)["totals"]),
-        {name: ArrayInfo(**totals) for name, totals in arrays.items()},
-        {path: FileInfo(**entry) for path, entry in sorted(files.items())},
+        [InputFile(**to_json(entry)) for entry in inputs(folder)],
+        Ledger(**to_json(ledger(folder).totals)),
+        {name: ArrayInfo(**to_json(totals)) for name, totals in arrays.items()},
+        {path: FileInfo(**to_json(entry)) for path, entry in sorted(files.items())},
     )
     for path in manifest.files:
         sync_file(store / path)
     write_manifest(store, manifest)
-    outputs = [{"path": f"{STORE}/{p}", "size": e.size} for p, e in manifest.files.items()]
+    outputs = tuple(OutputFile(f"{STORE}/{p}", file.size) for p, file in sorted(files.items()))
     return folder.finish(
-        "tokenize", noted, {"digest": manifest.digest, "arrays": arrays, "outputs": outputs}
+        TokenizeRecord(options=noted, digest=manifest.digest, arrays=arrays, outputs=outputs)
     )
 
 
 def plan_shard(shard: Path, options: TokenizeOptions, out: Path) -> dict[str, Any]:
-    """A unit: lengths and measurements of the windows of one shard, by mode and pass, into an .npz."""
+    """A unit: write the lengths and measurements of one shard's windows, by mode and pass, as .npz.
+
+    Returns the number of windows by "mode-pass".
+    """
     read = read_shard(shard)
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, NDArray[np.uint16]] = {}
     for mode, pass_ in product(MODES, range(options.passes)):
         windows = lay_out(read.fields, read.streams, mode, options.seed, pass_)
         counts = np.diff(windows.starts).astype(np.uint16)
@@ -149,13 +161,14 @@ def _plan(
     executor: concurrent.futures.Executor,
     progress: Progress,
 ) -> dict[str, list[dict[str, int]]]:
-    """Windows by "mode-pass" of every shard."""
+    """Number of windows by "mode-pass", of every shard of each split."""
     units = [
         Unit(f"plan-{s}-{i:04d}", plan_shard, (path, options, _plan_file(scratch, s, i)))
         for s in SPLITS
         for i, path in enumerate(shards[s])
     ]
-    results = run_units("tokenize: plan", units, scratch / "units", executor, progress)
+    found = run_units("tokenize: plan", units, scratch / "units", executor, progress)
+    results = read_results(found, dict[str, int], scratch / "units")
     return {
         "train": results[: len(shards["train"])],
         "test": results[len(shards["train"]) :],
@@ -233,8 +246,8 @@ def _pieces(
 
 def _write_counts(
     store: Path, scratch: Path, split: str, mode: str, segments: list[_Segment]
-) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
-    """Write the `length` and `measurements` arrays; return the array's totals and the files written."""
+) -> tuple[ArrayTotals, dict[str, ChunkFile]]:
+    """Write the `length` and `measurements` arrays; return the totals and the files written, by path."""
     parts = [np.empty((2, 0), "<u2")]
     for segment in segments:
         with np.load(_plan_file(scratch, split, segment.shard)) as plan:
@@ -246,13 +259,13 @@ def _write_counts(
         path = chunk_file(store, split, mode, name)
         write_bytes(path, data)
         digest = hashlib.sha256(data).hexdigest()
-        files[path.relative_to(store).as_posix()] = {"size": len(data), "sha256": digest}
+        files[path.relative_to(store).as_posix()] = ChunkFile(len(data), digest)
     totals = counts.sum(axis=1, dtype=np.int64).tolist()
     windows = counts.shape[1]
-    array = {
-        "windows": windows,
-        "windows_per_chunk": windows_per_chunk(windows),
-        "measurements": totals[1],
-        "tokens": totals[0],
-    }
+    array = ArrayTotals(
+        windows=windows,
+        windows_per_chunk=windows_per_chunk(windows),
+        measurements=totals[1],
+        tokens=totals[0],
+    )
     return array, files

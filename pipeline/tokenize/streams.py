@@ -1,12 +1,12 @@
 """The windows of a mode: which rows each holds, in what order, and which of them keep their time.
 
-A stream is one source's rows in a shard, in time order. Windows are filled stream after stream, each by time
-(next-fit); streams come in a shuffled order. Then, inside a window, among the rows of one source,
+A stream is one source's rows in a shard, in time order. Windows are filled with one stream after another, each
+in time order (next-fit); the order of the streams is shuffled. Then, among the rows of one source in a window,
 
-    full    rows stay in order of time, each with its time
-    none    rows are shuffled, none has its time
-    mixed   a coin for each row: those with time stay where they are, the others are shuffled among
-            their places
+    full    all rows keep their time, and stay in time order
+    none    no row keeps its time, and the rows are shuffled
+    mixed   a coin decides for each row: those that keep their time stay where they are, the others
+            are shuffled among their own places
 
 Every choice is a hash of (seed, pass, mode, source, position in the stream). Token counts do not depend on
 the order of rows without time, so shuffling leaves every window as full as it was.
@@ -41,7 +41,7 @@ class Windows:
     """Windows of one mode over a shard of n rows."""
 
     rows: NDArray[np.int64]  # (n,) rows, window after window
-    timed: NDArray[np.bool_]  # (n,) is that row written with its time?
+    timed: NDArray[np.bool_]  # (n,) whether that row is written with its time
     starts: NDArray[np.int64]  # (windows + 1,) place in `rows` where each window begins
     lengths: NDArray[np.uint16]  # (windows,) tokens in each
 
@@ -57,7 +57,7 @@ def find_streams(src: NDArray[np.uint32], seconds: NDArray[np.int64], sources: K
 
 
 def lay_out(fields: EncodedFields, streams: Streams, mode: str, seed: int, pass_: int) -> Windows:
-    """Windows of a mode over all rows of a shard, each row in exactly one."""
+    """Lay out all rows of a shard in windows of one mode, each row in exactly one."""
     keys = streams.keys
     for word in (seed, pass_, MODES.index(mode)):
         keys = fold(keys, np.array([word], np.int64).astype(np.uint64))
@@ -77,7 +77,12 @@ def lay_out(fields: EncodedFields, streams: Streams, mode: str, seed: int, pass_
 
 
 @numba.njit(cache=True, nogil=True)
-def _random_words(rows, keys, stream, position):
+def _random_words(
+    rows: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    stream: NDArray[np.uint32],
+    position: NDArray[np.uint64],
+) -> NDArray[np.uint64]:
     """64 random bits for each row, in the order of `rows`."""
     random = np.empty(len(rows), np.uint64)
     for i in range(len(rows)):
@@ -86,8 +91,14 @@ def _random_words(rows, keys, stream, position):
 
 
 @numba.njit(cache=True, nogil=True)
-def _shuffle_untimed(rows, timed, starts, src, random):
-    """Fisher-Yates, in place, over the rows without time of each (window, source)."""
+def _shuffle_untimed(
+    rows: NDArray[np.int64],
+    timed: NDArray[np.bool_],
+    starts: NDArray[np.int64],
+    src: NDArray[np.uint32],
+    random: NDArray[np.uint64],
+) -> None:
+    """Fisher-Yates shuffle, in place, of the rows without time of each (window, source)."""
     places = np.empty(1024, np.int64)
     for window in range(len(starts) - 1):
         begin = starts[window]

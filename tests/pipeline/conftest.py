@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.folder import open_folder
 from pipeline.inputs import find_inputs
+from pipeline.records import SplitRecord, TokenizeRecord
 from pipeline.split.stage import SplitOptions, split, tables_of
 from pipeline.tokenize.stage import TokenizeOptions, tokenize
 from pipeline.units import open_executor
@@ -20,10 +21,10 @@ def no_progress(stage: str, done: int, total: int) -> None:
 
 
 @pytest.fixture
-def run_split() -> Callable[..., dict[str, Any]]:
+def run_split() -> Callable[..., SplitRecord]:
     """split(inputs, out, **options) -> record, on one worker."""
 
-    def run(inputs: list[Path], out: Path, **options: Any) -> dict[str, Any]:
+    def run(inputs: list[Path], out: Path, **options: Any) -> SplitRecord:
         with open_folder(out) as folder, open_executor(1) as executor:
             tables = tables_of(find_inputs(inputs))
             return split(tables, folder, SplitOptions(**options), executor, no_progress)
@@ -32,10 +33,10 @@ def run_split() -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def run_tokenize() -> Callable[..., dict[str, Any]]:
+def run_tokenize() -> Callable[..., TokenizeRecord]:
     """tokenize(out, **options) -> record, on one worker."""
 
-    def run(out: Path, **options: Any) -> dict[str, Any]:
+    def run(out: Path, **options: Any) -> TokenizeRecord:
         with open_folder(out) as folder, open_executor(1) as executor:
             return tokenize(folder, TokenizeOptions(**options), executor, no_progress)
 

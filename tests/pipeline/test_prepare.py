@@ -221,7 +221,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: 
     out.mkdir()
     (out / "thesis.tex").write_text("x")
     path = write_parquet(measurement_table(10), tmp_path / "a.parquet")
-    assert "holds something else" in fails(out, "--input", path)
+    assert "holds something other than" in fails(out, "--input", path)
     assert [p.name for p in out.iterdir()] == ["thesis.tex"]
 
 

@@ -29,6 +29,7 @@ from pipeline.ingest.atlas_result import REASONS
 from pipeline.ingest.stage import IngestOptions, ingest
 from pipeline.inputs import InputFile, find_inputs
 from pipeline.measurements import INGESTED_SCHEMA, REJECTED_SCHEMA
+from pipeline.records import IngestedTotals, IngestRecord, InputDigest
 from pipeline.units import open_executor
 from stores.errors import ConfigError, InputError, OutputError
 
@@ -55,7 +56,7 @@ def lines(records: list[dict[str, Any]]) -> bytes:
 
 def run(
     inputs: list[InputFile], out: Path, options: IngestOptions | None = None, workers: int = 1
-) -> dict[str, Any]:
+) -> IngestRecord:
     with open_folder(out) as folder, open_executor(workers) as executor:
         return ingest(inputs, folder, options or IngestOptions(), executor, lambda *_: None)
 
@@ -110,19 +111,19 @@ def test_every_record_is_accepted_or_rejected_once(mixed: Path, tmp_path: Path) 
         "bad_json": 1, "duplicate": 12, "family_mismatch": 1,
         "no_public_source": 1, "not_a_result": 1, "other_type": 1,
     }  # fmt: skip
-    assert record["totals"] == {"rows": 110, "accepted": 93, "rejected": reasons}
-    for file in record["files"]:
-        assert file["rows"] == file["accepted"] + sum(file["rejected"].values())
-    by_file = {file["file"]: file for file in record["files"]}
+    assert record.totals == IngestedTotals(rows=110, accepted=93, rejected=reasons)
+    for file in record.files:
+        assert file.rows == file.accepted + sum(file.rejected.values())
+    by_file = {file.file: file for file in record.files}
     assert list(by_file) == sorted(by_file)
-    assert by_file["e.json"]["rows"] == by_file["f.json"]["rows"] == 0
-    assert by_file["sub dir/é:c.txt.bz2"]["rejected"] == {"duplicate": 2}
+    assert by_file["e.json"].rows == by_file["f.json"].rows == 0
+    assert by_file["sub dir/é:c.txt.bz2"].rejected == {"duplicate": 2}
     rows = table(tmp_path / "out")
     assert rows.schema.equals(INGESTED_SCHEMA)
     assert sorted(rows["rtt"].to_pylist()) == [i / 8 for i in range(93)]
-    assert len(rows) == record["totals"]["accepted"] == sum(o["rows"] for o in record["outputs"])
+    assert len(rows) == record.totals.accepted == sum(o.rows for o in record.outputs)
     rejected = rejects(tmp_path / "out")
-    assert len(rejected) == sum(record["totals"]["rejected"].values())
+    assert len(rejected) == sum(record.totals.rejected.values())
     assert {row["reason"] for row in rejected} <= REASONS.keys()
     broken = next(row for row in rejected if row["reason"] == "bad_json")
     assert broken == {
@@ -133,16 +134,16 @@ def test_every_record_is_accepted_or_rejected_once(mixed: Path, tmp_path: Path) 
 
 def test_the_record_names_every_input_with_its_digest(mixed: Path, tmp_path: Path) -> None:
     record = run(find_inputs([mixed]), tmp_path / "out")
-    assert record["inputs"] == [
-        {
-            "name": file.name,
-            "size": file.size,
-            "sha256": hashlib.sha256(Path(file.path).read_bytes()).hexdigest(),
-        }
+    assert list(record.inputs) == [
+        InputDigest(
+            name=file.name,
+            size=file.size,
+            sha256=hashlib.sha256(Path(file.path).read_bytes()).hexdigest(),
+        )
         for file in find_inputs([mixed])
     ]
-    for output in record["outputs"]:
-        assert (tmp_path / "out" / output["path"]).stat().st_size == output["size"]
+    for output in record.outputs:
+        assert (tmp_path / "out" / output.path).stat().st_size == output.size
 
 
 def test_the_first_of_duplicates_stays(tmp_path: Path) -> None:
@@ -151,8 +152,8 @@ def test_the_first_of_duplicates_stays(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_bytes(lines([ping(1, size=7), ping(3, size=8)]))  # nothing is left
     record = run(find_inputs([tmp_path]), tmp_path / "out")
     assert table(tmp_path / "out")["size"].to_pylist() == [1, 3, 6]
-    assert [file["accepted"] for file in record["files"]] == [2, 1, 0]
-    assert [file["rejected"] for file in record["files"]] == [{"duplicate": n} for n in (1, 2, 2)]
+    assert [file.accepted for file in record.files] == [2, 1, 0]
+    assert [file.rejected for file in record.files] == [{"duplicate": n} for n in (1, 2, 2)]
     kept = [
         (row["file"], row["row"], json.loads(row["record"])["size"])
         for row in rejects(tmp_path / "out")
@@ -175,10 +176,10 @@ def test_a_part_of_nothing_but_duplicates_leaves_no_file(
             lines([ping(1), ping(2)] if name < "c" else [ping(3)])
         )
     record = run(find_inputs([tmp_path]), tmp_path / "out")
-    assert [output["path"] for output in record["outputs"]] == [
+    assert [output.path for output in record.outputs] == [
         "measurements/part-00000.parquet", "measurements/part-00001.parquet",
     ]  # fmt: skip
-    assert [output["rows"] for output in record["outputs"]] == [2, 1]
+    assert [output.rows for output in record.outputs] == [2, 1]
 
 
 def test_duplicates_are_found_whatever_the_partitions_and_parts(
@@ -189,7 +190,7 @@ def test_duplicates_are_found_whatever_the_partitions_and_parts(
     for i in range(4):
         text = lines([ping(n, size=j) for j, n in enumerate(numbers[i * 500 : i * 500 + 500])])
         (tmp_path / f"{i}.json").write_bytes(text)
-    expected = run(find_inputs([tmp_path]), tmp_path / "out")["files"]
+    expected = run(find_inputs([tmp_path]), tmp_path / "out").files
     columns = INGESTED_SCHEMA.names
     rows = table(tmp_path / "out").select(columns).to_pylist()
     monkeypatch.setattr(stage, "PARTITION_BYTES", 50_000)
@@ -197,10 +198,10 @@ def test_duplicates_are_found_whatever_the_partitions_and_parts(
     monkeypatch.setattr(parts, "ROW_GROUP", 100)
     monkeypatch.setattr(parts, "ROWS_PER_PART", 200)
     small = run(find_inputs([tmp_path / f"{i}.json" for i in range(4)]), tmp_path / "small")
-    assert small["files"] == expected
+    assert small.files == expected
     assert table(tmp_path / "small").to_pylist() == rows
     assert len(rows) == len(set(numbers))
-    assert len(small["outputs"]) > 4
+    assert len(small.outputs) > 4
 
 
 @pytest.fixture(scope="module")
@@ -308,14 +309,14 @@ def test_a_damaged_compressed_file_is_one_clear_error(
 def test_members_one_after_another_are_one_file(suffix: str, tmp_path: Path) -> None:
     packed = b"".join(PACK[suffix](lines([ping(i)])) for i in range(3))
     (tmp_path / f"pings{suffix}").write_bytes(packed)
-    assert run(find_inputs([tmp_path]), tmp_path / "out")["totals"]["accepted"] == 3
+    assert run(find_inputs([tmp_path]), tmp_path / "out").totals.accepted == 3
 
 
 def test_json_that_ends_too_early_costs_the_last_record(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([ping(i) for i in range(5)])[:-30])
     record = run(find_inputs([tmp_path]), tmp_path / "out")
-    assert record["files"][0]["rejected"] == {"truncated": 1}
-    assert record["files"][0]["accepted"] == 4
+    assert record.files[0].rejected == {"truncated": 1}
+    assert record.files[0].accepted == 4
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,7 @@ def test_many_rejects_of_one_file_all_come(tmp_path: Path) -> None:
     text = lines([ping(0)]) + b'{"a": "' + b"z" * 100_000 + b'"}\n' + b"{}\n" * 40_000
     (tmp_path / "a.json").write_bytes(text)
     record = run(find_inputs([tmp_path]), tmp_path / "out")
-    assert record["totals"]["rejected"] == {"not_a_result": 40_001}
+    assert record.totals.rejected == {"not_a_result": 40_001}
     [path] = (tmp_path / "out" / "rejected").iterdir()
     rows = pq.read_table(path)
     assert rows["row"].to_pylist() == list(range(2, 40_003))

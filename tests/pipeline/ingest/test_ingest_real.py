@@ -17,6 +17,7 @@ import pytest
 from pipeline.folder import open_folder
 from pipeline.ingest.stage import IngestOptions, ingest
 from pipeline.inputs import find_inputs
+from pipeline.records import IngestedTotals, IngestRecord
 from pipeline.units import open_executor
 
 pytestmark = pytest.mark.skipif(
@@ -24,11 +25,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(folder_name: str, out: Path) -> tuple[dict[str, Any], pa.Table]:
+def run(folder_name: str, out: Path) -> tuple[IngestRecord, pa.Table]:
     inputs = find_inputs([Path(os.environ["PINGLM_REAL_DATA"]) / folder_name])
     with open_folder(out) as folder, open_executor(1) as executor:
         record = ingest(inputs, folder, IngestOptions(), executor, lambda *_: None)
-    paths = [out / output["path"] for output in record["outputs"]]
+    paths = [out / output.path for output in record.outputs]
     return record, pa.concat_tables([pq.read_table(path) for path in paths])
 
 
@@ -65,13 +66,11 @@ def test_the_ledger_of_a_real_folder(
     folder: str, files: int, rows: int, rejected: dict[str, int], tmp_path: Path
 ) -> None:
     record, table = run(folder, tmp_path / "out")
-    assert len(record["files"]) == len(record["inputs"]) == files
-    assert record["totals"] == {
-        "rows": rows, "accepted": rows - sum(rejected.values()), "rejected": rejected,
-    }  # fmt: skip
-    for file in record["files"]:
-        assert file["rows"] == file["accepted"] + sum(file["rejected"].values())
-    assert len(table) == record["totals"]["accepted"]
+    assert len(record.files) == len(record.inputs) == files
+    assert record.totals == IngestedTotals(rows, rows - sum(rejected.values()), rejected)
+    for file in record.files:
+        assert file.rows == file.accepted + sum(file.rejected.values())
+    assert len(table) == record.totals.accepted
 
 
 @pytest.mark.parametrize("folder", ["cmb-atlas-results", "shapes", "fetchmesh"])

@@ -82,25 +82,25 @@ def test_marginals_are_those_of_the_corpus(rows, million):
     found = marginals(rows)
     for name, wanted in MARGINALS.items():
         assert found[name] == pytest.approx(wanted, rel=0.15), name
-    for name, said in million[1]["marginals"].items():
+    for name, said in million[1].marginals.items():
         assert said == pytest.approx(found[name], rel=0.01), name
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_marginals_hold_for_other_seeds_and_fewer_rows(tmp_path, seed):
-    found = run(tmp_path, SimulateOptions(rows=100_000, seed=seed))["marginals"]
+    found = run(tmp_path, SimulateOptions(rows=100_000, seed=seed)).marginals
     for name, wanted in MARGINALS.items():
         assert found[name] == pytest.approx(wanted, rel=0.15), name
 
 
 def test_rows_are_canonical(rows, million):
     path, record = million
-    for part in record["outputs"]:
-        assert pq.read_schema(path / part["path"]).equals(MEASUREMENTS_SCHEMA)
-        assert (path / part["path"]).stat().st_size == part["size"]
-    for part in record["truth"]:
-        assert pq.read_schema(path / part["path"]).equals(TRUTH_SCHEMA)
-    assert sum(part["rows"] for part in record["outputs"]) == record["rows"] == len(rows)
+    for part in record.outputs:
+        assert pq.read_schema(path / part.path).equals(MEASUREMENTS_SCHEMA)
+        assert (path / part.path).stat().st_size == part.size
+    for part in record.truth:
+        assert pq.read_schema(path / part.path).equals(TRUTH_SCHEMA)
+    assert sum(part.rows for part in record.outputs) == record.rows == len(rows)
     assert sum(rows.null_count().row(0)) == 0
     assert (rows["event_time"].dt.microsecond() == 0).all()
     for name in ("src_addr", "dst_addr"):
@@ -159,7 +159,7 @@ def test_a_share_of_pairs_is_new_in_the_last_tenth(rows, million):
     late = rows.filter(pl.col("event_time") >= cut).select("src_addr", "dst_addr").unique()
     new = len(late.join(early, on=["src_addr", "dst_addr"], how="anti")) / len(late)
     assert 0.10 < new < 0.17
-    assert million[1]["new_pairs_in_last_tenth"] == pytest.approx(new, abs=0.01)
+    assert million[1].new_pairs_in_last_tenth == pytest.approx(new, abs=0.01)
 
 
 def test_a_window_of_64_covers_many_targets(rows):
@@ -206,7 +206,7 @@ def test_more_rows_are_more_of_the_same_world(tmp_path):
 
 def test_two_processes_write_the_bytes_of_one(million, tmp_path):
     record = run(tmp_path / "two", SimulateOptions(rows=1_000_000), workers=2)
-    assert len(record["outputs"]) == 1_000_000 // ROWS_PER_BLOCK
+    assert len(record.outputs) == 1_000_000 // ROWS_PER_BLOCK
     assert digests(tmp_path / "two") == digests(million[0])
 
 
@@ -227,7 +227,7 @@ run(Path({str(path)!r}), SimulateOptions(rows=1_000_000))
     assert any(markers.glob("block-*.json"))
     assert not (path / ".pinglm/simulate.json").exists()
     record = run(path, SimulateOptions(rows=1_000_000))
-    assert record["marginals"] == million[1]["marginals"]
+    assert record.marginals == million[1].marginals
     expected = digests(million[0])
     assert {name: sha256_file(path / name) for name in expected} == expected
 
@@ -240,7 +240,7 @@ def test_one_file_has_the_rows_of_the_folder(tmp_path):
         record = simulate_file(out, options, executor, silent)
     names = {"sim.parquet", "sim.truth.parquet", "sim.world.npz"}
     assert {path.name for path in tmp_path.iterdir()} == names | {"folder"}
-    assert [part["path"] for part in record["outputs"]] == ["sim.parquet"]
+    assert [part.path for part in record.outputs] == ["sim.parquet"]
     for file, parts in ((out, "measurements"), (tmp_path / "sim.truth.parquet", "truth")):
         whole = pl.read_parquet(file)
         assert whole.equals(pl.read_parquet(tmp_path / "folder" / parts / "*.parquet"))
@@ -264,7 +264,7 @@ def test_options_out_of_range_are_one_clear_line(wrong):
 
 def test_the_smallest_world_and_a_single_row_work(tmp_path):
     smallest = SimulateOptions(rows=1, networks=16, probes=8, targets=32)
-    assert run(tmp_path, smallest)["pairs"] == 1
+    assert run(tmp_path, smallest).pairs == 1
 
 
 def test_quotas_sum_exactly_and_stay_within_one():

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.measurements import SCHEMA
+from pipeline.records import OverlapCounts
 from pipeline.split import runs
 from stores.errors import ConfigError, InputError, OutputError
 from tests.pipeline.tables import (
@@ -37,9 +38,9 @@ def test_every_row_lands_in_one_split(by: str, tmp_path: Path, run_split) -> Non
     table = measurement_table(5000)
     record = run_split([write_parquet(table, tmp_path / "a.parquet")], tmp_path / "out", by=by)
     assert all_rows(tmp_path / "out") == as_rows(table)
-    totals = record["totals"]
-    assert totals["rows"] == 5000 == totals["train"] + totals["test"]
-    assert totals["test"] > 0
+    totals = record.totals
+    assert totals.rows == 5000 == totals.train + totals.test
+    assert totals.test > 0
 
 
 def test_time_split_puts_the_last_tenth_in_test_and_never_cuts_a_second(
@@ -59,7 +60,7 @@ def test_rows_of_one_second_stay_on_one_side(tmp_path: Path, run_split) -> None:
     times = pa.array([START * 1_000_000] * 50).cast(SCHEMA.field("event_time").type)
     table = with_column(measurement_table(50), "event_time", times)
     record = run_split([write_parquet(table, tmp_path / "a.parquet")], tmp_path / "out")
-    assert (record["totals"]["train"], record["totals"]["test"]) == (50, 0)
+    assert (record.totals.train, record.totals.test) == (50, 0)
     assert len(read_split(tmp_path / "out", "test")) == 1  # one empty shard, still Parquet
 
 
@@ -74,8 +75,8 @@ def test_keys_of_test_never_occur_in_train(by: str, key: list, tmp_path: Path, r
     }
     assert keys["train"].isdisjoint(keys["test"])
     kind = {"source": "sources", "pair": "pairs"}[by]
-    assert record["overlap"][kind]["both"] == 0
-    assert 0.02 < record["totals"]["test"] / 4000 < 0.25
+    assert getattr(record.overlap, kind).both == 0
+    assert 0.02 < record.totals.test / 4000 < 0.25
 
 
 def test_overlap_counts_what_is_distinct(tmp_path: Path, run_split) -> None:
@@ -87,11 +88,9 @@ def test_overlap_counts_what_is_distinct(tmp_path: Path, run_split) -> None:
             {tuple(row[i] for i in key) for t in read_split(out, s) for row in as_rows(t)}
             for s in ("train", "test")
         )
-        assert record["overlap"][kind] == {
-            "train": len(train),
-            "test": len(test),
-            "both": len(train & test),
-        }
+        assert getattr(record.overlap, kind) == OverlapCounts(
+            train=len(train), test=len(test), both=len(train & test)
+        )
 
 
 def test_shards_are_sorted_and_hold_whole_streams(tmp_path: Path, run_split) -> None:
@@ -192,9 +191,9 @@ def test_each_bad_row_is_rejected_with_its_reason(tmp_path: Path, run_split) -> 
     assert dict(rejected.select("row", "reason").iter_rows()) == expected
     assert set(rejected["file"]) == {"bad.parquet"}
     assert rejected.filter(pl.col("row") == 11)["record"][0].count("10.0.0.300") == 1
-    totals = record["totals"]
-    assert totals["rows"] == 40 == totals["train"] + totals["test"] + len(expected)
-    assert totals["rejected"]["duplicate"] == 2
+    totals = record.totals
+    assert totals.rows == 40 == totals.train + totals.test + len(expected)
+    assert totals.rejected["duplicate"] == 2
 
 
 def test_rows_that_differ_in_one_column_are_no_duplicates(tmp_path: Path, run_split) -> None:
@@ -205,7 +204,7 @@ def test_rows_that_differ_in_one_column_are_no_duplicates(tmp_path: Path, run_sp
     table = pa.concat_tables([*variants, *variants])
     out = tmp_path / "out"
     record = run_split([write_parquet(table, tmp_path / "a.parquet")], out)
-    assert record["totals"]["rejected"] == {"duplicate": 5}
+    assert record.totals.rejected == {"duplicate": 5}
     assert all_rows(out) == as_rows(pa.concat_tables(variants))
 
 
@@ -220,7 +219,7 @@ def test_long_ties_are_ordered_and_deduplicated(tmp_path: Path, run_split) -> No
     doubled = pa.concat_tables([table, table])
     out = tmp_path / "out"
     record = run_split([write_parquet(doubled, tmp_path / "a.parquet")], out)
-    assert record["totals"]["rejected"] == {"duplicate": 400}
+    assert record.totals.rejected == {"duplicate": 400}
     assert all_rows(out) == as_rows(table)
 
 
@@ -330,7 +329,7 @@ def test_a_shard_lost_after_the_split_is_noticed(tmp_path: Path, run_split) -> N
     record = run_split([path], tmp_path / "out")
     assert run_split([path], tmp_path / "out") == record
     (tmp_path / "out/splits/train/shard_0000.parquet").unlink()
-    with pytest.raises(OutputError, match=r"shard_0000\.parquet: is gone"):
+    with pytest.raises(OutputError, match=r"shard_0000\.parquet: is missing"):
         run_split([path], tmp_path / "out")
 
 

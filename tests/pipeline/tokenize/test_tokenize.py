@@ -83,7 +83,7 @@ def test_passes_are_whole_copies_with_other_orders(split_folder: Path, run_token
     assert verify_store(split_folder / "store.zarr").problems == []
     rows = sum(len(shard) for shard in read_split(split_folder, "train"))
     for mode in MODES:
-        assert record["arrays"][f"train/{mode}"]["measurements"] == 3 * rows
+        assert record.arrays[f"train/{mode}"].measurements == 3 * rows
         windows = store.windows("train", mode)
         tokens = store.gather("train", mode, np.arange(windows))
         assert len(np.unique(tokens, axis=0)) > 0.9 * windows
@@ -98,7 +98,7 @@ def test_any_zarr_reader_opens_the_store_and_memory_maps_equal_its_reads(
         warnings.simplefilter("error")
         group = zarr.open(path, mode="r")
         assert sorted(name for name, _ in group.members()) == ["test", "train"]
-    assert group.attrs["pinglm"]["digest"] == record["digest"]
+    assert group.attrs["pinglm"]["digest"] == record.digest
     store = TokenStore.open(path)
     for split in SPLITS:
         for mode in MODES:
@@ -115,9 +115,9 @@ def test_any_zarr_reader_opens_the_store_and_memory_maps_equal_its_reads(
 def test_fill_is_at_least_97_5_percent(tmp_path: Path, run_split, run_tokenize) -> None:
     table = measurement_table(60_000, sources=30)
     run_split([write_parquet(table, tmp_path / "a.parquet")], tmp_path / "out")
-    for name, array in run_tokenize(tmp_path / "out")["arrays"].items():
+    for name, array in run_tokenize(tmp_path / "out").arrays.items():
         if name.startswith("train"):
-            assert array["tokens"] / (array["windows"] * 1024) >= 0.975
+            assert array.tokens / (array.windows * 1024) >= 0.975
 
 
 def test_an_empty_test_split_is_an_array_of_no_windows(
@@ -140,7 +140,7 @@ def test_digest_depends_on_seed_and_data_but_not_on_the_place(
     def digest(place: str, seed: int, rows: int = 500) -> str:
         path = write_parquet(measurement_table(rows), tmp_path / place / "in.parquet")
         run_split([path], tmp_path / place / "out")
-        return run_tokenize(tmp_path / place / "out", seed=seed)["digest"]
+        return run_tokenize(tmp_path / place / "out", seed=seed).digest
 
     assert digest("a", 0) == digest("b/c", 0)
     assert len({digest("d", 0), digest("e", 1), digest("f", 0, 501)}) == 3

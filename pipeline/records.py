@@ -1,0 +1,272 @@
+"""The JSON documents in an output folder, each defined once.
+
+    DIR/.pinglm/<stage>/options.json   `StartedStage`
+    DIR/.pinglm/<stage>.json           `IngestRecord`, `SimulateRecord`, `SplitRecord`, `TokenizeRecord`
+    DIR/report.json                    `Report`
+
+Field names and their meaning never change: folders made by earlier versions must still continue. What a
+unit of work returns is defined next to that unit. Paths are relative to DIR, sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from stores.errors import OutputError
+
+T = TypeVar("T")
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Something that is written as a JSON object and read back with its types checked."""
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """A record as nested dicts, ready for `json.dumps`."""
+    fields: dict[str, Any] = msgspec.to_builtins(record, str_keys=True)
+    return fields
+
+
+def to_json_values(records: Mapping[str, Record]) -> dict[str, dict[str, Any]]:
+    """A dict of records as a dict of dicts."""
+    return {key: to_json(record) for key, record in records.items()}
+
+
+def read_results(results: Sequence[object], kind: type[T], markers: Path) -> list[T]:
+    """What units of work returned, as records of one `kind`; the opposite of `to_json`.
+
+    Raises `OutputError` naming `markers`, the folder of finished units, when one of an earlier run has
+    another form.
+    """
+    try:
+        return msgspec.convert(results, list[kind], str_keys=True)  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:
+        raise OutputError(
+            f"{markers}: a finished unit is damaged, or of an incompatible version ({error}): "
+            "remove the output folder and run again"
+        ) from error
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read a JSON file as `kind`.
+
+    Raises `OutputError` when the file is not JSON or lacks a field, naming the field.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise OutputError(
+            f"{path}: damaged, or written by an incompatible version ({error}): "
+            "remove the output folder and run again"
+        ) from error
+
+
+# --- Files and ledgers --------------------------------------------------------------------------
+
+
+class InputDigest(Record, frozen=True):
+    """One of the user's input files, as it was when it was read."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class OutputFile(Record, frozen=True):
+    """A file that a stage wrote."""
+
+    path: str
+    size: int
+
+
+class TableFile(OutputFile, frozen=True):
+    """A Parquet file of measurements, or of their truth."""
+
+    rows: int
+
+
+class ShardFile(TableFile, frozen=True):
+    """A shard, with the times of its first and last row in microseconds since 1970."""
+
+    time: tuple[int, int] | None
+
+
+class IngestedFile(Record, frozen=True):
+    """What became of the results in one input file: rows = accepted + rejected."""
+
+    file: str
+    rows: int
+    accepted: int
+    rejected: dict[str, int]
+
+
+class IngestedTotals(Record, frozen=True):
+    """`IngestedFile`, summed over all files."""
+
+    rows: int
+    accepted: int
+    rejected: dict[str, int]
+
+
+class LedgerFile(Record, frozen=True):
+    """What became of the rows of one file: rows = train + test + rejected."""
+
+    file: str
+    rows: int
+    train: int
+    test: int
+    rejected: dict[str, int]
+
+
+class LedgerTotals(Record, frozen=True):
+    """`LedgerFile`, summed over all files."""
+
+    rows: int
+    train: int
+    test: int
+    rejected: dict[str, int]
+
+
+class CutRecord(Record, frozen=True):
+    """Where train ends and test begins; see `pipeline.split.plan.Cut`."""
+
+    by: str
+    test_fraction: float
+    second: int | None
+
+
+class OverlapCounts(Record, frozen=True):
+    """How many distinct keys occur in train, in test, and in both."""
+
+    train: int
+    test: int
+    both: int
+
+
+class TimeRanges(Record, frozen=True):
+    """First and last time of each split in ISO 8601, or `None` if the split is empty."""
+
+    train: tuple[str, str] | None
+    test: tuple[str, str] | None
+
+
+class Overlap(Record, frozen=True):
+    """How train and test overlap."""
+
+    sources: OverlapCounts
+    destinations: OverlapCounts
+    pairs: OverlapCounts
+    time: TimeRanges
+
+
+class ArrayTotals(Record, frozen=True):
+    """Contents of one array of the store; `tokens` does not count padding."""
+
+    windows: int
+    windows_per_chunk: int
+    measurements: int
+    tokens: int
+
+
+# --- Stages -------------------------------------------------------------------------------------
+
+
+class StartedStage(Record, frozen=True):
+    """The options that an unfinished stage was started with, and the boot of the machine it ran in."""
+
+    options: dict[str, Any]
+    boot: str
+
+
+class StageRecord(Record, frozen=True, tag_field="stage", kw_only=True):
+    """What every finished stage records. Its name is the field `stage` of the JSON object."""
+
+    STAGE: ClassVar[str]
+
+    options: dict[str, Any]
+    """What the stage was started with, compared field by field when it is run again."""
+    outputs: tuple[OutputFile, ...]
+
+
+class IngestRecord(StageRecord, frozen=True, tag="ingest", kw_only=True):
+    """`pipeline.ingest`: RIPE Atlas files to the measurement table."""
+
+    STAGE = "ingest"
+
+    inputs: tuple[InputDigest, ...]
+    files: tuple[IngestedFile, ...]
+    totals: IngestedTotals
+    outputs: tuple[TableFile, ...]
+    left_out: tuple[str, ...]
+
+
+class SimulateRecord(StageRecord, frozen=True, tag="simulate", kw_only=True):
+    """`pipeline.simulate`: a simulated Internet to the measurement table."""
+
+    STAGE = "simulate"
+
+    inputs: tuple[InputDigest, ...] = ()
+    rows: int
+    days: float
+    outputs: tuple[TableFile, ...]
+    truth: tuple[TableFile, ...]
+    sources: int
+    destinations: int
+    pairs: int
+    new_pairs_in_last_tenth: float
+    """Share of the pairs of the last tenth of the time that do not occur before it."""
+    marginals: dict[str, float]
+    world: str | msgspec.UnsetType = msgspec.UNSET
+    """File name of the world, only when everything was written beside a single Parquet file."""
+
+
+class SplitRecord(StageRecord, frozen=True, tag="split", kw_only=True):
+    """`pipeline.split`: measurement tables to train and test shards."""
+
+    STAGE = "split"
+
+    inputs: tuple[InputDigest, ...]
+    cut: CutRecord
+    files: tuple[LedgerFile, ...]
+    totals: LedgerTotals
+    shards: dict[str, tuple[ShardFile, ...]]
+    overlap: Overlap
+
+
+class TokenizeRecord(StageRecord, frozen=True, tag="tokenize", kw_only=True):
+    """`pipeline.tokenize`: shards to the token store."""
+
+    STAGE = "tokenize"
+
+    digest: str
+    arrays: dict[str, ArrayTotals]
+
+
+# --- The report of `prepare` --------------------------------------------------------------------
+
+
+class StoreSummary(Record, frozen=True):
+    """The finished token store."""
+
+    path: str
+    digest: str
+    arrays: dict[str, ArrayTotals]
+
+
+class Report(Record, frozen=True):
+    """DIR/report.json: where every row went, from the input files to the store."""
+
+    files: tuple[LedgerFile, ...]
+    totals: LedgerTotals
+    left_out: tuple[str, ...]
+    inputs: tuple[InputDigest, ...]
+    configuration: dict[str, dict[str, Any]]
+    """Options by stage."""
+    overlap: Overlap
+    store: StoreSummary
+    seconds: dict[str, float]
+    """Wall time by stage."""
