@@ -1,7 +1,7 @@
 """From prompts to distributions, completions and draws, on the device.
 
-Only what the grammar allows at a place is ever looked at: the two results where a result is asked for,
-the 256 bytes where a byte is. Each function is compiled once for each shape of its arguments.
+Only what the grammar allows at a position is ever looked at: the two kinds of result where a result
+comes next, the 256 bytes where a byte does. Each function is compiled once per shape of its arguments.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from model.network.transformer import Transformer
 from stores.vocabulary import BYTE0, FAILED, RTT_START
 
 BYTES = 256
-CHUNK = 64  # first bytes whose second byte is computed at once
-NEGLIGIBLE = 1e-6  # probability of all the first bytes whose second byte is not worth computing
-DRAWS = 64  # of one device call
+CHUNK = 64  # first bytes whose second bytes are computed together
+NEGLIGIBLE = 1e-6  # first bytes less probable than this in total get no second byte computed
+DRAWS = 64  # per device call
 
 
 class Prompts(NamedTuple):
@@ -48,12 +48,12 @@ class Beams(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Which RTT codes count, for each of B questions; contiguous RTTs, so at most two first bytes do
-    in part."""
+    """Which RTT codes count, for each of B questions. They are contiguous, so at most two first bytes
+    count only in part."""
 
-    whole: Any  # (B, 256) float32, 1 for first bytes with all their codes
-    edges: Any  # (B, 2) int32, first bytes with some of their codes
-    parts: Any  # (B, 2, 256) float32, 1 for the second bytes that count behind these
+    whole: Any  # (B, 256) float32, 1 for first bytes all of whose codes count
+    edges: Any  # (B, 2) int32, first bytes some of whose codes count
+    parts: Any  # (B, 2, 256) float32, 1 for the second bytes that count after these
 
 
 class Draws(NamedTuple):
@@ -65,7 +65,7 @@ class Draws(NamedTuple):
 
 
 class Decoder:
-    """The compiled functions of a model; they take and give arrays on the device."""
+    """The compiled functions of a model; they take and return arrays on the device."""
 
     def __init__(self, model: Transformer):
         self.model = CachedTransformer(model)
@@ -75,31 +75,35 @@ class Decoder:
         self._draw = jax.jit(self._draw_addresses, static_argnames="length")
 
     def read(self, tokens: Any, lengths: Any) -> Prompts:
-        """Prompts (B, T) int32, `lengths` (B,) int32 of at least 2."""
-        return self._read(self.model.weights, tokens, lengths)
+        """Read prompts (B, T) int32 of `lengths` (B,) int32, at least 2 each."""
+        result: Prompts = self._read(self.model.weights, tokens, lengths)
+        return result
 
     def rtt_table(self, prompts: Prompts) -> RttTable:
         """Distribution of the result; the prompts end with RTT_START.
 
-        The second byte is computed behind every first byte that matters, the likeliest 64 first, until
-        what is left has less than 1e-6; there it is taken as uniform.
+        The second byte is computed for the likeliest first bytes, 64 at a time, until those left have
+        less than 1e-6 of the probability together; for these it is taken as uniform.
         """
-        return self._rtt(self.model.weights, prompts)
+        result: RttTable = self._rtt(self.model.weights, prompts)
+        return result
 
     def search(self, prompts: Prompts, unknown: int, length: int) -> Beams:
-        """The 256 likeliest runs of `unknown` bytes that go on from each prompt, best first.
+        """The 256 likeliest continuations of each prompt by `unknown` bytes, best first.
 
-        A beam search 256 wide, so exact for one byte and two. `length` (at least `unknown`) is the room in
-        the result: it is compiled once for each. Costs `unknown` - 1 passes of 256 tokens.
+        A beam search 256 wide, so exact for one or two bytes. `length` (at least `unknown`) is the room in
+        the result; each value of it is compiled once. Costs `unknown` - 1 passes of 256 tokens.
         """
-        return self._search(self.model.weights, prompts, jnp.int32(unknown), length=length)
+        result: Beams = self._search(self.model.weights, prompts, jnp.int32(unknown), length=length)
+        return result
 
     def draw(self, prompts: Prompts, bands: Bands, keys: jax.Array, length: int) -> Draws:
-        """Independent draws of an address of `length` bytes, 64 of each prompt, and how probable each
-        makes an answer in the prompt's band; the prompts end with the address's role. `keys` (B,) are
-        random keys: what one prompt draws does not depend on the others. Costs `length` + 3 passes of
-        64 tokens."""
-        return self._draw(self.model.weights, prompts, bands, keys, length=length)
+        """Independent draws of an address of `length` bytes, 64 for each prompt, and how probable an
+        answer in the prompt's band is for each; the prompts end with the address's role. `keys` (B,)
+        are random keys, one per prompt, so no prompt's draws depend on the others. Costs `length` + 3
+        passes of 64 tokens."""
+        result: Draws = self._draw(self.model.weights, prompts, bands, keys, length=length)
+        return result
 
     def _read_prompts(self, weights: Any, tokens: jax.Array, lengths: jax.Array) -> Prompts:
         return Prompts(*self.model.read(weights, tokens, lengths))
@@ -116,7 +120,8 @@ class Decoder:
         def matters(state: tuple[jax.Array, jax.Array]) -> jax.Array:
             chunk = state[0]
             more = lax.dynamic_index_in_dim(left, jnp.minimum(chunk, BYTES // CHUNK - 1), 1)
-            return (chunk < BYTES // CHUNK) & (more > NEGLIGIBLE).any()
+            wanted: jax.Array = (chunk < BYTES // CHUNK) & (more > NEGLIGIBLE).any()
+            return wanted
 
         def compute(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             chunk, second = state
@@ -124,7 +129,7 @@ class Decoder:
             logits, _ = self.model.grow(
                 weights, prompts.past, empty, chosen + BYTE0, jnp.zeros((), jnp.int32)
             )
-            # A row that is done keeps what it has, whatever the rows beside it need.
+            # A row that is finished keeps its values, whatever the other rows still need.
             wanted = lax.dynamic_index_in_dim(left, chunk, 1) > NEGLIGIBLE  # (B, 1)
             values = jnp.where(
                 wanted[..., None], byte_log_probabilities(logits), second[row, chosen]
@@ -163,7 +168,9 @@ class Decoder:
             branches = jax.tree.map(lambda kept: kept[:, row, parent], branches)
             return Beams(runs, each, scores), branches
 
-        return lax.fori_loop(jnp.ones((), jnp.int32), unknown, step, (beams, branches))[0]
+        one = jnp.ones((), jnp.int32)
+        found: Beams = lax.fori_loop(one, unknown, step, (beams, branches))[0]
+        return found
 
     def _draw_addresses(
         self, weights: Any, prompts: Prompts, bands: Bands, keys: jax.Array, length: int
@@ -208,9 +215,9 @@ class Decoder:
                 "bns,bs->bn", jnp.exp(byte_log_probabilities(logits)), bands.parts[:, edge]
             )
             within += part * jnp.take_along_axis(first, at_edge[..., None], axis=2)[..., 0]
-        return draws._replace(within=answered * within)
+        return Draws(draws.bytes, draws.scores, answered * within)
 
 
 def byte_log_probabilities(logits: jax.Array) -> jax.Array:
-    """(..., V) logits to (..., 256) log-probabilities of the bytes, given that a byte comes."""
+    """(..., V) logits to (..., 256) log-probabilities of the bytes, given that a byte comes next."""
     return jax.nn.log_softmax(logits[..., BYTE0 : BYTE0 + BYTES])

@@ -1,4 +1,4 @@
-"""Causal self-attention: cuDNN's fused kernel asked for by name, or the plain form."""
+"""Causal self-attention: cuDNN's fused kernel, requested by name, or the plain form."""
 
 from __future__ import annotations
 
@@ -29,21 +29,24 @@ class LayerCache(Protocol):
 def attend(
     query: jax.Array, key: jax.Array, value: jax.Array, implementation: Implementation
 ) -> jax.Array:
-    """Softmax(QKᵀ / √D) V over the positions up to each one; all (B, T, H, D), softmax in float32.
+    """Softmax(QKᵀ / √D) V over the positions up to and including each one; all (B, T, H, D). The
+    softmax is in float32.
 
-    `implementation` is "cudnn" (bfloat16 on an NVIDIA GPU) or "xla" (anywhere). Never left to JAX:
-    its default is silently the plain form.
+    `implementation` is "cudnn" (bfloat16 on an NVIDIA GPU) or "xla" (anywhere). The choice is not left
+    to JAX, whose default is silently the plain form.
     """
-    with jax.numpy_dtype_promotion("standard"):  # its own arithmetic mixes bfloat16 and float32
+    with jax.numpy_dtype_promotion("standard"):  # JAX's own code mixes bfloat16 and float32
         return jax.nn.dot_product_attention(
             query, key, value, is_causal=True, implementation=implementation
         )
 
 
-def choose_attention(config: ModelConfig, dtype: jnp.dtype) -> tuple[Implementation, str | None]:
-    """The implementation to use on this process's device, and a line to print when it is a fallback.
+def choose_attention(
+    config: ModelConfig, dtype: jnp.dtype[Any]
+) -> tuple[Implementation, str | None]:
+    """The implementation to use on this process's device, and a line to print if it is a fallback.
 
-    Raises `ConfigError` when `config.attention` names cuDNN and it does not work here.
+    Raises `ConfigError` if `config.attention` is "cudnn" and cuDNN does not work here.
     """
     wanted = config.attention
     if wanted == "xla" or (wanted == "auto" and jax.default_backend() != "gpu"):
@@ -58,7 +61,7 @@ def choose_attention(config: ModelConfig, dtype: jnp.dtype) -> tuple[Implementat
 
 @functools.cache
 def probe_cudnn(heads: int, head_size: int, dtype: str) -> str | None:
-    """Why cuDNN attention fails here, forward or backward; `None` when it works. Once a process."""
+    """Why cuDNN attention fails here, forward or backward; `None` if it works. Runs once per process."""
     if jax.default_backend() != "gpu":
         return f"it needs a GPU, this is {jax.default_backend()}"
 
@@ -67,8 +70,8 @@ def probe_cudnn(heads: int, head_size: int, dtype: str) -> str | None:
 
     try:
         x = jnp.ones((1, 128, heads, head_size), jnp.dtype(dtype))
-        jax.block_until_ready(jax.jit(jax.grad(total))(x))
+        jax.jit(jax.grad(total))(x).block_until_ready()
     except Exception as error:
-        # Whatever the build, driver or shape raises: the caller falls back, loudly.
+        # The build, the driver or the shape may raise anything; the caller falls back, loudly.
         return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
     return None

@@ -1,9 +1,10 @@
 """Floating-point operations per trained token, in two stated conventions, and the share of the peak.
 
     full_attention     6 N + 12 L C T    PaLM (arXiv:2204.02311, appendix B): the whole T × T of scores
-    causal_attention   6 N +  6 L C T    only the half of it under the diagonal, which a causal kernel needs
+    causal_attention   6 N +  6 L C T    only the half below the diagonal, which is what a causal kernel needs
 
-N: weights that multiply (all but the input embedding and the norm scales). L layers, C width, T context.
+N: weights in matrix products (all but the input embedding and the norm scales); L layers, C width,
+T context.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ PEAK_FLOPS = (
     ("TPU v5p", 459e12),
     ("TPU v6 lite", 918e12),
 )
-"""Dense bfloat16 peak of one device by a part of its name, from the vendors' data sheets; more
-special names first."""
+"""Dense bfloat16 peak of one device in FLOP/s, by a part of its name, from the vendors' data sheets;
+more specific names come first."""
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
-    """Weights: `matrices` (embeddings included), `norms`, `total`."""
+    """Number of weights: `matrices` (including embeddings), `norms`, `total`."""
     layer = 4 * config.width**2 + 2 * config.width * config.mlp
     matrices = config.layers * layer + 2 * config.vocabulary * config.width
     norms = (2 * config.layers + 1) * config.width
@@ -44,7 +45,7 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
 
 
 def flops_per_token(config: ModelConfig) -> dict[str, int]:
-    """Forward and backward, by convention."""
+    """FLOPs of forward and backward pass together, by convention."""
     multiplying = count_parameters(config)["matrices"] - config.vocabulary * config.width
     scores = config.layers * config.width * config.context
     return {
@@ -54,14 +55,14 @@ def flops_per_token(config: ModelConfig) -> dict[str, int]:
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Peak of one device of this kind, or `None` where the table has none."""
+    """Peak FLOP/s of one device of this kind, or `None` if it is not in the table."""
     return next((peak for name, peak in PEAK_FLOPS if name.lower() in device_kind.lower()), None)
 
 
 def utilization(
     config: ModelConfig, tokens_per_second: float, device_kind: str, devices: int
 ) -> dict[str, float] | None:
-    """MFU by convention, or `None` on a device without a known peak."""
+    """Model FLOPs utilization (a share of 1) by convention, or `None` if the peak is unknown."""
     peak = peak_flops(device_kind)
     if peak is None:
         return None
@@ -72,11 +73,11 @@ def utilization(
 
 
 def estimate_memory(config: ModelConfig, rows: int, activation_bytes: int) -> dict[str, Any]:
-    """Bytes on one device that steps `rows` rows: an estimate, of the big terms only.
+    """Estimated bytes on one device for a step of `rows` rows, counting only the big terms:
 
-    float32 weights, gradients and two moments; per token and layer what the backward pass needs
+    float32 weights, gradients and two moments; what the backward pass needs for each token and layer
     (about 13 vectors of the width and 3 of the MLP with fused attention, one residual with `remat`);
-    three float32 forms of the logits.
+    and three float32 copies of the logits.
     """
     weights = 4 * count_parameters(config)["total"]
     tokens = rows * config.context

@@ -15,7 +15,7 @@ from model.network.attention import Implementation, LayerCache, attend
 from model.network.dropout import dropout
 
 ROPE_BASE = 10_000.0
-VOCABULARY_ALIGNMENT = 64  # matrix units like multiples of it
+VOCABULARY_ALIGNMENT = 64  # matrix units are fastest on multiples of it
 NORM_EPSILON = 1e-6
 
 Angles = tuple[jax.Array, jax.Array]
@@ -100,7 +100,7 @@ class Block(nnx.Module):
 class Transformer(nnx.Module):
     """Tokens to next-token logits.
 
-    Weights are float32; activations are of `dtype`, logits float32. Embeddings and head are untied.
+    Weights and logits are float32, activations `dtype`. The embeddings and the head are not tied.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Transformer(nnx.Module):
         self.blocks = nnx.List(
             Block(config, dtype, implementation, rngs) for _ in range(config.layers)
         )
-        self.layers_are_stacked = False  # True: `blocks` is one, its arrays with an axis of layers
+        self.layers_are_stacked = False  # if True, `blocks` has one entry with all layers' weights
         self.final_norm = RMSNorm(config.width)
         # Small, so that training starts from nearly uniform predictions.
         self.head = nnx.Param(
@@ -191,12 +191,14 @@ class Transformer(nnx.Module):
         graph, weights = self._split_blocks()
 
         def run(x: jax.Array, layer: tuple[Any, Any, Any]) -> tuple[jax.Array, Any]:
-            return nnx.merge(graph, layer[0])(x, angles, *layer[1:])
+            block: Block = nnx.merge(graph, layer[0])
+            return block(x, angles, *layer[1:])
 
         step = jax.checkpoint(run) if self.config.remat else run
         if self.config.scan or self.layers_are_stacked:
             stacked = weights[0] if self.layers_are_stacked else _stack(weights)
-            return lax.scan(step, x, (stacked, keys, cache))
+            scanned: tuple[jax.Array, Any] = lax.scan(step, x, (stacked, keys, cache))
+            return scanned
         kept = []
         for index, layer in enumerate(weights):
             x, of_layer = step(x, (layer, *jax.tree.map(lambda a, at=index: a[at], (keys, cache))))
@@ -205,7 +207,7 @@ class Transformer(nnx.Module):
 
 
 def dropout_sites(config: ModelConfig) -> int:
-    """Places that dropout is applied at: the embeddings, and two in every layer."""
+    """Number of places where dropout is applied: the embeddings, and two in every layer."""
     return 1 + 2 * config.layers
 
 
@@ -217,7 +219,7 @@ def rotary_angles(length: int, head_size: int, dtype: jnp.dtype[Any]) -> Angles:
 
 
 def rotate(x: jax.Array, angles: Angles) -> jax.Array:
-    """Turn channel pairs (i, i + D/2) of `x` (B, T, H, D) by their position's angles."""
+    """Rotate the channel pairs (i, i + D/2) of `x` (B, T, H, D) by the angles of their position."""
     cos, sin = angles
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -226,14 +228,15 @@ def rotate(x: jax.Array, angles: Angles) -> jax.Array:
 def _linear(
     fan_in: int, fan_out: int, gain: float, dtype: jnp.dtype[Any], rngs: nnx.Rngs
 ) -> nnx.Linear:
-    """A matrix without bias: normal weights of deviation gain / √fan_in."""
+    """A matrix without bias; its weights are normal with standard deviation gain / √fan_in."""
     init = nnx.initializers.normal(gain * fan_in**-0.5)
     return nnx.Linear(fan_in, fan_out, use_bias=False, dtype=dtype, kernel_init=init, rngs=rngs)
 
 
 def _residual_gain(config: ModelConfig) -> float:
-    """Keeps the residual's variance independent of depth at the start (GPT-2)."""
-    return (2 * config.layers) ** -0.5
+    """Keeps the variance of the residual independent of depth at the start of training (GPT-2)."""
+    gain: float = (2 * config.layers) ** -0.5
+    return gain
 
 
 def _stack(trees: list[Any]) -> Any:

@@ -249,7 +249,9 @@ def test_a_full_disk_is_one_line_and_the_run_continues_with_more_space(
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
-    subprocess.run(mount, check=True)
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"this machine does not let us mount: {mounted.stderr.strip()}")
     try:
         message = fails(disk / "out", "--input", path)
         assert "No space left" in message

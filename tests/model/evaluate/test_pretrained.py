@@ -46,13 +46,34 @@ def test_the_shipped_model_is_small_and_its_card_describes_it(
     assert shipped.origin["test_loss"] == training["test"]["nats_per_measurement"]
 
 
-def test_the_shipped_model_beats_the_simple_predictors_on_pairs_never_seen(
-    card: dict[str, Any],
+def test_the_shipped_model_is_as_good_on_pairs_never_seen_as_its_card_says(
+    card: dict[str, Any], shipped: PingModel
 ) -> None:
-    errors = {
-        name: of["unseen_pairs"] for name, of in card["evaluation"]["median_abs_error_ms"].items()
+    """The card counts against measured RTTs, this against true medians, so the two differ a little.
+    A pair that is measured in the last tenth of the time only is one that training never saw."""
+    options = SimulateOptions()
+    world, schedule = build_internet(
+        options.seed, options.networks, options.probes, options.targets
+    )
+    early = np.concatenate([schedule.early_rotation, schedule.early_one_offs], axis=1)
+    late = [
+        (schedule.sources.text[source], schedule.targets.text[target])
+        for source, targets in enumerate(schedule.rotation)
+        for target in np.setdiff1d(targets, early[source])
+    ]
+    chosen = np.random.default_rng(0).choice(len(late), 4 * ASKED, replace=False)
+    pairs = [late[at] for at in chosen]
+    src, dst = (pack_addresses(column) for column in zip(*pairs, strict=True))
+    true = world.distribution(src, dst, np.full(len(pairs), NOON)).median()
+    answers = shipped.predict_rtt_batch([RttQuery(*pair, NOON) for pair in pairs])
+    error = np.median(np.abs(np.array([answer.median_ms for answer in answers]) - true))
+
+    claims = {
+        name: by_context["0"]
+        for name, by_context in card["evaluation"]["unseen_pairs_by_context"].items()
     }
-    assert all(errors["model"] < errors[name] for name in SIMPLE)
+    assert claims["model"] / 1.5 < error < claims["model"] * 1.5
+    assert all(error < claims[name] / 2 for name in SIMPLE)
 
 
 def test_the_shipped_model_knows_the_simulated_internet_of_today(shipped: PingModel) -> None:
