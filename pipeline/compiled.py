@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numba
 
@@ -12,11 +12,9 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 def compiled(function: Function) -> Function:
     """Compile `function` on its first call, without the GIL; the machine code is cached on disk."""
-    dispatcher: Function = numba.njit(cache=True, nogil=True)(function)
-    return dispatcher
+    return cast(Function, numba.njit(cache=True, nogil=True)(function))
 
 
 def inlined(function: Function) -> Function:
-    """Like `compiled`, but copied into its compiled callers: a call costs some 10 ns, much per byte."""
-    dispatcher: Function = numba.njit(cache=True, nogil=True, inline="always")(function)
-    return dispatcher
+    """Like `compiled`, but copied into its compiled callers, for functions that run for every few bytes."""
+    return cast(Function, numba.njit(cache=True, nogil=True, inline="always")(function))

@@ -95,7 +95,7 @@ def find_results(blocks: Iterable[bytes]) -> Iterator[tuple[memoryview, list[Spa
     head = buffer[:4096]
     state = _new_state(_is_ndjson(buffer))
     stack = np.zeros(_MAX_DEPTH, _CONTAINER)
-    table = np.empty((_MAX_SPANS + 1, len(_SPAN)), np.int64)
+    table = np.empty((_MAX_SPANS + 1, 4), np.int64)
     spans = table.view(_SPAN)[:, 0]
     found = False
     while True:
