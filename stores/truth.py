@@ -57,7 +57,8 @@ def pack_addresses(addresses: Iterable[IPv4Address | IPv6Address | str]) -> Word
 def keyed_normal(key: int, *words: NDArray[Any]) -> Floats:
     """Hash as a bell-shaped number of mean 0 and standard deviation 1 (logistic), within ±20."""
     uniform = ((keyed(*words, start=key) >> np.uint64(11)).astype(np.float64) + 0.5) / 2**53
-    return np.log(uniform / (1 - uniform)) * (np.sqrt(3) / np.pi)
+    normal: Floats = np.log(uniform / (1 - uniform)) * (np.sqrt(3) / np.pi)
+    return normal
 
 
 def great_circle_km(latitude: Floats, longitude: Floats) -> Floats:
@@ -66,7 +67,8 @@ def great_circle_km(latitude: Floats, longitude: Floats) -> Floats:
     across = np.sin((latitude[:, None] - latitude) / 2) ** 2
     along = np.sin((longitude[:, None] - longitude) / 2) ** 2
     half = across + np.cos(latitude[:, None]) * np.cos(latitude) * along
-    return 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(half, 1)))
+    distance: Floats = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(half, 1)))
+    return distance
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,8 @@ class World:
         """Inflation - 1 by the regions of both places and the networks of both ends, (n,)."""
         regions = self.region_inflation[self.city_region[src_city], self.city_region[dst_city]]
         networks = self.network_inflation[a, family] + self.network_inflation[b, family]
-        return regions * np.exp(networks)
+        inflation: Floats = regions * np.exp(networks)
+        return inflation
 
     def _access_delay(self, address: Words, kind: NDArray[np.int32]) -> Floats:
         """Access delay of packed addresses (n, 2) in ms: their kind's, times their own factor."""

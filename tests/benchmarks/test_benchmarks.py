@@ -1,0 +1,104 @@
+"""Every benchmark runs in its smallest form and prints the numbers that it promises."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as command_line
+from benchmarks import encode
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("batch_size=2", "layers=1")  # a model that trains in milliseconds
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks start `cli.py`, as they are run from the root of the repository."""
+    monkeypatch.chdir(ROOT)
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(encode, "TURNS", 1)
+    monkeypatch.setattr(encode, "PLAIN_WINDOWS", 2)
+    encode.main(["--rows", "2000", "--json"])
+    result = printed(capsys)
+    assert result["rows"] == 2000
+    assert all(mode["encode_per_s"] > mode["plain_per_s"] for mode in result["modes"].values())
+    assert result["rtt_relative_error_max"] < 1 / 2000
+
+
+def test_ingest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    from benchmarks import ingest
+
+    result = {
+        "type": "ping",
+        "af": 4,
+        "msm_id": 1,
+        "prb_id": 2,
+        "timestamp": 1_700_000_000,
+        "from": "8.8.8.8",
+        "dst_addr": "1.1.1.1",
+        "size": 48,
+        "sent": 1,
+        "rcvd": 1,
+        "result": [{"rtt": 12.5}],
+    }
+    (tmp_path / "one.json.gz").write_bytes(gzip.compress(json.dumps(result).encode()))
+    monkeypatch.setattr(ingest, "TURNS", 1)
+    ingest.main(["--input", str(tmp_path), "--json"])
+    numbers = printed(capsys)
+    assert numbers["rows"] == 1
+    assert numbers["wall_s"] > 0
+
+
+def test_ingest_without_data_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    from benchmarks import ingest
+
+    monkeypatch.delenv("PINGLM_REAL_DATA", raising=False)
+    ingest.main([])
+    assert "PINGLM_REAL_DATA is not set" in capsys.readouterr().err
+
+
+def test_prepare(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    from benchmarks import prepare
+
+    prepare.main(["--rows", "5000", "--json"])
+    result = printed(capsys)
+    assert set(result["prepare"]["5000"]["seconds"]) == {"split", "tokenize"}
+    assert result["polars_sort_split"]["5000"]["rows_per_s"] > 0
+
+
+def test_train_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import train_step
+
+    monkeypatch.setattr(train_step, "WARM_UP", 1)
+    monkeypatch.setattr(train_step, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(train_step, "HOST_BATCHES", 10)
+    monkeypatch.setattr(train_step, "WINDOWS", 64)
+    small = [part for field in SMALL for part in ("--set", field)]
+    train_step.main(["--preset", "tiny", "--seconds", "0.01", "--json", *small])
+    (row,) = printed(capsys)
+    assert row["batch_size"] == 2
+    assert row["step_from_store_s"] > 0
+
+
+def test_an_unknown_benchmark_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks", "nothing"])
+    with pytest.raises(SystemExit, match="no benchmark nothing"):
+        command_line.main()
