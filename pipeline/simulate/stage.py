@@ -1,8 +1,8 @@
 """Measurements of the simulated Internet, with their truth.
 
-Row j of a source is a pure function of the schedule and j, and its randomness comes from the block it
-is in. So blocks are independent units, and more rows of the same seed are a longer time in the same
-world, ending at the same moment.
+Row j of a source is a pure function of the schedule and j, and its randomness comes from its block. So
+blocks are independent units, and more rows with the same seed cover a longer time in the same world,
+ending at the same moment.
 
     DIR/measurements/part-*.parquet   canonical table with prb_id, source after source
     DIR/truth/part-*.parquet          the same rows in the same order: keys, noise-free RTT, noise
@@ -49,12 +49,12 @@ MARGINALS = {
     "gap_p90_s": 180.0,
     "gap_p99_s": 600.0,
 }
-"""What the corpus looks like that the simulated Internet stands for; held within 15 %."""
+"""Marginals of the corpus that the simulated Internet imitates; it matches them to within 15 %."""
 
-END = int(datetime(2025, 7, 1, tzinfo=UTC).timestamp())  # no row is later
+END = int(datetime(2025, 7, 1, tzinfo=UTC).timestamp())  # no row is later than this
 LATE = 0.095  # of the time at its end: within the last tenth of rows, whatever the split's rounding
 ROWS_PER_BLOCK = 250_000
-MAX_DELAY = 3  # seconds that a probe may be late for its turn
+MAX_DELAY = 3  # seconds that a probe may be late
 PACKETS, PACKET_SIZE = 3, 64
 ONE_LOST, TWO_LOST = 0.016, 0.004  # of answered pings: some packet lost; two of the three
 BUILT_IN_ID, ONE_OFF_ID, PROBE_ID = 1_000, 10_000_000, 1_000  # first ids
@@ -82,7 +82,7 @@ _MAX_GAP = 2000  # seconds that gaps are counted up to
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """What to simulate. The world depends on all but `rows`; more rows are more days of it."""
+    """What to simulate. The world depends on everything except `rows`; more rows cover more days of it."""
 
     rows: int = 2_000_000
     seed: int = 0
@@ -193,7 +193,9 @@ def simulate_file(
     work = out.with_name(f".{out.name}.pinglm")
     truth, world = out.with_suffix(".truth.parquet"), out.with_suffix(".world.npz")
     if out.is_dir():
-        raise ConfigError(f"--out {out}: is a folder, expected the name of a Parquet file to write")
+        raise ConfigError(
+            f"--out {out}: is a folder: expected the name of the Parquet file to write"
+        )
     with open_folder(work) as folder:
         record = simulate(folder, options, executor, progress)
         for parts, target in ((record.truth, truth), (record.outputs, out)):
@@ -259,8 +261,8 @@ def _plan_rows(
 ) -> Rows:
     """Rows `first` to `last` of `total`: who measures whom, and when.
 
-    A source's row takes one period: a turn of the rotation at its start, up to 3 s late, or a one-off
-    anywhere behind that. So a source's times increase strictly.
+    Each row of a source takes one period: either a turn of the rotation at its start, up to 3 s late, or a
+    one-off at any time after that. So the times of a source strictly increase.
     """
     ends = np.cumsum(quotas(1 / schedule.period, total))
     row = np.arange(first, last)
@@ -282,7 +284,7 @@ def _plan_rows(
 
 
 def _packet_errors(rng: np.random.Generator, rtt: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(n,) lost packets: all of a failed ping, now and then one or two of an answered one."""
+    """(n,) lost packets: all of a failed ping, occasionally one or two of an answered one."""
     luck = rng.random(len(rtt))
     lost = (luck < ONE_LOST).astype(np.int64) + (luck < TWO_LOST)
     return np.where(rtt < 0, PACKETS, lost)
@@ -293,7 +295,7 @@ def _texts(hosts: Hosts, index: NDArray[np.int64]) -> pa.DictionaryArray:
 
 
 def _write(path: Path, schema: pa.Schema, columns: Sequence[Any]) -> None:
-    """Write one Parquet part. Text comes as dictionaries, and is read back as plain strings."""
+    """Write one Parquet part. Text is passed as dictionaries, and read back as plain strings."""
     table = pa.table(list(columns), names=schema.names)
     with atomic_path(path) as temporary, _writer(temporary, table.schema) as writer:
         writer.write_table(table)
