@@ -1,1 +1,2 @@
-"""Raw input to measurements to split to tokens: offline, on CPUs. Never imports JAX or `model`."""
+"""From raw input to measurements, to train and test splits, to tokens. Offline and on CPUs; never imports
+JAX or `model`."""

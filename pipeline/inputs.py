@@ -1,4 +1,4 @@
-"""Input files: finding those that a user means, and reading them as streams."""
+"""Input files: find those that the user means, and read them as streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCK = 4 << 20
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file that a user named, or that lies in a folder or matches a glob."""
+    """A file that the user named, or that was found in a folder or by a glob."""
 
     path: str
     """Absolute."""
@@ -39,19 +39,19 @@ class InputFile:
 
 
 def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
-    """The files meant by `paths`: files, folders (searched below) and globs. Sorted by name, each
-    once.
+    """The files meant by `paths`, which may be files, folders (searched recursively) and globs. Sorted by
+    name, each file once.
 
     A file that is named is always taken. From a folder come *.json, *.ndjson, *.jsonl, *.txt and
-    *.parquet, these with .gz, .bz2 or .zst, and other files that are compressed or begin with { or
-    [ (`find_left_out` has the rest). Hidden files, and output folders of pinglm, are passed over.
+    *.parquet, also with .gz, .bz2 or .zst, and other files that are compressed or begin with { or [
+    (`find_left_out` returns the rest). Hidden files and output folders of pinglm are skipped.
 
     Raises `InputError` naming a path or glob that matches nothing, or a file that cannot be read.
     """
     files = _unique_names([pair for pair in _walk(paths) if pair[2]])
     if not files:
         raise InputError(
-            f"{_join(paths)}: no input files there: expected RIPE Atlas JSON or Parquet"
+            f"{_join(paths)}: found no input files: expected RIPE Atlas JSON or Parquet"
         )
     return [_input_file(path, name) for name, path in sorted(files.items())]
 
@@ -62,7 +62,7 @@ def find_left_out(paths: Sequence[str | Path]) -> list[str]:
 
 
 class InputStream:
-    """A file being read: its text in blocks, while its bytes as they lie on disk are digested."""
+    """A file being read: yields its text in blocks, and computes the digest of its bytes as stored on disk."""
 
     def __init__(self, file: InputFile, raw: Any) -> None:
         self._file = file
@@ -73,14 +73,16 @@ class InputStream:
     def blocks(self) -> Iterator[bytes]:
         """Yield the (decompressed) content in blocks of at most 4 MiB.
 
-        Compression goes by the first bytes, not by the name. Raises `InputError` when the file is
-        cut off, damaged, or not as it was when it was found.
+        Compression is detected by the first bytes, not by the name. Raises `InputError` when the file is
+        cut off or damaged, or has changed since it was found.
         """
         compression = None
         try:
             found = os.fstat(self._raw.fileno())
             if (found.st_size, found.st_mtime_ns) != (self._file.size, self._file.mtime_ns):
-                raise InputError(f"{self._file.path}: changed since this run began: run it again")
+                raise InputError(
+                    f"{self._file.path}: changed since this run began: run the command again"
+                )
             compression = _compression(os.pread(self._raw.fileno(), 4, 0))
             source: Any = self
             if compression:
@@ -97,18 +99,18 @@ class InputStream:
         return self._digest.hexdigest()
 
     def read(self, size: int) -> bytes:
-        """Raw bytes, digested on the way (PyArrow's decompressor calls this)."""
+        """Read raw bytes and add them to the digest (PyArrow's decompressor calls this)."""
         data: bytes = self._raw.read(size)
         self._digest.update(data)
         return data
 
     def close(self) -> None:
-        """Nothing: `open_input` closes the file."""
+        """Does nothing: `open_input` closes the file."""
 
 
 @contextmanager
 def open_input(file: InputFile) -> Iterator[InputStream]:
-    """Open a file for one pass. Raises `InputError` when that is refused."""
+    """Open a file for one pass. Raises `InputError` when it cannot be opened."""
     try:
         raw = open(file.path, "rb", buffering=0)  # noqa: SIM115, closed below
     except OSError as error:
@@ -122,7 +124,7 @@ def _compression(start: bytes) -> str | None:
 
 
 def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
-    """Yield (absolute path, name, is it taken) of every file that `paths` reach."""
+    """Yield (absolute path, name, whether it is taken) of every file that `paths` reach."""
     for given in map(str, paths):
         if os.path.lexists(given):
             matches, root = [given], given
@@ -131,7 +133,7 @@ def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
             fixed = given[: min(map(given.find, filter(given.__contains__, "*?[")), default=0)]
             root = os.path.dirname(fixed) or "."
         if not matches:
-            raise InputError(f"{given}: no such file or folder, and no match as a glob")
+            raise InputError(f"{given}: no such file or folder, and no file matches it as a glob")
         for match in matches:
             if not os.path.isdir(match):
                 name = os.path.basename(match) if match == given else os.path.relpath(match, root)
@@ -149,7 +151,7 @@ def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
 
 
 def _is_taken(path: str) -> bool:
-    """Does a file of a folder look like results?"""
+    """Whether a file in a folder looks like input."""
     stem, suffix = os.path.splitext(path.lower())
     if suffix in _COMPRESSED_SUFFIXES:
         suffix = os.path.splitext(stem)[1]
@@ -161,7 +163,7 @@ def _is_taken(path: str) -> bool:
 
 
 def _unique_names(found: list[tuple[str, str, bool]]) -> dict[str, str]:
-    """Paths by name; a name that two files share grows by parent folders until they differ."""
+    """Paths by name; names shared by several files are extended by parent folders until they differ."""
     names = {path: name for path, name, _ in found}
     parts = 1
     while len(set(names.values())) < len(names):

@@ -1,4 +1,4 @@
-"""The canonical measurement table: its columns, and what else a row may carry.
+"""The canonical measurement table: its columns, and what else a row may contain.
 
     msm_id               int64                  RIPE Atlas measurement id
     event_time           timestamp[us, UTC]     when the ping was sent
@@ -10,7 +10,7 @@
     prb_id               int64, optional        RIPE Atlas probe id
 
 `ingest` adds `source_file` and `source_row` (line or record number, from 1), so that every later
-reject and every ledger entry names the place in the user's own file.
+reject and ledger entry can name the place in the user's own file.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ REJECTED_SCHEMA = pa.schema(
     [
         pa.field("file", pa.string()),  # as the user named it, or relative to the folder named
         pa.field("row", pa.int64()),  # line of NDJSON, record of other JSON, row of Parquet; from 1
-        pa.field("reason", pa.string()),  # a short snake_case word, the same as in the ledger
-        pa.field("record", pa.string()),  # the row as text; null where it was only skipped
+        pa.field("reason", pa.string()),  # in snake_case, the same as in the ledger
+        pa.field("record", pa.string()),  # the row as text; null if it was merely skipped
     ]
 )
 """Every file under DIR/rejected."""

@@ -1,4 +1,4 @@
-"""DIR/rejected: every row that was not taken, with its file, row, reason and text."""
+"""DIR/rejected: every row that was rejected, with its file, row number, reason and text."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stores.files import atomic_path
 
 
 class RejectWriter:
-    """Appends rejects to one Parquet file, which appears whole when the `with` block ends well.
+    """Appends rejects to one Parquet file, which appears, complete, when the `with` block succeeds.
 
-    Without a reject there is no file.
+    If nothing was rejected, there is no file.
     """
 
     def __init__(self, path: Path) -> None:

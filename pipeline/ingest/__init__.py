@@ -1,1 +1,1 @@
-"""RIPE Atlas JSON to the measurement table."""
+"""From RIPE Atlas JSON to the measurement table."""

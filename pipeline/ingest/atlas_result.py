@@ -1,8 +1,8 @@
-"""One RIPE Atlas result (JSON text) to one row of the measurement table, or to a reason against it.
+"""Turns one RIPE Atlas result (JSON text) into one row of the measurement table, or a reason to reject it.
 
-Firmware 0 to 5120 is read alike: every field may be missing, null, or a number written as a string;
-the destination may be `dst_addr`, `addr`, or a name that is an address; the source `src_addr` or
-`srcaddr`.
+Results of firmware 0 to 5120 are read in the same way: every field may be missing, null, or a number written
+as a string; the destination may be in `dst_addr`, in `addr`, or in a name that is an address; the source in
+`src_addr` or `srcaddr`.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any, Literal
 import msgspec
 
 REASONS = {
-    "bad_json": "text that is no JSON (in NDJSON, that line; elsewhere, that element)",
+    "bad_json": "text that is not JSON (a line of NDJSON, or an element of other JSON)",
     "truncated": "the file ends inside this value",
     "too_long": "an object of more than 16 MiB that looks like a result",
-    "not_a_result": "an object without msm_id, prb_id and timestamp where a result was due",
+    "not_a_result": "an object without msm_id, prb_id and timestamp where a result was expected",
     "missing_type": "no type",
-    "other_type": "a traceroute, DNS, HTTP, ... result; skipped, its text is not kept",
-    "missing_msm_id": "no msm_id, or it is no integer",
-    "missing_prb_id": "no prb_id, or it is no integer",
+    "other_type": "a traceroute, DNS, HTTP, ... result; skipped, and its text is not kept",
+    "missing_msm_id": "no msm_id, or it is not an integer",
+    "missing_prb_id": "no prb_id, or it is not an integer",
     "missing_timestamp": "no timestamp",
-    "bad_timestamp": "timestamp is no integer from 0 to the end of 2099 (Unix seconds)",
-    "no_destination": "no destination address, as after failed DNS",
+    "bad_timestamp": "timestamp is not an integer from 0 to the end of 2099 (Unix seconds)",
+    "no_destination": "no destination address, for example after a failed DNS lookup",
     "no_public_source": "neither `from` nor `src_addr` is a global address",
-    "family_mismatch": "`af`, source and destination are not of one address family",
-    "no_rtt": "neither packets nor summary, so that nothing says whether it was answered",
-    "bad_rtt": "an RTT that is no finite number from 0 up",
-    "bad_result": "`result` is no list of packets",
-    "duplicate": "msm_id, prb_id and timestamp as in an earlier result of these inputs",
+    "family_mismatch": "`af`, source and destination are not of the same address family",
+    "no_rtt": "neither packets nor summary, so it is unknown whether it was answered",
+    "bad_rtt": "an RTT that is not a finite number of 0 or more",
+    "bad_result": "`result` is not a list of packets",
+    "duplicate": "same msm_id, prb_id and timestamp as an earlier result in these inputs",
 }
 """Why a record is not in the table."""
 
@@ -47,8 +47,7 @@ _MAX_INTEGER = (1 << 63) - 1
 
 
 class _Packet(msgspec.Struct, gc=False):
-    """An entry of `result`: answered if it has an rtt; {"x": "*"} and {"error": ...} are lost
-    packets."""
+    """An entry of `result`: answered if it has an rtt; {"x": "*"} and {"error": ...} are lost packets."""
 
     rtt: Any = None
     dup: Any = None
@@ -78,14 +77,14 @@ class _Result(msgspec.Struct, gc=False):
 def make_parser(
     source: Source = "from", allow_private: bool = False, statistic: Statistic = "mean"
 ) -> Callable[[memoryview | bytes], Row | str]:
-    """A function from the JSON text of one result to its row, or to a key of `REASONS`.
+    """Make a function from the JSON text of one result to its row, or to a key of `REASONS`.
 
-    Source: the first of `from`, `src_addr` (the other way round with `source="src_addr"`) that is a
-    global address of the destination's family; any address with `allow_private`. RTT: the statistic
-    of the answered packets in ms, late duplicates aside; -1.0 when there are none. Firmware 0 and 1
-    lists no packets: there `avg` is taken (`min` for "min"), also for "median".
-    `packet_error_count` is `sent` - `rcvd`, each counted from the packets where missing. A missing
-    `size` is 0. About 3 µs a result.
+    Source: the first of `from` and `src_addr` (in the other order with `source="src_addr"`) that is a
+    global address of the destination's family; with `allow_private`, any address of that family.
+    RTT: the statistic of the answered packets in ms, without late duplicates; -1.0 if none was
+    answered. Firmware 0 and 1 does not list packets: its `avg` is used instead (`min` for "min"), even
+    for "median". `packet_error_count` is `sent` - `rcvd`; where one is missing, it is counted from the
+    packets. A missing `size` counts as 0. Takes about 3 µs per result.
     """
     decode = msgspec.json.Decoder(_Result).decode
     summarize = _STATISTICS[statistic]
@@ -178,8 +177,7 @@ _STATISTICS: dict[str, Callable[[list[float]], float]] = {
 
 
 def _reason_against_shape(text: memoryview | bytes) -> str:
-    """Why valid or invalid JSON does not fit `_Result`: other types fill `result` with other
-    things."""
+    """Why some JSON does not fit `_Result`; results of other types keep other things in `result`."""
     try:
         kind = msgspec.json.decode(text, type=dict).get("type")
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -190,8 +188,8 @@ def _reason_against_shape(text: memoryview | bytes) -> str:
 
 
 def _from_summary(average: Any, received: int | None) -> float | str:
-    """RTT of a result without packets, or the reason why it has none; -1 means that all were
-    lost."""
+    """RTT of a result without packets, or the reason why it has none; -1 means that all
+    packets were lost."""
     if received == 0:
         return -1.0
     if average is None:
@@ -236,7 +234,7 @@ def _address(value: Any) -> tuple[int, bool, str] | None:
 
 @lru_cache(maxsize=1 << 18)
 def _parse_address(text: str) -> tuple[int, bool, str] | None:
-    """(family, is it global, canonical text), or None for what is no address."""
+    """(family, whether it is global, canonical text), or None for what is not an address."""
     try:
         address = ipaddress.ip_address(text.strip())
     except ValueError:
@@ -244,7 +242,7 @@ def _parse_address(text: str) -> tuple[int, bool, str] | None:
     if isinstance(address, ipaddress.IPv4Address):
         mapped = False
     elif address.scope_id is not None:
-        return None  # means something on one machine only
+        return None  # has a meaning on one machine only
     else:
         mapped = address.ipv4_mapped is not None  # counts as global from Python 3.13 on
     public = address.is_global and not address.is_multicast and not mapped

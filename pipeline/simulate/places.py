@@ -1,4 +1,4 @@
-"""Cities the simulated Internet is built on: coordinates and populations of real places.
+"""Cities that the simulated Internet is built on: coordinates and populations of real places.
 
 Approximate city centres (two decimals, about 1 km) and metropolitan populations in thousands.
 """

@@ -1,8 +1,8 @@
 """Who measures what and when in the simulated Internet.
 
 Every source address measures one target per period, in rotation over its own list; some rows are
-one-offs instead. The lists are drawn so that all rows together have the RTT quantiles of the corpus
-that the simulated Internet stands for: near targets more often than far ones (`_fit`).
+one-offs instead. The lists are drawn such that all rows together have the RTT quantiles of the corpus
+that the simulated Internet imitates: near targets occur more often than far ones (`_fit`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 RTT_QUANTILES = {10: 12.5, 25: 25.8, 50: 50.3, 75: 120.7, 90: 239.0, 99: 343.0}
-"""Percentiles of answered RTTs in ms of the corpus that the simulated Internet stands for."""
+"""Percentiles of answered RTTs in ms of the corpus that the simulated Internet imitates."""
 FAILED_SHARE = (0.023, 0.051)  # of IPv4 and IPv6 rows; 3.5 % of all
 DEAD_TARGETS = (0.009, 0.022)  # share of IPv4 and of IPv6 targets that hardly ever answer
 
@@ -29,7 +29,7 @@ PERIODS = {60: 0.62, 120: 0.14, 180: 0.17, 240: 0.02, 300: 0.025, 600: 0.025}
 TARGETS_PER_SOURCE = 64  # as many as fill a window with IPv4
 CANDIDATES = 256  # targets that a source's list is drawn from, at most
 ONE_OFF_SHARE = 0.08  # of rows
-LATE_SHARE = 0.125  # of pairs: measured in the last tenth of the time only
+LATE_SHARE = 0.125  # of pairs: measured only in the last tenth of the time
 EVENING_ON_AVERAGE = 0.25  # mean over a day of the evening's share of its jitter
 
 
@@ -42,7 +42,7 @@ class Schedule:
     period: Ints  # (S,) seconds
     phase: Ints  # (S,) seconds, below the period
     rotation: Ints  # (S, K) targets measured in turn
-    one_offs: Ints  # (S, K) targets measured once in a while
+    one_offs: Ints  # (S, K) targets measured occasionally
     early_rotation: Ints  # (S, K) the same before the last tenth of the time
     early_one_offs: Ints  # (S, K)
 

@@ -1,8 +1,8 @@
 """Measurements of the simulated Internet, with their truth.
 
-Row j of a source is a pure function of the schedule and j, and its randomness comes from the block it
-is in. So blocks are independent units, and more rows of the same seed are a longer time in the same
-world, ending at the same moment.
+Row j of a source is a pure function of the schedule and j, and its randomness comes from its block. So
+blocks are independent units, and more rows with the same seed cover a longer time in the same world,
+ending at the same moment.
 
     DIR/measurements/part-*.parquet   canonical table with prb_id, source after source
     DIR/truth/part-*.parquet          the same rows in the same order: keys, noise-free RTT, noise
@@ -30,10 +30,16 @@ from pipeline.measurements import PRB_ID, SCHEMA
 from pipeline.records import Record, SimulateRecord, TableFile, read_results, to_json
 from pipeline.simulate.schedule import (
     ONE_OFF_SHARE,
-    RTT_QUANTILES,
     Schedule,
     build_internet,
     pair_paths,
+)
+from pipeline.simulate.summary import (
+    BlockCounts,
+    Rows,
+    count_block,
+    distinct_pairs,
+    sum_marginals,
 )
 from pipeline.simulate.world import Hosts, quotas
 from pipeline.units import Progress, Unit, run_units
@@ -41,20 +47,10 @@ from stores.errors import ConfigError
 from stores.files import atomic_path
 from stores.truth import World
 
-MARGINALS = {
-    "ipv4": 0.577,
-    "failed": 0.035,
-    **{f"rtt_p{percent}_ms": rtt for percent, rtt in RTT_QUANTILES.items()},
-    "gap_p50_s": 60.0,
-    "gap_p90_s": 180.0,
-    "gap_p99_s": 600.0,
-}
-"""What the corpus looks like that the simulated Internet stands for; held within 15 %."""
-
-END = int(datetime(2025, 7, 1, tzinfo=UTC).timestamp())  # no row is later
+END = int(datetime(2025, 7, 1, tzinfo=UTC).timestamp())  # no row is later than this
 LATE = 0.095  # of the time at its end: within the last tenth of rows, whatever the split's rounding
 ROWS_PER_BLOCK = 250_000
-MAX_DELAY = 3  # seconds that a probe may be late for its turn
+MAX_DELAY = 3  # seconds that a probe may be late
 PACKETS, PACKET_SIZE = 3, 64
 ONE_LOST, TWO_LOST = 0.016, 0.004  # of answered pings: some packet lost; two of the three
 BUILT_IN_ID, ONE_OFF_ID, PROBE_ID = 1_000, 10_000_000, 1_000  # first ids
@@ -76,13 +72,10 @@ _TEXT = ["src_addr", "dst_addr", "jitter"]
 _REPEATED = [*_TEXT, "msm_id", "prb_id", "ip_version", "size", "packet_error_count"]
 _REPEATED += ["noise_free_rtt_ms", "jitter_shape", "p_failed"]  # worth a Parquet dictionary
 
-_RTT_EDGES = np.geomspace(0.01, 1e6, 2001)  # ms, 0.9 % apart
-_MAX_GAP = 2000  # seconds that gaps are counted up to
-
 
 @dataclass(frozen=True)
 class SimulateOptions:
-    """What to simulate. The world depends on all but `rows`; more rows are more days of it."""
+    """What to simulate. The world depends on everything except `rows`; more rows cover more days of it."""
 
     rows: int = 2_000_000
     seed: int = 0
@@ -104,20 +97,6 @@ class SimulateOptions:
                 raise ConfigError(f"simulate: {name} {value}: expected {least} to {most}")
 
 
-class BlockCounts(Record, frozen=True):
-    """Counts of a block of rows, which add up over blocks."""
-
-    ipv4: int
-    failed: int
-    rtt: list[int]
-    """Answers by `_RTT_EDGES`."""
-    gap: list[int]
-    """Gaps within a source, by seconds."""
-    early_pairs: list[int]
-    """Distinct pairs before the last tenth of the time, and in it."""
-    late_pairs: list[int]
-
-
 class WrittenBlock(Record, frozen=True):
     """What `write_block` returns; paths are relative to the output folder."""
 
@@ -127,23 +106,14 @@ class WrittenBlock(Record, frozen=True):
     counts: BlockCounts
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A block of rows, each field (rows,)."""
-
-    source: NDArray[np.int64]  # host index, see `Schedule`
-    target: NDArray[np.int64]
-    time: NDArray[np.int64]  # Unix seconds
-    one_off: NDArray[np.bool_]
-
-
 def simulate(
     folder: OutputFolder,
     options: SimulateOptions,
     executor: concurrent.futures.Executor,
     progress: Progress,
 ) -> SimulateRecord:
-    """Run the stage "simulate" in `folder` and return its record; compare its marginals to `MARGINALS`.
+    """Run the stage "simulate" in `folder` and return its record; compare its marginals to
+    `pipeline.simulate.summary.MARGINALS`.
 
     The same options give the same bytes with any executor. Simulates about 1 M rows/s per core and takes
     170 MB per worker, whatever the number of rows. Raises `ConfigError` when the folder was made with
@@ -163,7 +133,7 @@ def simulate(
     results = run_units("simulate", units, markers, executor, progress)
     done = read_results(results, WrittenBlock, markers)
     counts = [block.counts for block in done]
-    early, late = _distinct_pairs(counts)
+    early, late = distinct_pairs(counts)
     pairs = np.union1d(early, late)
     targets = len(schedule.targets.text)
     record = SimulateRecord(
@@ -176,7 +146,7 @@ def simulate(
         destinations=len(np.unique(pairs % targets)),
         pairs=len(pairs),
         new_pairs_in_last_tenth=float((~np.isin(late, early)).sum() / max(1, len(late))),
-        marginals=_marginals(counts),
+        marginals=sum_marginals(counts),
     )
     return folder.finish(record)
 
@@ -193,7 +163,9 @@ def simulate_file(
     work = out.with_name(f".{out.name}.pinglm")
     truth, world = out.with_suffix(".truth.parquet"), out.with_suffix(".world.npz")
     if out.is_dir():
-        raise ConfigError(f"--out {out}: is a folder, expected the name of a Parquet file to write")
+        raise ConfigError(
+            f"--out {out}: is a folder: expected the name of the Parquet file to write"
+        )
     with open_folder(work) as folder:
         record = simulate(folder, options, executor, progress)
         for parts, target in ((record.truth, truth), (record.outputs, out)):
@@ -246,7 +218,7 @@ def write_block(options: SimulateOptions, folder: Path, number: int) -> dict[str
     noise = [truth.noise_free_ms, truth.jitter_ms, truth.jitter_shape, truth.p_failed]
     name = pa.DictionaryArray.from_arrays(np.zeros(len(rtt), np.int32), ["log-logistic"])
     _write(folder / names[1], TRUTH_SCHEMA, [time, *addresses, noise[0], name, *noise[1:]])
-    counts = _counts(schedule, rows, rtt, END - schedule.span(options.rows) / 10)
+    counts = count_block(schedule, rows, rtt, END - schedule.span(options.rows) / 10)
     return to_json(WrittenBlock(*names, last - first, counts))
 
 
@@ -259,8 +231,8 @@ def _plan_rows(
 ) -> Rows:
     """Rows `first` to `last` of `total`: who measures whom, and when.
 
-    A source's row takes one period: a turn of the rotation at its start, up to 3 s late, or a one-off
-    anywhere behind that. So a source's times increase strictly.
+    Each row of a source takes one period: either a turn of the rotation at its start, up to 3 s late, or a
+    one-off at any time after that. So the times of a source strictly increase.
     """
     ends = np.cumsum(quotas(1 / schedule.period, total))
     row = np.arange(first, last)
@@ -282,7 +254,7 @@ def _plan_rows(
 
 
 def _packet_errors(rng: np.random.Generator, rtt: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(n,) lost packets: all of a failed ping, now and then one or two of an answered one."""
+    """(n,) lost packets: all of a failed ping, occasionally one or two of an answered one."""
     luck = rng.random(len(rtt))
     lost = (luck < ONE_LOST).astype(np.int64) + (luck < TWO_LOST)
     return np.where(rtt < 0, PACKETS, lost)
@@ -293,7 +265,7 @@ def _texts(hosts: Hosts, index: NDArray[np.int64]) -> pa.DictionaryArray:
 
 
 def _write(path: Path, schema: pa.Schema, columns: Sequence[Any]) -> None:
-    """Write one Parquet part. Text comes as dictionaries, and is read back as plain strings."""
+    """Write one Parquet part. Text is passed as dictionaries, and read back as plain strings."""
     table = pa.table(list(columns), names=schema.names)
     with atomic_path(path) as temporary, _writer(temporary, table.schema) as writer:
         writer.write_table(table)
@@ -325,51 +297,3 @@ def _join(parts: Sequence[Path], out: Path, progress: Progress) -> None:
 
 def _table_file(folder: Path, path: str, rows: int) -> TableFile:
     return TableFile(path, (folder / path).stat().st_size, rows)
-
-
-# --- Summary ----------------------------------------------------------------------------------------
-
-
-def _counts(
-    schedule: Schedule, rows: Rows, rtt: NDArray[np.float64], last_tenth: float
-) -> BlockCounts:
-    gaps = np.diff(rows.time)[rows.source[1:] == rows.source[:-1]]
-    pair = rows.source * len(schedule.targets.text) + rows.target
-    early = rows.time < last_tenth
-    return BlockCounts(
-        ipv4=int((~schedule.sources.ipv6[rows.source]).sum()),
-        failed=int((rtt < 0).sum()),
-        rtt=np.histogram(rtt[rtt >= 0], _RTT_EDGES)[0].tolist(),
-        gap=np.bincount(np.minimum(gaps, _MAX_GAP), minlength=_MAX_GAP + 1).tolist(),
-        early_pairs=np.unique(pair[early]).tolist(),
-        late_pairs=np.unique(pair[~early]).tolist(),
-    )
-
-
-def _distinct_pairs(
-    counts: Sequence[BlockCounts],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct pairs before the last tenth of the time, and in it, over all blocks; ascending."""
-    early = np.concatenate([np.array(block.early_pairs, np.int64) for block in counts])
-    late = np.concatenate([np.array(block.late_pairs, np.int64) for block in counts])
-    return np.unique(early), np.unique(late)
-
-
-def _marginals(counts: Sequence[BlockCounts]) -> dict[str, float]:
-    """The marginals that `MARGINALS` names, from the counts of all blocks."""
-    rtt = np.sum([block.rtt for block in counts], axis=0)
-    gap = np.sum([block.gap for block in counts], axis=0)
-    failed = sum(block.failed for block in counts)
-    rows = failed + rtt.sum()
-    marginals = {"ipv4": sum(block.ipv4 for block in counts) / rows, "failed": failed / rows}
-    for name in list(MARGINALS)[2:]:
-        kind, percent, _ = name.split("_")
-        histogram, values = (rtt, _RTT_EDGES) if kind == "rtt" else (gap, np.arange(len(gap) + 1))
-        marginals[name] = _percentile(histogram, values, float(percent[1:]))
-    return {name: float(value) for name, value in marginals.items()}
-
-
-def _percentile(histogram: NDArray[np.int64], edges: NDArray[Any], percent: float) -> float:
-    """Lower edge of the bin that holds the percentile; 0 where nothing was counted."""
-    total = np.cumsum(histogram)
-    return float(edges[np.searchsorted(total, total[-1] * percent / 100)]) if total[-1] else 0.0

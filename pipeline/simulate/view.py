@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from pipeline.records import SimulateRecord
-from pipeline.simulate.stage import MARGINALS
+from pipeline.simulate.summary import MARGINALS
 
 
 def simulate_view(out: Path, record: SimulateRecord) -> Group:

@@ -1,1 +1,1 @@
-"""The measurement table to train and test shards, sorted by source and time."""
+"""From the measurement table to train and test shards, sorted by source and time."""

@@ -44,7 +44,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows `start` to `stop - 1` of a run, as they lie there: of both splits."""
+    """Rows `start` to `stop - 1` of a run, of both splits."""
 
     run: str
     start: int
@@ -52,12 +52,12 @@ class Slice:
 
 
 def find_cut_second(runs: list[Path], test_fraction: float) -> int:
-    """Unix second from which on rows are test, so that their share comes closest to `test_fraction`.
+    """The Unix second from which rows are test, such that their share comes closest to `test_fraction`.
 
-    All rows of a second are on one side. Exact: histograms of ever finer bins, each over the bin of the
-    one before that the cut falls into.
+    All rows of a second are on the same side. The result is exact: it is found by histograms of ever finer
+    bins, each over the bin of the previous one that contains the cut.
     """
-    # a run is mapped anew each time: held maps would count as memory as they are read
+    # every run is mapped again each time: maps that stay open would count as memory once they are read
     spans = [(time.min(), time.max(), len(time)) for time in map(_times, runs)]
     total = sum(rows for _, _, rows in spans)
     wanted = test_fraction * total
@@ -85,10 +85,10 @@ def _times(run: Path) -> NDArray[np.int64]:
 def plan_shards(
     runs: list[Path], cut: Cut, shards: dict[str, int | None], rows_per_shard: int
 ) -> dict[str, list[list[Slice]]]:
-    """Slices of the runs that make each shard, by split.
+    """Slices of the runs that make up each shard, by split.
 
-    A shard ends between two sources, and inside one only where that source alone is larger than a
-    shard. `shards` fixes how many a split gets; `None` makes them of about `rows_per_shard` rows.
+    A shard ends between two sources, or inside one if that source alone is larger than a shard. `shards`
+    fixes how many shards a split gets; with `None`, each has about `rows_per_shard` rows.
     """
     sources, counts = _count_by_source(runs, cut)
     plan = {}
@@ -100,7 +100,7 @@ def plan_shards(
 
 
 def _count_by_source(runs: list[Path], cut: Cut) -> tuple[Keys, NDArray[np.int64]]:
-    """All sources, ascending, and their rows: int64 (sources, 2), train and test."""
+    """All sources, ascending, and their numbers of train and test rows: int64 (sources, 2)."""
     keys = np.empty(0, f"S{KEY_BYTES}")
     counts = np.zeros((0, 2), np.int64)
     pending: list[tuple[Keys, NDArray[np.int64]]] = []

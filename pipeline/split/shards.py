@@ -1,4 +1,4 @@
-"""Pass two of split: gather a shard's rows from the runs, sort, drop exact duplicates, write Parquet."""
+"""Pass two of split: gather a shard's rows from the runs, sort them, drop exact duplicates, write Parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from pipeline.split.runs import INTEGERS, NO_PROBE, Run, open_run
 from stores.files import atomic_path, start_writeback, write_arrays
 from stores.hashing import fold
 
-_CONTENT = ("msm_id", "size", "packet_error_count", "prb_id")  # with dst and rtt: all a row says
+_CONTENT = (
+    "msm_id",
+    "size",
+    "packet_error_count",
+    "prb_id",
+)  # with dst and rtt, everything in a row
 _DICTIONARY = ["src_addr", "dst_addr", "msm_id", "ip_version", "size", "packet_error_count"]
 
 
@@ -114,7 +119,7 @@ class _Rows:
     integers: dict[str, NDArray[np.int64]]
 
     def content(self) -> tuple[NDArray[np.int64], ...]:
-        """What orders rows of one source and time: all that a row says, then where it came from."""
+        """What orders rows of the same source and time: everything in a row, then where it came from."""
         return (
             self.dst.astype(np.int64),
             self.rtt.view(np.int64),
@@ -178,7 +183,7 @@ def _gather(runs: Path, slices: list[Slice], cut: Cut, test: bool) -> _Rows:
 
 
 def _take(run: Run, start: int, stop: int, cut: Cut, test: bool) -> Run:
-    """A copy of the rows start to stop - 1 that are on our side of the cut, with the keys they use."""
+    """A copy of the rows start to stop - 1 that are on the wanted side of the cut, with the keys they use."""
     rows = start + np.flatnonzero(cut.is_test(run, start, stop) == test)
     src_used, src = distinct_codes(run.src[rows], len(run.sources))
     dst_used, dst = distinct_codes(run.dst[rows], len(run.destinations))
@@ -187,7 +192,7 @@ def _take(run: Run, start: int, stop: int, cut: Cut, test: bool) -> Run:
 
 
 def _merge_keys(parts: list[tuple[Keys, NDArray[np.uint32]]]) -> tuple[Keys, NDArray[np.uint32]]:
-    """One sorted table for the tables of all parts, and all codes in it."""
+    """Merge the key tables of all parts into one sorted table; return it and all codes in it."""
     if not parts:
         return np.empty(0, "S17"), np.empty(0, np.uint32)
     keys, place = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)

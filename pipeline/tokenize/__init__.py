@@ -1,1 +1,1 @@
-"""Shards to the token store, in three timestamp modes."""
+"""From shards to the token store, in three timestamp modes."""

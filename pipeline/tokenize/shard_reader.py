@@ -1,4 +1,4 @@
-"""Shards of the split, read for encoding."""
+"""Reads shards of the split for encoding."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _COLUMNS = ["src_addr", "dst_addr", "event_time", "rtt"]
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's rows as the encoder takes them."""
+    """The rows of a shard in the form that the encoder takes."""
 
     fields: EncodedFields
     streams: Streams
 
 
 def read_shard(path: Path) -> Shard:
-    """Read a shard file; some 60 ms for 500 k rows. Raises `InputError` naming a file that is damaged."""
+    """Read a shard file; takes about 60 ms for 500 k rows. Raises `InputError` naming a damaged file."""
     try:
         with pq.ParquetFile(path, read_dictionary=_COLUMNS[:2]) as file:
             table = file.read(_COLUMNS, use_threads=False)

@@ -89,7 +89,7 @@ def test_a_path_that_matches_nothing_is_an_error(folder: Path, missing: str) -> 
 
 def test_a_folder_without_input_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "README").write_text("text")
-    with pytest.raises(InputError, match="no input files there"):
+    with pytest.raises(InputError, match="found no input files"):
         find_inputs([tmp_path])
 
 

@@ -16,7 +16,6 @@ import pytest
 
 from pipeline.folder import open_folder
 from pipeline.simulate.stage import (
-    MARGINALS,
     MEASUREMENTS_SCHEMA,
     ROWS_PER_BLOCK,
     TRUTH_SCHEMA,
@@ -24,6 +23,7 @@ from pipeline.simulate.stage import (
     simulate,
     simulate_file,
 )
+from pipeline.simulate.summary import MARGINALS
 from pipeline.simulate.world import quotas
 from pipeline.units import open_executor
 from stores.errors import ConfigError
