@@ -55,7 +55,7 @@ def inspect_store_command(
     if plot:
         plot_report(report, plot)
     if as_json:
-        print_json(report)
+        print_json(report.as_json())
     else:
         print_view(inspect_view(report))
 
@@ -80,7 +80,13 @@ def decode_command(
     opened = TokenStore.open(store)
     windows = decode_windows(opened, split, mode, index, count)
     if as_json:
-        print_json({"path": str(opened.path), "digest": opened.digest, "windows": windows})
+        print_json(
+            {
+                "path": str(opened.path),
+                "digest": opened.digest,
+                "windows": [window.as_json() for window in windows],
+            }
+        )
     else:
         print_view(decode_view(windows))
 
