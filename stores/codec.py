@@ -73,7 +73,7 @@ def encode_rtt(rtt_ms: float) -> int:
         raise ValueError(f"RTT {rtt_ms} ms has no code: expected a finite number, 0 or more")
     us = max(rtt_ms * 1000.0, 1.0)
     for exponent in range(32):
-        mantissa = round(us / 2**exponent)
+        mantissa = round(us / (1 << exponent))
         if mantissa <= MAX_MANTISSA:
             return exponent << 11 | mantissa
     return 31 << 11 | MAX_MANTISSA
@@ -81,7 +81,7 @@ def encode_rtt(rtt_ms: float) -> int:
 
 def decode_rtt(code: int) -> float:
     """RTT in ms of a 16-bit code."""
-    return (code & MAX_MANTISSA) * 2 ** (code >> 11) / 1000.0
+    return ((code & MAX_MANTISSA) << (code >> 11)) / 1000.0
 
 
 def encode_rtts(rtt_ms: NDArray[np.float64]) -> NDArray[np.uint16]:
@@ -92,13 +92,16 @@ def encode_rtts(rtt_ms: NDArray[np.float64]) -> NDArray[np.uint16]:
     carry = mantissa > MAX_MANTISSA  # rounded up to 2048: one exponent more, mantissa 1024
     exponent = exponent + carry
     mantissa = np.where(carry, np.rint(np.ldexp(us, -exponent)), mantissa)
-    return (exponent.astype(np.uint16) << np.uint16(11)) | mantissa.astype(np.uint16)
+    codes: NDArray[np.uint16] = exponent.astype(np.uint16) << np.uint16(11)
+    codes |= mantissa.astype(np.uint16)
+    return codes
 
 
 def decode_rtts(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
     """`decode_rtt` of an array (any shape): uint16 codes to float64 ms."""
-    codes = np.asarray(codes, np.int64)
-    return np.ldexp((codes & MAX_MANTISSA).astype(np.float64), codes >> 11) / 1000.0
+    wide = np.asarray(codes, np.int64)
+    us: NDArray[np.float64] = np.ldexp((wide & MAX_MANTISSA).astype(np.float64), wide >> 11)
+    return us / 1000.0
 
 
 # --- Field order ------------------------------------------------------------------------------------

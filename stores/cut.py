@@ -16,7 +16,7 @@ from stores.vocabulary import (
 )
 
 TokenRows = tuple[NDArray[np.uint16], NDArray[np.uint16]]
-"""Tokens (B, T) and lengths (B,), in fresh memory."""
+"""Tokens (B, T) and the length of each row (B,), both uint16, in fresh memory."""
 
 
 def cut_windows(

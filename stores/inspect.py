@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from stores.errors import DamagedStoreError
 from stores.grammar import NO_TIME, ORDER_NAMES, Parsed, parse_windows
 from stores.layout import MODES, SPLITS
 from stores.manifest import Ledger
+from stores.progress import Progress
 from stores.reader import TokenStore
 from stores.vocabulary import (
     CONTEXT,
@@ -24,9 +25,6 @@ from stores.vocabulary import (
     TIMESTAMP_DELTA1,
     TIMESTAMP_DELTA4,
 )
-
-Progress = Callable[[int, int], None]
-"""Called as progress(windows done, windows in all)."""
 
 DELTA_WIDTHS = {
     "absolute": TIMESTAMP_ABS,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stores.codec import MASK64
+from stores.cut import TokenRows
 from stores.errors import ConfigError
 from stores.layout import MODES
 from stores.permutation import keyed, permute
@@ -104,7 +105,7 @@ class MixtureSampler:
             shard_count=count,
         )
 
-    def batch(self, step: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    def batch(self, step: int) -> TokenRows:
         """Tokens uint16 (B, 1024) and lengths uint16 (B,) of a step ≥ 0, fresh arrays.
 
         B is `batch_size` over the shard count. Tokens past a window's length are 0 and to be masked.

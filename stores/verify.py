@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,11 +16,9 @@ from stores.files import sha256_file
 from stores.grammar import NO_TIME, parse_windows
 from stores.layout import MODES, SPLITS, chunk_file
 from stores.manifest import Manifest, read_manifest
+from stores.progress import Progress
 from stores.reader import ROW_BYTES, check_size, find_store
 from stores.vocabulary import CONTEXT, VOCABULARY_VERSION
-
-Progress = Callable[[int, int], None]
-"""Called as progress(bytes done, bytes in all)."""
 
 _ROWS = 2048  # windows checked at once: 4 MiB
 _NAMED = 3  # bad windows of an array that get a line each; the others are counted

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
-    Progress,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from stores.decode import DecodedMeasurement, DecodedWindow
 from stores.inspect import ArrayStatistics, StoreReport
+from stores.progress import Progress
 from stores.verify import VerifyReport
 from stores.vocabulary import BYTE0, CONTEXT
 
@@ -298,11 +299,11 @@ def print_view(view: RenderableType) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, silent: bool = False) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(title: str, silent: bool = False) -> Iterator[Progress]:
     """A bar on standard error, gone when done; called as progress(done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
-    bar = Progress(
+    bar = Bar(
         *columns,
         TimeRemainingColumn(),
         console=console,
