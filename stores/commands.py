@@ -1,4 +1,4 @@
-"""The commands that look into a store, and what all commands share."""
+"""The commands that look into a store, and what all commands have in common."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def inspect_store_command(
     split: Annotated[SplitName | None, typer.Option("--split", help="Only this split.")] = None,
     mode: Annotated[ModeName | None, typer.Option("--mode", help="Only this mode.")] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw it too, into a .png or .html file.")
+        Path | None, typer.Option("--plot", help="Also draw a figure into this .png or .html file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -93,7 +93,7 @@ def decode_command(
 
 @app.command("verify-store")
 def verify_store_command(store: StoreArgument, as_json: JsonOption = False) -> None:
-    """Check every byte of a store: digests, grammar, ledger. Exits 1 on any damage, naming it.
+    """Check every byte of a store: digests, grammar, ledger. On damage, name it and exit with 1.
 
     Example: `pinglm verify-store data/store.zarr`
     """

@@ -1,4 +1,4 @@
-"""Windows as something to read: their tokens, and the measurements those mean."""
+"""Windows in readable form: their tokens, and the measurements that these encode."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _decode(store: TokenStore, split: str, mode: str, index: int) -> DecodedWind
 
 
 def _utc(seconds: int) -> str:
-    """ISO 8601 time, or the plain seconds where they are past the year 9999."""
+    """ISO 8601 time, or plain seconds beyond the year 9999."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""What a store's tokens say, counted: one pass over the windows in NumPy."""
+"""Statistics of a store's tokens, from one pass over the windows in NumPy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DELTA_WIDTHS = {
 }
 PERCENTILES = (1, 10, 25, 50, 75, 90, 99)
 RTT_EDGES_MS = tuple(float(f"{10 ** (step / 10):.4g}") for step in range(-10, 41))
-"""Edges of the RTT histogram: ten bins a decade from 0.1 ms to 10 s, and an open one at both ends."""
+"""Edges of the RTT histogram: ten bins per decade from 0.1 ms to 10 s, and an open bin at each end."""
 
 _ROWS = 2048
 _FILL_BINS = 100
@@ -156,7 +156,7 @@ def inspect_store(
 
 
 class _Counts:
-    """Sums over the windows of one array."""
+    """Running counts over the windows of one array."""
 
     def __init__(self) -> None:
         self.windows = 0

@@ -1,4 +1,4 @@
-"""Pictures of what `inspect-store` counted: one figure, as PNG or inside one HTML file."""
+"""The figure of `inspect-store`, as a PNG or inside a single HTML file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TICKS_MS = {0.1: "0.1", 1: "1", 10: "10", 100: "100", 1000: "1 s", 10000: "10 s
 
 
 def check_plot_path(path: Path) -> None:
-    """Raise `ConfigError` unless `path` ends in .png or .html: before the work, not after it."""
+    """Raise `ConfigError` unless `path` ends in .png or .html, so that the command fails before it works."""
     if path.suffix not in (".png", ".html"):
         raise ConfigError(f"{path}: expected a file name that ends in .png or .html")
 
@@ -35,7 +35,7 @@ def check_plot_path(path: Path) -> None:
 def plot_report(report: StoreReport, path: Path) -> None:
     """Draw `inspect_store`'s report into `path`, a `.png` or a self-contained `.html` (inline SVG).
 
-    Token types, fill, delta widths, field orders, RTTs; of the train split where it is there.
+    Shows token types, fill, delta widths, field orders and RTTs, of the train split if the report has it.
     """
     check_plot_path(path)
     picture = io.BytesIO()
@@ -123,7 +123,7 @@ def _plot_delta_widths(axes: Any, arrays: Arrays) -> None:
 
 
 def _plot_rtt(axes: Any, arrays: Arrays) -> None:
-    """Every mode holds the same measurements, so one is enough."""
+    """All modes hold the same measurements, so one is enough."""
     for counts in list(arrays.values())[:1]:
         rtt = counts.rtt
         shares = [100 * count / counts.measurements for count in rtt.counts[1:-1]]
@@ -151,7 +151,7 @@ def _plot_rtt(axes: Any, arrays: Arrays) -> None:
 
 
 def _plot_field_orders(axes: Any, arrays: Arrays) -> None:
-    """How often each order came, beside an even share of those with as many fields."""
+    """How often each order occurs, relative to an even share among those with as many fields."""
     orders = {name for counts in arrays.values() for name in counts.field_orders}
     names = sorted(orders, key=lambda name: (-len(name.split()), name))
     width = 0.8 / max(1, len(arrays))

@@ -1,4 +1,4 @@
-"""The measurements of a store as flat NumPy arrays, for whatever is fitted on rows and not on tokens."""
+"""The measurements of a store as flat NumPy arrays, for models that are fitted to rows rather than tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stores.vocabulary import (
 
 Words = NDArray[np.uint64]
 
-_WINDOWS = 1024  # a block: some 60 k rows
+_WINDOWS = 1024  # a block, about 60,000 rows
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Rows:
     seconds: NDArray[np.int64]
     """Unix time."""
     rtt_ms: NDArray[np.float64]
-    """NaN: no answer. At most 1/2048 off, as tokens have it."""
+    """NaN: no answer. Within 1/2048 of the measured RTT, the precision of its tokens."""
 
     def __len__(self) -> int:
         return len(self.src)
@@ -80,7 +80,7 @@ def read_rows(
 ) -> tuple[Rows, Rows]:
     """Train and test rows of a store, in stored order, with one address table.
 
-    Read from the `full` arrays, where every row has its time; copies that further passes made are
+    Read from the `full` arrays, where every row has its time; the copies that further passes add are
     left out. Raises `DamagedStoreError` for a window that breaks the grammar. About 1 M rows/s, and
     24 bytes a row in memory.
     """

@@ -32,7 +32,7 @@ _BEFORE = np.array([PATTERN[:place].count(mode) for place, mode in enumerate(PAT
 
 @dataclass(frozen=True)
 class Plan:
-    """Which windows some consecutive steps read: everything is (steps, windows of a batch)."""
+    """Which windows a few consecutive steps read; every field has the shape (steps, windows per batch)."""
 
     first_step: int
     mode: NDArray[np.int64]
@@ -63,13 +63,13 @@ class MixtureSampler:
     ) -> None:
         """`batch_size` counts windows over all hosts; `seed` is any integer.
 
-        Raises `ConfigError` when a mode of the split holds no window, when the batch is larger than the
+        Raises `ConfigError` when a mode of the split has no windows, when the batch is larger than the
         split, or when `shard_count` does not divide it.
         """
         windows = [store.windows(split, mode) for mode in MODES]
         if 0 in windows:
             raise ConfigError(
-                f"{store.path}: {split}/{MODES[windows.index(0)]} holds no window, so no batch can be "
+                f"{store.path}: {split}/{MODES[windows.index(0)]} has no windows, so no batch can be "
                 "drawn: prepare more rows"
             )
         if not 1 <= batch_size <= sum(windows):

@@ -1,4 +1,4 @@
-"""Stores in a terminal: the tables of `inspect-store`, `verify-store` and `decode`, for 100 columns."""
+"""Terminal views of a store: what `inspect-store`, `verify-store` and `decode` print, in 100 columns."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _rtt_table(arrays: Arrays) -> Table:
 
 
 def verify_view(report: VerifyReport) -> RenderableType:
-    """One line for a sound store, one for each problem of another."""
+    """The verdict, and a line for each problem of a damaged store."""
     text = Text()
     text.append(report.path, "bold")
     text.append(
@@ -287,11 +287,11 @@ def _measurements_table(measurements: list[DecodedMeasurement]) -> Table:
     return table
 
 
-# --- Progress and numbers ----------------------------------------------------------------------------------------
+# --- Progress and numbers ---------------------------------------------------------------------------
 
 
 def print_view(view: RenderableType) -> None:
-    """Print on standard output; in a pipe or file, which has no width, in 100 columns."""
+    """Print to standard output, at least 100 columns wide where that is a pipe or file without a width."""
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 100)
@@ -300,7 +300,7 @@ def print_view(view: RenderableType) -> None:
 
 @contextmanager
 def progress_bar(title: str, silent: bool = False) -> Iterator[Progress]:
-    """A bar on standard error, gone when done; called as progress(done, total)."""
+    """A progress bar on standard error that disappears when done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
     bar = Bar(
@@ -325,7 +325,7 @@ def percent(part: float | None, digits: int = 1) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Percentage; nothing is shown as a dash, so that it stands out from little."""
+    """Percentage; zero is shown as a dash, so that it stands out from a small share."""
     return percent(part / whole) if part and whole else "–"
 
 
