@@ -99,8 +99,8 @@ def encode_rtts(rtt_ms: NDArray[np.float64]) -> NDArray[np.uint16]:
 
 def decode_rtts(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
     """`decode_rtt` of an array (any shape): uint16 codes to float64 ms."""
-    codes = np.asarray(codes, np.int64)
-    us: NDArray[np.float64] = np.ldexp((codes & MAX_MANTISSA).astype(np.float64), codes >> 11)
+    wide = np.asarray(codes, np.int64)
+    us: NDArray[np.float64] = np.ldexp((wide & MAX_MANTISSA).astype(np.float64), wide >> 11)
     return us / 1000.0
 
 

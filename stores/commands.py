@@ -1,4 +1,4 @@
-"""The commands that look into a store, and what all commands share."""
+"""The commands that look into a store, and what all commands have in common."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def inspect_store_command(
     split: Annotated[SplitName | None, typer.Option("--split", help="Only this split.")] = None,
     mode: Annotated[ModeName | None, typer.Option("--mode", help="Only this mode.")] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw it too, into a .png or .html file.")
+        Path | None, typer.Option("--plot", help="Also draw a figure into this .png or .html file.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,7 +55,7 @@ def inspect_store_command(
     if plot:
         plot_report(report, plot)
     if as_json:
-        print_json(report)
+        print_json(report.as_json())
     else:
         print_view(inspect_view(report))
 
@@ -80,14 +80,20 @@ def decode_command(
     opened = TokenStore.open(store)
     windows = decode_windows(opened, split, mode, index, count)
     if as_json:
-        print_json({"path": str(opened.path), "digest": opened.digest, "windows": windows})
+        print_json(
+            {
+                "path": str(opened.path),
+                "digest": opened.digest,
+                "windows": [window.as_json() for window in windows],
+            }
+        )
     else:
         print_view(decode_view(windows))
 
 
 @app.command("verify-store")
 def verify_store_command(store: StoreArgument, as_json: JsonOption = False) -> None:
-    """Check every byte of a store: digests, grammar, ledger. Exits 1 on any damage, naming it.
+    """Check every byte of a store: digests, grammar, ledger. On damage, name it and exit with 1.
 
     Example: `pinglm verify-store data/store.zarr`
     """

@@ -1,4 +1,4 @@
-"""Shorter rows out of windows, for a model whose context is less than a window's 1,024 tokens."""
+"""Shorter rows cut from windows, for a model whose context is shorter than a window's 1,024 tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stores.vocabulary import (
 )
 
 TokenRows = tuple[NDArray[np.uint16], NDArray[np.uint16]]
-"""Tokens (B, T) and lengths (B,), in fresh memory."""
+"""Tokens (B, T) and the length of each row (B,), both uint16, in fresh memory."""
 
 
 def cut_windows(
@@ -25,12 +25,13 @@ def cut_windows(
     context: int,
     key: tuple[int, int],
 ) -> TokenRows:
-    """One run of whole measurements, at most `context` tokens, out of each window (B, 1024).
+    """Cut a run of whole measurements, at most `context` tokens long, from each window (B, 1024).
 
-    It begins at a measurement drawn evenly from the first up to the last one that still leaves
-    (nearly) `context` tokens, and goes on as long as fits; tails are 0. Its first time is made absolute,
-    as a window's first time always is. `key` seeds the draw, so epochs see other cuts. Windows no longer
-    than `context` stay whole.
+    A cut begins at a measurement drawn uniformly, from the first to the last one that is followed by
+    (nearly) `context` tokens, and holds as many measurements as fit; tails are 0. Its first time is
+    made absolute, as the first time of a window always is. `key` seeds the draw, so that each epoch
+    sees different cuts. Windows no longer than `context` stay whole. Returns tokens (B, `context`) and
+    lengths (B,), both uint16; the arguments themselves where `context` is at least 1024.
     """
     rows, width = tokens.shape
     if context >= width:
@@ -38,7 +39,7 @@ def cut_windows(
     long = lengths.astype(np.int64)
     position = np.arange(width + 1)
     boundary = np.pad(tokens == MEASUREMENT_START, ((0, 0), (0, 1))) & (position < long[:, None])
-    boundary[np.arange(rows), long] = True  # a window's end is a boundary, too
+    boundary[np.arange(rows), long] = True  # the end of a window is a boundary, too
 
     early = boundary & (position < (long - context)[:, None])
     choice = (np.random.default_rng(key).random(rows) * (early.sum(1) + 1)).astype(np.int64)
@@ -61,7 +62,7 @@ def cut_windows(
 
 
 class _Time(NamedTuple):
-    """A time field to be written instead of the `replaced` tokens from place `at` of a cut on."""
+    """A time field that replaces the `replaced` tokens of a cut from position `at`."""
 
     at: int
     replaced: int
@@ -69,8 +70,8 @@ class _Time(NamedTuple):
 
 
 def _cut_off_time(window: NDArray[np.uint16], first: int, last: int) -> _Time | None:
-    """The first time among tokens `first` to `last` - 1, as an absolute one, if it counts from one
-    that a cut at `first` leaves out."""
+    """The first time among tokens `first` to `last` - 1, made absolute, if it is a delta from a time
+    that a cut at `first` leaves out; otherwise `None`."""
     is_time = (window >= TIMESTAMP_ABS) & (window <= TIMESTAMP_DELTA4)  # bytes are above all roles
     times = np.flatnonzero(is_time[:last])
     at = times[np.searchsorted(times, first) :][:1].tolist()

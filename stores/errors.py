@@ -1,14 +1,14 @@
 """Every error that pinglm raises on purpose.
 
     PinglmError
-     ├─ ConfigError     (ValueError)         options that contradict each other, or a folder's own record
+     ├─ ConfigError     (ValueError)         options that contradict each other, or the folder's own record
      ├─ InputError      (ValueError)         an input file that cannot be read, or is not what it should be
      ├─ OutputError     (OSError)            an output that cannot be written: disk full, folder in use
-     ├─ TokenError      (ValueError)         tokens that are no valid window
+     ├─ TokenError      (ValueError)         tokens that do not form a valid window
      ├─ NotAStoreError  (FileNotFoundError)  a path without a finished manifest
      ├─ DamagedStoreError (ValueError)       a store whose files differ from its manifest
-     ├─ CheckpointError (ValueError)         a run that does not fit the store, the shape, or the disk
-     ├─ QueryError      (ValueError)         a query to a model that has no answer: NaN, mixed families
+     ├─ CheckpointError (ValueError)         a checkpoint that is missing, unreadable, or of another store or shape
+     ├─ QueryError      (ValueError)         a malformed query to a model: NaN, mixed address families
      └─ TrainingError   (RuntimeError)       training that went wrong: NaN, batch larger than the split
 
 A message is one line: what, where, expected, found, what to do. The command line prints it and exits 1.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class PinglmError(Exception):
-    """Base of all errors below: catch this to catch every failure pinglm explains."""
+    """Base of all the errors below. Catch it to catch every failure that pinglm explains."""
 
 
 class ConfigError(PinglmError, ValueError):
@@ -68,4 +68,4 @@ class QueryError(PinglmError, ValueError):
 
 
 class TrainingError(PinglmError, RuntimeError):
-    """Training cannot go on: a loss that is not finite, or a split smaller than one batch."""
+    """Training cannot continue: the loss is not finite, or the split is smaller than one batch."""

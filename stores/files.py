@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary name, rename, and fsync before anything relies on them."""
+"""Files that are whole or absent: temporary name, rename, and fsync before anything depends on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; on a clean exit it is renamed to `path`.
+    """Yield a temporary path in the same folder; on a clean exit it is renamed to `path`.
 
     On any error the temporary file is removed and `path` is as it was. Makes missing parent folders.
     The file survives a killed process, but not a power loss before `sync_file`. Raises `OutputError`
@@ -45,9 +45,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def start_writeback(path: Path) -> None:
-    """Have the system begin to write a file to disk now, so that `sync_file` finds little left to do.
+    """Ask the system to start writing a file to disk now, so that `sync_file` has little left to do.
 
-    Returns at once, promises nothing.
+    Returns at once and guarantees nothing.
     """
     with suppress(OSError, AttributeError):
         descriptor = os.open(path, os.O_RDONLY)
@@ -59,7 +59,7 @@ def start_writeback(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Return when the file's bytes and its name are on disk."""
+    """Wait until both the file's bytes and its name are on disk."""
     try:
         for target, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
             descriptor = os.open(target, flags)
@@ -95,7 +95,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_arrays(path: Path, arrays: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:
     """Write one array as .npy, or several as an uncompressed .npz, whole or not at all."""
-    buffer = io.BytesIO()  # NumPy's own write to a full disk does not say that it is full
+    buffer = io.BytesIO()  # when the disk is full, NumPy's own write does not say so
     if isinstance(arrays, np.ndarray):
         np.save(buffer, arrays)
     else:

@@ -1,4 +1,4 @@
-"""Where the arrays of a store lie, and their zarr v3 metadata.
+"""Where the arrays of a store are, and their zarr v3 metadata.
 
     store.zarr/zarr.json                       the manifest, in the attributes; written last
     store.zarr/{train,test}/{full,none,mixed}/
@@ -25,7 +25,7 @@ MAX_WINDOWS_PER_CHUNK = 8_192  # 16 MiB
 
 
 def windows_per_chunk(windows: int) -> int:
-    """Rows of every chunk file of a `tokens` array: the fewest files of at most 16 MiB, of even size,
+    """Rows of every chunk file of a `tokens` array: the fewest files of at most 16 MiB, of equal size,
     so that the padding of the last one stays below one row per file."""
     chunks = max(1, -(-windows // MAX_WINDOWS_PER_CHUNK))
     return max(1, -(-windows // chunks))

@@ -1,7 +1,7 @@
 """The manifest: what a store holds and what it was made from. Written last, only on success.
 
-It lies in the attributes of the root's `zarr.json`, so any zarr reader shows it and a store without
-one is not even a zarr group. It holds no clock time and no absolute path: the same input, options and
+It is stored in the attributes of the root's `zarr.json`, so any zarr reader shows it, and a store
+without one is not even a zarr group. It holds no clock time and no absolute path: the same input, options and
 seed give the same manifest anywhere.
 """
 
@@ -117,7 +117,7 @@ def read_manifest(store: Path) -> Manifest:
     path = store / "zarr.json"
     if not path.is_file():
         raise NotAStoreError(
-            f"{store}: no finished manifest, so not a store: run `prepare` (again) to finish it"
+            f"{store}: no finished manifest, so this is not a store: run `prepare` (again) to finish it"
         )
     try:
         fields = dict(json.loads(path.read_bytes())["attributes"][ATTRIBUTE])

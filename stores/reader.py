@@ -1,4 +1,4 @@
-"""A finished store, read-only: any rows at any time, at memory-map speed, in flat memory."""
+"""Read-only access to a finished store: any rows in any order, at memory-map speed, in constant memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_store(path: str | os.PathLike[str]) -> Path:
 class TokenStore:
     """Token windows of a finished store.
 
-    Every method is safe to call from several threads. A store pickles as its path and opens again
+    Every method is safe to call from several threads. A store is pickled as its path, and opened again
     where it is unpickled. `split` is "train" or "test", `mode` is "full", "none" or "mixed"; anything
     else is a `ConfigError`.
     """

@@ -1,9 +1,8 @@
-"""The measurements of a store as flat NumPy arrays, for whatever is fitted on rows and not on tokens."""
+"""The measurements of a store as flat NumPy arrays, for models that are fitted to rows rather than tokens."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from stores.codec import decode_rtts
 from stores.errors import DamagedStoreError
 from stores.grammar import parse_windows
 from stores.layout import SPLITS
+from stores.progress import Progress
 from stores.reader import TokenStore
 from stores.vocabulary import (
     BYTE0,
@@ -26,12 +26,9 @@ from stores.vocabulary import (
     TIMESTAMP_DELTA4,
 )
 
-Progress = Callable[[int, int], None]
-"""Called as progress(windows done, windows in all)."""
-
 Words = NDArray[np.uint64]
 
-_WINDOWS = 1024  # a block: some 60 k rows
+_WINDOWS = 1024  # a block, about 60,000 rows
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Rows:
     seconds: NDArray[np.int64]
     """Unix time."""
     rtt_ms: NDArray[np.float64]
-    """NaN: no answer. At most 1/2048 off, as tokens have it."""
+    """NaN: no answer. Within 1/2048 of the measured RTT, the precision of its tokens."""
 
     def __len__(self) -> int:
         return len(self.src)
@@ -74,7 +71,8 @@ def pair_key(src: NDArray[np.int32], dst: NDArray[np.int32]) -> NDArray[np.int64
 
 def is_ipv4(addresses: Words) -> NDArray[np.bool_]:
     """(n,) of packed addresses (n, 2)."""
-    return (addresses[:, 0] == 0) & (addresses[:, 1] < 2**32)
+    low: NDArray[np.bool_] = (addresses[:, 0] == 0) & (addresses[:, 1] < 2**32)
+    return low
 
 
 def read_rows(
@@ -82,7 +80,7 @@ def read_rows(
 ) -> tuple[Rows, Rows]:
     """Train and test rows of a store, in stored order, with one address table.
 
-    Read from the `full` arrays, where every row has its time; copies that further passes made are
+    Read from the `full` arrays, where every row has its time; the copies that further passes add are
     left out. Raises `DamagedStoreError` for a window that breaks the grammar. About 1 M rows/s, and
     24 bytes a row in memory.
     """
@@ -128,7 +126,7 @@ def _decode(
     return Rows(addresses, number[: len(src)], number[len(src) :], seconds, rtt_ms)
 
 
-def _integer(body: NDArray[np.uint16], heads: NDArray[np.int64], start: int, size: int) -> NDArray:
+def _integer(body: NDArray[np.uint16], heads: NDArray[np.int64], start: int, size: int) -> Words:
     """Big-endian uint64 of `size` payload bytes from byte `start` behind each role."""
     value = np.zeros(len(heads), np.uint64)
     for byte in range(start, start + size):
@@ -166,7 +164,8 @@ def _seconds(
     absolute = roles == TIMESTAMP_ABS
     advance = np.cumsum(np.where(absolute, 0, value))
     clock = np.flatnonzero(absolute)[np.cumsum(absolute) - 1]  # where it was last set
-    return value[clock] + advance - advance[clock]
+    seconds: NDArray[np.int64] = value[clock] + advance - advance[clock]
+    return seconds
 
 
 def _number(words: Words) -> tuple[Words, NDArray[np.int32]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.cut import TokenRows
 from stores.errors import ConfigError
 from stores.hashing import MASK64, keyed
 from stores.layout import MODES
@@ -31,7 +32,7 @@ _BEFORE = np.array([PATTERN[:place].count(mode) for place, mode in enumerate(PAT
 
 @dataclass(frozen=True)
 class Plan:
-    """Which windows some consecutive steps read: everything is (steps, windows of a batch)."""
+    """Which windows a few consecutive steps read; every field has the shape (steps, windows per batch)."""
 
     first_step: int
     mode: NDArray[np.int64]
@@ -62,13 +63,13 @@ class MixtureSampler:
     ) -> None:
         """`batch_size` counts windows over all hosts; `seed` is any integer.
 
-        Raises `ConfigError` when a mode of the split holds no window, when the batch is larger than the
+        Raises `ConfigError` when a mode of the split has no windows, when the batch is larger than the
         split, or when `shard_count` does not divide it.
         """
         windows = [store.windows(split, mode) for mode in MODES]
         if 0 in windows:
             raise ConfigError(
-                f"{store.path}: {split}/{MODES[windows.index(0)]} holds no window, so no batch can be "
+                f"{store.path}: {split}/{MODES[windows.index(0)]} has no windows, so no batch can be "
                 "drawn: prepare more rows"
             )
         if not 1 <= batch_size <= sum(windows):
@@ -104,7 +105,7 @@ class MixtureSampler:
             shard_count=count,
         )
 
-    def batch(self, step: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    def batch(self, step: int) -> TokenRows:
         """Tokens uint16 (B, 1024) and lengths uint16 (B,) of a step ≥ 0, fresh arrays.
 
         B is `batch_size` over the shard count. Tokens past a window's length are 0 and to be masked.

@@ -1,10 +1,9 @@
-"""Is a store what its manifest says, and are its tokens valid? One pass over every byte."""
+"""Checks that a store matches its manifest and that its tokens are valid, in one pass over every byte."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +16,12 @@ from stores.files import sha256_file
 from stores.grammar import NO_TIME, parse_windows
 from stores.layout import MODES, SPLITS, chunk_file
 from stores.manifest import Manifest, read_manifest
+from stores.progress import Progress
 from stores.reader import ROW_BYTES, check_size, find_store
 from stores.vocabulary import CONTEXT, VOCABULARY_VERSION
 
-Progress = Callable[[int, int], None]
-"""Called as progress(bytes done, bytes in all)."""
-
 _ROWS = 2048  # windows checked at once: 4 MiB
-_NAMED = 3  # bad windows of an array that get a line each; the others are counted
+_NAMED = 3  # bad windows of an array that get a line of their own; the rest are only counted
 
 
 @dataclass
@@ -49,7 +46,7 @@ class VerifyReport:
 def verify_store(
     path: str | os.PathLike[str], progress: Progress = lambda done, total: None
 ) -> VerifyReport:
-    """Check manifest, digests, zarr metadata, grammar and ledger; go on after damage, report all of it.
+    """Check manifest, digests, zarr metadata, grammar and ledger; carry on after damage and report all of it.
 
     Raises `NotAStoreError` when there is no finished manifest. Memory is a few blocks of 4 MiB,
     whatever the store; about 150 MB/s, or 3 M measurements/s, on one core.
@@ -94,7 +91,7 @@ def _check_ledger(manifest: Manifest, problems: list[str]) -> None:
 
 
 def _check_file_list(store: Path, manifest: Manifest, problems: list[str]) -> None:
-    """Exactly the files of the layout lie there, and zarr reads the arrays as the manifest has them."""
+    """The folder holds exactly the files of the layout, and zarr sees the arrays as the manifest describes them."""
     expected = {"zarr.json"}
     for split in SPLITS:
         expected.add(f"{split}/zarr.json")
@@ -177,7 +174,7 @@ class _Bytes:
     def _per_window(
         self, split: str, mode: str, name: str, windows: int, total: int
     ) -> NDArray[np.uint16] | None:
-        """An array of one number a window, which add up to `total`; `None` if its file is no good."""
+        """An array with one number per window, which should add up to `total`; `None` if its file is unusable."""
         path = chunk_file(self.store, split, mode, name)
         if not self._present(path, 2 * windows):
             return None
@@ -234,7 +231,7 @@ class _Bytes:
 
 
 class _TokensCheck:
-    """Problems of the windows of one `tokens` array: the first few in words, the others counted."""
+    """Problems in one `tokens` array: the first few are described, the rest only counted."""
 
     def __init__(
         self, name: str, mode: str, lengths: NDArray[np.uint16], counts: NDArray[np.uint16]
@@ -284,7 +281,7 @@ class _TokensCheck:
             self._more += 1
 
     def problems(self) -> list[str]:
-        """One line each, and one for all that got none."""
+        """A line for each described problem, and one that counts the rest."""
         more = [f"{self._name}: and {self._more} more such problems"] if self._more else []
         return self._named + more
 

@@ -1,25 +1,30 @@
-"""Stores in a terminal: the tables of `inspect-store`, `verify-store` and `decode`, for 100 columns."""
+"""Terminal views of a store: what `inspect-store`, `verify-store` and `decode` print, in 100 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
-    Progress,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from stores.decode import DecodedMeasurement, DecodedWindow
+from stores.inspect import ArrayStatistics, StoreReport
+from stores.progress import Progress
 from stores.verify import VerifyReport
 from stores.vocabulary import BYTE0, CONTEXT
+
+Arrays = dict[tuple[str, str], ArrayStatistics]
+"""Statistics by (split, mode)."""
 
 COLOURS = {
     "start": "bold white",
@@ -50,11 +55,11 @@ _BARS = " ▁▂▃▄▅▆▇█"
 # --- inspect-store ----------------------------------------------------------------------------------
 
 
-def inspect_view(report: dict[str, Any]) -> RenderableType:
+def inspect_view(report: StoreReport) -> RenderableType:
     """`inspect_store`'s report as compact tables."""
     arrays = {
         (split, mode): counts
-        for split, modes in report["splits"].items()
+        for split, modes in report.splits.items()
         for mode, counts in modes.items()
     }
     return Group(
@@ -67,19 +72,19 @@ def inspect_view(report: dict[str, Any]) -> RenderableType:
     )
 
 
-def _heading(report: dict[str, Any]) -> Text:
-    ledger = report["ledger"]
+def _heading(report: StoreReport) -> Text:
+    ledger = report.ledger
     text = Text()
-    text.append(report["path"], "bold")
-    text.append(f"\ndigest {report['digest']}\n", "dim")
-    text.append(f"{size_text(report['bytes'])} in {report['files']} files")
-    text.append(f" from {report['inputs']} input file{'s' * (report['inputs'] != 1)}\n")
-    rejected = sum(ledger["rejected"].values())
+    text.append(report.path, "bold")
+    text.append(f"\ndigest {report.digest}\n", "dim")
+    text.append(f"{size_text(report.bytes)} in {report.files} files")
+    text.append(f" from {report.inputs} input file{'s' * (report.inputs != 1)}\n")
+    rejected = sum(ledger.rejected.values())
     text.append(
-        f"{ledger['rows']:,} rows = {ledger['train']:,} train + {ledger['test']:,} test "
+        f"{ledger.rows:,} rows = {ledger.train:,} train + {ledger.test:,} test "
         f"+ {rejected:,} rejected"
     )
-    reasons = [f"{reason} {rows:,}" for reason, rows in ledger["rejected"].items() if rows]
+    reasons = [f"{reason} {rows:,}" for reason, rows in ledger.rejected.items() if rows]
     if reasons:
         text.append(f" ({', '.join(reasons)})", "dim")
     return text
@@ -92,7 +97,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _windows_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
+def _windows_table(arrays: Arrays) -> Table:
     table = _table(
         "\nWindows",
         *("array", "windows", "measurements", "tokens", "fill"),
@@ -101,49 +106,49 @@ def _windows_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
     for (split, mode), counts in arrays.items():
         table.add_row(
             f"{split}/{mode}",
-            *(f"{counts[name]:,}" for name in ("windows", "measurements", "tokens")),
-            percent(counts["fill"], 2),
+            *(f"{count:,}" for count in (counts.windows, counts.measurements, counts.tokens)),
+            percent(counts.fill, 2),
             *(
-                "–" if counts[name] is None else f"{counts[name]:.2f}"
-                for name in (
-                    "tokens_per_measurement",
-                    "measurements_per_window",
-                    "sources_per_window",
+                "–" if ratio is None else f"{ratio:.2f}"
+                for ratio in (
+                    counts.tokens_per_measurement,
+                    counts.measurements_per_window,
+                    counts.sources_per_window,
                 )
             ),
         )
     return table
 
 
-def _fields_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
+def _fields_table(arrays: Arrays) -> Table:
     table = _table(
         "\nFields, share of measurements",
         *("array", "IPv4", "IPv6", "failed", "│", "absolute", "delta1", "delta4", "no time"),
     )
     for (split, mode), counts in arrays.items():
-        of = counts["measurements"]
-        families, widths = counts["address_families"], counts["delta_widths"]
+        of = counts.measurements
+        families, widths = counts.address_families, counts.delta_widths
         table.add_row(
             f"{split}/{mode}",
             *(share(families[name], of) for name in ("ipv4", "ipv6")),
-            share(counts["rtt"]["failed"], of),
+            share(counts.rtt.failed, of),
             "│",
             *(share(widths[name], of) for name in ("absolute", "delta1", "delta4", "none")),
         )
     return table
 
 
-def _tokens_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
+def _tokens_table(arrays: Arrays) -> Table:
     table = _table("\nToken types, share of tokens", "", *(f"{s}/{m}" for s, m in arrays))
-    names = next(iter(arrays.values()))["token_types"]
+    names = next(iter(arrays.values())).token_types
     for name in names:
-        counts = [(array["token_types"][name], array["tokens"]) for array in arrays.values()]
+        counts = [(array.token_types[name], array.tokens) for array in arrays.values()]
         if any(count for count, _ in counts):
             table.add_row(name, *(share(count, of) for count, of in counts))
     return table
 
 
-def _orders_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
+def _orders_table(arrays: Arrays) -> Table:
     table = _table(
         "\nField orders, how often each", "array", "time", "orders", "rarest", "", "most", ""
     )
@@ -151,7 +156,7 @@ def _orders_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
         for fields, label in ((4, "with"), (3, "without")):
             orders = {
                 name: count
-                for name, count in counts["field_orders"].items()
+                for name, count in counts.field_orders.items()
                 if len(name.split()) == fields
             }
             if not orders:
@@ -168,7 +173,7 @@ def _orders_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
     return table
 
 
-def _rtt_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
+def _rtt_table(arrays: Arrays) -> Table:
     """Percentiles, and the histogram as a line of bars, five a decade and one at each end."""
     names = ("p10", "p25", "p50", "p75", "p90")
     scale = " 0.1  1    10   100  1s   10s"
@@ -176,12 +181,12 @@ def _rtt_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
     table.columns[-1].justify = "left"
     table.columns[-1].no_wrap = True
     for (split, mode), counts in arrays.items():
-        rtt = counts["rtt"]
-        bins = rtt["counts"]
+        rtt = counts.rtt
+        bins = rtt.counts
         bins = [bins[0], *(sum(bins[at : at + 2]) for at in range(1, len(bins) - 1, 2)), bins[-1]]
         top = max(bins) or 1
         bars = "".join(_BARS[-(-count * (len(_BARS) - 1) // top)] for count in bins)
-        values = [rtt["percentiles_ms"].get(name) for name in names]
+        values = [rtt.percentiles_ms.get(name) for name in names]
         table.add_row(
             f"{split}/{mode}",
             *("–" if value is None else f"{value:.4g}" for value in values),
@@ -194,7 +199,7 @@ def _rtt_table(arrays: dict[tuple[str, str], dict[str, Any]]) -> Table:
 
 
 def verify_view(report: VerifyReport) -> RenderableType:
-    """One line for a sound store, one for each problem of another."""
+    """The verdict, and a line for each problem of a damaged store."""
     text = Text()
     text.append(report.path, "bold")
     text.append(
@@ -215,19 +220,19 @@ def verify_view(report: VerifyReport) -> RenderableType:
 # --- decode -----------------------------------------------------------------------------------------
 
 
-def decode_view(windows: list[dict[str, Any]]) -> RenderableType:
+def decode_view(windows: list[DecodedWindow]) -> RenderableType:
     """Windows as coloured tokens, with a legend, and as tables of measurements."""
     parts: list[RenderableType] = []
     for window in windows:
-        parts += [_window_heading(window), _tokens_text(window["tokens"]), ""]
-        parts.append(_measurements_table(window["measurements"]))
+        parts += [_window_heading(window), _tokens_text(window.tokens), ""]
+        parts.append(_measurements_table(window.measurements))
     return Group(*parts)
 
 
-def _window_heading(window: dict[str, Any]) -> RenderableType:
+def _window_heading(window: DecodedWindow) -> RenderableType:
     title = (
-        f"{window['split']}/{window['mode']} window {window['index']}: "
-        f"{window['length']} of {CONTEXT} tokens, {len(window['measurements'])} measurements"
+        f"{window.split}/{window.mode} window {window.index}: "
+        f"{window.length} of {CONTEXT} tokens, {len(window.measurements)} measurements"
     )
     legend = Text("  ", "dim")
     for part in _LEGEND.split(" · "):
@@ -258,7 +263,7 @@ def _coloured(tokens: list[int]) -> Iterator[tuple[str, str]]:
         yield kind, mark
 
 
-def _measurements_table(measurements: list[dict[str, Any]]) -> Table:
+def _measurements_table(measurements: list[DecodedMeasurement]) -> Table:
     """One line each, below a line for the source wherever that changes."""
     table = _table(
         "", "#", "order", "from source / to destination", "RTT ms", "time UTC", "delta s"
@@ -267,26 +272,26 @@ def _measurements_table(measurements: list[dict[str, Any]]) -> Table:
         column.justify = "left"
     source = None
     for number, measurement in enumerate(measurements):
-        rtt, delta = measurement["rtt_ms"], measurement["delta"]
-        if measurement["src"] != source:
-            source = measurement["src"]
+        rtt, delta = measurement.rtt_ms, measurement.delta
+        if measurement.src != source:
+            source = measurement.src
             table.add_row("", "", Text(f"from {source}", COLOURS["source"]))
         table.add_row(
             str(number),
-            Text(initials(measurement["order"]), "dim"),
-            Text(f"  to {measurement['dst']}", COLOURS["destination"]),
+            Text(initials(measurement.order), "dim"),
+            Text(f"  to {measurement.dst}", COLOURS["destination"]),
             Text("failed", COLOURS["failed"]) if rtt is None else Text(f"{rtt:.3f}", "green"),
-            Text(measurement["time_utc"] or "", COLOURS["time"]),
+            Text(measurement.time_utc or "", COLOURS["time"]),
             Text("" if delta is None else f"+{delta}", COLOURS["time"]),
         )
     return table
 
 
-# --- Progress and numbers ----------------------------------------------------------------------------------------
+# --- Progress and numbers ---------------------------------------------------------------------------
 
 
 def print_view(view: RenderableType) -> None:
-    """Print on standard output; in a pipe or file, which has no width, in 100 columns."""
+    """Print to standard output, at least 100 columns wide where that is a pipe or file without a width."""
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 100)
@@ -294,11 +299,11 @@ def print_view(view: RenderableType) -> None:
 
 
 @contextmanager
-def progress_bar(title: str, silent: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, gone when done; called as progress(done, total)."""
+def progress_bar(title: str, silent: bool = False) -> Iterator[Progress]:
+    """A progress bar on standard error that disappears when done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     console = Console(stderr=True)
-    bar = Progress(
+    bar = Bar(
         *columns,
         TimeRemainingColumn(),
         console=console,
@@ -320,7 +325,7 @@ def percent(part: float | None, digits: int = 1) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """Percentage; nothing is shown as a dash, so that it stands out from little."""
+    """Percentage; zero is shown as a dash, so that it stands out from a small share."""
     return percent(part / whole) if part and whole else "–"
 
 

@@ -137,7 +137,7 @@ def test_mode_without_windows_is_named(tmp_path: Path) -> None:
     store = TokenStore.open(write_store(tmp_path / "store.zarr", arrays, {"train": 1, "test": 1}))
     assert store.gather("test", "mixed", []).shape == (0, 1024)
     assert list(store.blocks("test", "mixed")) == []
-    with pytest.raises(ConfigError, match="test/mixed holds no window"):
+    with pytest.raises(ConfigError, match="test/mixed has no windows"):
         MixtureSampler(store, "test", 1, 0)
     MixtureSampler(store, "train", 1, 0).batch(7)
 
