@@ -133,11 +133,11 @@ class Trainer:
                     self.trace(step - first)
                     state, loss = self.steps.train(state, *next(batches))
                     if self.first_step_seconds is None:
-                        jax.block_until_ready(loss)
+                        loss.block_until_ready()
                         self.first_step_seconds = time.perf_counter() - self.began
                     ahead.append(loss)
                     if len(ahead) > IN_FLIGHT:
-                        jax.block_until_ready(ahead.popleft())
+                        ahead.popleft().block_until_ready()
                     self.watch.steps += 1
                     self.progress.step(step)
 
