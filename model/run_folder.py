@@ -172,4 +172,4 @@ class RunResult(Saved):
     store: str
     store_digest: str
     first_step_seconds: float | None = None
-    """From the start of the process to the end of its first step; older runs did not measure it."""
+    """From the call of `train` to the end of its first step; older runs did not measure it."""
