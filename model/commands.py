@@ -1,4 +1,4 @@
-"""The commands of the model side: training, export, and questions to a trained model."""
+"""The commands of the model side: training, evaluation, export, and queries to a trained model."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ PresetOption = Annotated[
     str | None,
     typer.Option("--preset", help="85m, small or tiny.", show_default="85m on a GPU, else tiny"),
 ]
-StepsOption = Annotated[int | None, typer.Option("--steps", help="Steps to train.")]
-BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Rows of a batch.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Of weights, dropout and order.")]
+StepsOption = Annotated[int | None, typer.Option("--steps", help="Number of training steps.")]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Rows per batch.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the weights, dropout and data order.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="FIELD=VALUE of any field (`train --dry-run --json` lists them)."),
+    typer.Option("--set", help="Set any field: FIELD=VALUE (`train --dry-run --json` lists them)."),
 ]
 
 
 @app.command("train")
 def train_command(
     store: StoreOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/default"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run.")] = Path("runs/default"),
     preset: PresetOption = None,
     steps: StepsOption = None,
     batch_size: BatchOption = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    log_every: Annotated[int | None, typer.Option(help="Steps from log line to log line.")] = None,
+    log_every: Annotated[int | None, typer.Option(help="Steps between log lines.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     seed: SeedOption = None,
     settings: SetOption = None,
     overfit_one_batch: Annotated[
-        bool, typer.Option("--overfit-one-batch", help="Debugging: the first batch at every step.")
+        bool,
+        typer.Option(
+            "--overfit-one-batch", help="For debugging: use the first batch at every step."
+        ),
     ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Write an XLA trace of a few early steps.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan only.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a transformer on a store. The same command again continues, or prints what it reached.
+    """Train a transformer on a store. Run the same command again to continue, or to see the result.
 
     Example: `pinglm train --store data/store.zarr --out runs/a --preset tiny --set width=96`
     """
@@ -86,10 +91,10 @@ def train_command(
 @app.command("sweep")
 def sweep_command(
     learning_rates: Annotated[
-        str, typer.Option("--learning-rates", help="Rates to try, with commas between.")
+        str, typer.Option("--learning-rates", help="Rates to try, separated by commas.")
     ],
     store: StoreOption = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the runs.")] = Path("runs/sweep"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the runs.")] = Path("runs/sweep"),
     preset: PresetOption = None,
     steps: StepsOption = None,
     batch_size: BatchOption = None,
@@ -97,7 +102,7 @@ def sweep_command(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train with each learning rate and compare what they reached.
+    """Train with each learning rate and compare the results.
 
     Example: `pinglm sweep --learning-rates 1e-4,3e-4,1e-3 --steps 500 --preset small`
     """

@@ -1,7 +1,7 @@
-"""Every dial of a run: three frozen dataclasses, and the presets.
+"""Every setting of a run: three frozen dataclasses, and the presets.
 
-Any field can be set by name from the command line (`--set width=128`); names are unique over all of
-them. What a run was made with is saved with it.
+Any field can be set by name from the command line (`--set width=128`); no two fields share a name. A run
+saves the configuration that it was made with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def free(default: Any) -> Any:
-    """A field that a later run of the same folder may change: it does not alter what is learned."""
+    """A field that may change when a run is continued, because it does not affect what is learned."""
     return field(default=default, metadata={"free": True})
 
 
@@ -40,7 +40,7 @@ def _one_of(config: Any, name: str, *allowed: str) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of the transformer, and how it is computed."""
+    """The shape of the transformer, and how it is computed."""
 
     vocabulary: int = VOCABULARY_SIZE
     layers: int = 20
@@ -48,23 +48,23 @@ class ModelConfig:
     heads: int = 10
     mlp: int = 2048
     context: int = CONTEXT
-    """Tokens in a row. Below 1024, windows are cut at measurement boundaries."""
+    """Tokens per row. Below 1024, windows are cut at measurement boundaries."""
     dropout: float = 0.1
-    """On the embeddings and on what each sublayer adds to the residual."""
+    """Applied to the embeddings and to what each sublayer adds to the residual stream."""
     precision: str = "auto"
-    """Of activations: "bfloat16", "float32", or "auto": bfloat16 on accelerators."""
+    """Of the activations: "bfloat16", "float32", or "auto", which is bfloat16 on accelerators."""
     attention: str = free("auto")
-    """"cudnn", "xla", or "auto": cuDNN where the device can."""
+    """"cudnn", "xla", or "auto", which is cuDNN where the device supports it."""
     scan: bool = free(False)
-    """Scan over the layers (compiles faster) rather than unroll them (often runs faster)."""
+    """Scan over the layers, which compiles faster, instead of unrolling them, which often runs faster."""
     remat: bool = free(False)
-    """Recompute each layer in the backward pass: less memory, about a third more time."""
+    """Recompute each layer in the backward pass, which takes less memory and about a third more time."""
 
     def __post_init__(self) -> None:
         _positive(self, "layers", "width", "heads", "mlp")
         if self.width % self.heads or self.width // self.heads % 2:
             raise ConfigError(
-                f"width {self.width} over {self.heads} heads: expected an even number of channels a head"
+                f"width {self.width} over {self.heads} heads: expected an even number of channels per head"
             )
         if not MIN_CONTEXT <= self.context <= CONTEXT:
             raise ConfigError(f"context {self.context}: expected {MIN_CONTEXT} to {CONTEXT} tokens")
@@ -92,40 +92,41 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Data order, optimizer and rhythm of a run."""
+    """The data order of a run, its optimizer, and how often it logs, evaluates and saves."""
 
     steps: int = free(200_000)
     batch_size: int = 32
-    """Rows of a batch, over all devices together."""
+    """Rows per batch, over all devices together."""
     seed: int = 0
     optimizer: str = "adamw"
-    """"adamw" or "muon" (hidden matrices by Muon, the rest by AdamW)."""
+    """"adamw", or "muon" (Muon for the hidden matrices, AdamW for the rest)."""
     learning_rate: float = 3e-4
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.01
-    """On matrices only."""
+    """Applied to matrices only."""
     clip_norm: float = 1.0
-    """Upper limit of the gradient's global norm."""
+    """Upper limit of the global norm of the gradient."""
     schedule: str = "cosine"
     """"cosine" to `final_fraction`, or "wsd": warm-up, stable, then linear decay to `final_fraction`."""
     warmup_steps: int = 2_000
     final_fraction: float = 0.1
     decay_fraction: float = 0.2
-    """Share of the steps that "wsd" decays over."""
+    """The share of the steps over which "wsd" decays."""
     answer_weight: float = 1.0
-    """How often a result behind both addresses (its role token, the RTT's first byte) counts in the
-    loss: it is what the model is asked for, but 2 of some 26 tokens, in a third of the measurements."""
+    """How many times a result that follows both addresses (its role token and the first byte of the RTT)
+    counts in the loss. It is what the model is asked for, but makes up only 2 of some 26 tokens, in a
+    third of the measurements."""
     overfit_one_batch: bool = False
-    """For debugging: every step sees the first batch; the loss must approach 0."""
+    """For debugging: every step gets the first batch, so the loss must approach 0."""
     log_every: int = free(100)
     eval_every: int = free(1_000)
     eval_batches: int = free(100)
-    """Test batches of an evaluation: 40 % full, 30 % none, 30 % mixed."""
+    """Test batches per evaluation: 40 % full, 30 % none, 30 % mixed."""
     save_every: int = free(5_000)
     keep_checkpoints: int = free(10)
-    """The last so many are kept, and the best."""
+    """How many of the latest checkpoints are kept; the best one is kept as well."""
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_size", "log_every", "eval_every", "save_every")
@@ -144,7 +145,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A run: the preset it started from, its model and its training."""
+    """The configuration of a run: the preset that it started from, its model and its training."""
 
     preset: str
     model: ModelConfig
@@ -176,7 +177,7 @@ PRESETS = {
             steps=10_000, batch_size=64, learning_rate=1e-3, warmup_steps=500, save_every=1_000
         ),
     ),
-    # What two CPU cores learn from in minutes.
+    # Two CPU cores train it to something useful in minutes.
     "tiny": Config(
         "tiny",
         ModelConfig(layers=3, width=128, heads=2, mlp=384, context=256, dropout=0.0),
@@ -195,9 +196,9 @@ PRESETS = {
 
 
 def make_config(preset: str, overrides: Mapping[str, Any]) -> Config:
-    """The preset with fields replaced by name; values may be text, `None` leaves a field alone.
+    """The preset with fields replaced by name. Values may be text; `None` leaves a field as it is.
 
-    Raises `ConfigError` naming the preset, field or value that is not right.
+    Raises `ConfigError`, naming the preset, field or value that is wrong.
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset {preset!r}: expected one of {', '.join(PRESETS)}")
@@ -218,7 +219,7 @@ def make_config(preset: str, overrides: Mapping[str, Any]) -> Config:
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:
-    """`["width=128", ...]` as a dict. Raises `ConfigError` for one without a name or a value."""
+    """`["width=128", …]` as a dict. Raises `ConfigError` for an assignment without a name or a value."""
     pairs = [assignment.partition("=") for assignment in assignments]
     for assignment, (name, _, value) in zip(assignments, pairs, strict=True):
         if not name or not value:

@@ -1,11 +1,10 @@
-"""The devices of this process: mesh, shardings, precision, compile cache, memory."""
+"""The devices of this process: their mesh, shardings, precision, compile cache and memory."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ BATCH_AXIS = "batch"
 
 @dataclass(frozen=True)
 class Devices:
-    """All visible devices as one row, and where things lie on them."""
+    """All visible devices in a row, and how arrays are placed on them."""
 
     mesh: Mesh
 
@@ -29,21 +28,22 @@ class Devices:
 
     @property
     def kind(self) -> str:
-        """Name of the device, as its vendor gives it."""
-        return self.mesh.devices.flat[0].device_kind
+        """The vendor's name of the device, such as "NVIDIA H100 80GB HBM3" or "cpu"."""
+        kind: str = self.mesh.devices.flat[0].device_kind
+        return kind
 
     @property
     def replicated(self) -> NamedSharding:
-        """A copy on every device: weights and optimizer."""
+        """A copy on every device, for the weights and the optimizer."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def by_row(self) -> NamedSharding:
-        """Rows of a batch divided among the devices."""
+        """The rows of a batch, divided among the devices."""
         return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS))
 
     def check_batch(self, batch_size: int) -> None:
-        """Raise `ConfigError` when a batch cannot be divided evenly."""
+        """Raise `ConfigError` when a batch cannot be divided evenly among the devices."""
         if batch_size % self.count:
             raise ConfigError(
                 f"batch size {batch_size} over {self.count} devices: expected a multiple of {self.count}"
@@ -51,14 +51,15 @@ class Devices:
 
 
 def visible_devices() -> Devices:
-    """Every device this process sees (limit them with CUDA_VISIBLE_DEVICES)."""
+    """Every device that this process sees (CUDA_VISIBLE_DEVICES limits them)."""
     devices = jax.devices()
     mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), (AxisType.Auto,), devices=devices)
     return Devices(mesh)
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:
-    """Type of activations: as configured, or bfloat16 on accelerators and float32 on CPUs."""
+    """The type of activations: the configured one, or for "auto" bfloat16 on accelerators and float32 on
+    CPUs."""
     if config.precision == "auto":
         return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
     return jnp.dtype(config.precision)
@@ -67,15 +68,15 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
 def use_compile_cache() -> None:
     """Keep compiled programs in the user's cache folder, so that the next start is quick.
 
-    `JAX_COMPILATION_CACHE_DIR` names another folder, as everywhere in JAX.
+    `JAX_COMPILATION_CACHE_DIR` names another folder, as it does for any JAX program.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "pinglm" / "xla"))
 
 
-def memory_statistics() -> dict[str, Any] | None:
-    """`peak_bytes` and `limit_bytes` of the first device, or `None` where the backend does not count."""
+def memory_statistics() -> dict[str, int | None] | None:
+    """`peak_bytes` and `limit_bytes` of the first device, or `None` where the backend keeps no count."""
     found = jax.devices()[0].memory_stats()
     if not found or "peak_bytes_in_use" not in found:
         return None

@@ -32,12 +32,13 @@ TENSORBOARD_FOLDER = "tensorboard"
 PROFILE_FOLDER = "profile"
 
 
+@dataclass(frozen=True)
 class Saved:
     """What the records below have in common: their form in JSON, written and read."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form, with the fields in the order of their definition."""
-        return asdict(self)  # type: ignore[call-overload]
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: object, where: Path) -> Self:
@@ -171,4 +172,4 @@ class RunResult(Saved):
     store: str
     store_digest: str
     first_step_seconds: float | None = None
-    """From the start of the process to the end of its first step; older runs did not measure it."""
+    """From the call of `train` to the end of its first step; older runs did not measure it."""

@@ -137,7 +137,7 @@ def open_folder(path: Path) -> Iterator[OutputFolder]:
         path,
         marker=WORK,
         lock=f"{WORK}/lock",
-        foreign="holds something else than pinglm output: choose an empty or new folder",
+        foreign="holds something other than pinglm output: choose an empty or a new folder",
         busy="another pinglm process is working in this folder",
     ):
         for leftover in path.rglob(f".*{TEMPORARY_SUFFIX}"):

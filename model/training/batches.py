@@ -1,4 +1,4 @@
-"""Batches from the store to the devices: uint16 all the way, the next ones put there by a thread."""
+"""Batches, from the store to the devices: uint16 all the way, and prefetched by a thread."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ AHEAD = 4  # batches on the devices, waiting for their step
 
 
 class Sampler(Protocol):
-    """What the batches come from: `stores.sampler.MixtureSampler`, or one like it in a test."""
+    """Where the batches come from: `stores.sampler.MixtureSampler`, or a stand-in for it in a test."""
 
     def batch(self, step: int) -> TokenRows:
-        """TokenRows of one step: a pure function of it."""
+        """The windows of a step: (B, 1024) uint16 tokens and (B,) uint16 lengths. A pure function of `step`."""
         ...
 
 
 class Batches:
-    """Batch of a step: the sampler's windows, cut to the context. A pure function of (seed, step)."""
+    """The batch of each step: the sampler's windows, cut to the context. A pure function of seed and step."""
 
     def __init__(self, sampler: Sampler, context: int, seed: int):
         self.sampler = sampler
@@ -34,27 +34,28 @@ class Batches:
         self.seed = seed
 
     def batch(self, step: int) -> TokenRows:
-        """(B, context) uint16 tokens and (B,) uint16 lengths of a step, from 0."""
+        """(B, context) uint16 tokens and (B,) uint16 lengths of a step, counted from 0."""
         tokens, lengths = self.sampler.batch(step)
         return cut_windows(tokens, lengths, self.context, (self.seed, step))
 
 
 def put(rows: TokenRows, devices: Devices) -> DeviceRows:
-    """TokenRows on the devices, divided among them."""
-    return jax.device_put(rows, (devices.by_row, devices.by_row))
+    """The rows on the devices, divided among them; returns before the transfer is complete."""
+    placed: DeviceRows = jax.device_put(rows, (devices.by_row, devices.by_row))
+    return placed
 
 
 class DeviceBatches(Iterator[DeviceRows]):
-    """Batches of steps `start` … `stop` - 1 in order, on the devices before they are asked for.
+    """The batches of steps `start` … `stop` - 1 in order, on the devices before they are needed.
 
-    A thread makes and puts them; its failure is raised by `next`. Use as a context manager, so that
-    the thread ends with the loop.
+    A thread makes them, at most `AHEAD` in advance; when it fails, `next` raises its error. Use this as
+    a context manager, so that the thread ends with the loop.
     """
 
     def __init__(
         self, batches: Batches, devices: Devices, start: int, stop: int, *, same: bool = False
     ):
-        """`same`: give the batch of step 0 every time."""
+        """With `same`, every step gets the batch of step 0."""
         self._ready: queue.Queue[DeviceRows | BaseException] = queue.Queue(AHEAD)
         self._ended = threading.Event()
         steps = (0 if same else step for step in range(start, stop))
@@ -68,7 +69,7 @@ class DeviceBatches(Iterator[DeviceRows]):
                 self._offer(put(batches.batch(step), devices))
                 if self._ended.is_set():
                     return
-        except BaseException as error:  # to the thread that waits for the batch
+        except BaseException as error:  # for the thread that waits for the batch
             self._offer(error)
         else:
             self._offer(StopIteration())

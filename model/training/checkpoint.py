@@ -1,8 +1,8 @@
-"""Checkpoints of a run, written in the background by Orbax: whole or absent.
+"""The checkpoints of a run, written in the background by Orbax, each of them whole or absent.
 
     RUN/checkpoints/<step>/state     the `TrainState`
-                          /record    what it belongs to: store digest, configuration, code version
-                          /metrics   the test loss, where it was measured at that step
+                          /record    what it belongs to, a `RunRecord`
+                          /metrics   the test loss, if it was measured at that step
 
 A checkpoint appears under its name only when all its data is on disk (TensorStore syncs its files,
 Orbax then renames the folder), and only then may it displace an older one.
@@ -30,11 +30,13 @@ METRIC = "test_nats_per_measurement"
 
 
 class Checkpoints:
-    """The checkpoints of one run. Close it (or use it as a context manager): that waits for the last save."""
+    """The checkpoints of one run. Use it as a context manager: leaving it waits for the last save."""
 
     def __init__(self, path: Path, keep: int):
         self.path = path
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs failures that we raise
+        logging.getLogger("absl").setLevel(
+            logging.CRITICAL
+        )  # Orbax also logs the failures that are raised here
         _ignore_late_writes()
         policies = [
             LatestN(keep),
@@ -51,7 +53,7 @@ class Checkpoints:
             enable_background_delete=True,
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
-        self._saving: int | None = None  # the step that was last begun to save
+        self._saving: int | None = None  # the step of the last save that was started
         self._manager = self._writing(
             lambda: ocp.CheckpointManager(
                 path.absolute(), options=options, item_names=tuple(handlers)
@@ -59,15 +61,16 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, ascending."""
+        """The steps that have a finished checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(
         self, step: int, state: TrainState, record: RunRecord, test_loss: float | None
     ) -> None:
-        """Begin to save; returns as soon as the state's buffers may be reused.
+        """Start a save; returns as soon as the buffers of `state` may be reused.
 
-        Waits for the save before it. Raises `OutputError` when that one failed, or this cannot begin.
+        First waits for the previous save. Raises `OutputError` when that one failed or this one cannot
+        start.
         """
         self.wait()
         items = args.Composite(
@@ -78,11 +81,11 @@ class Checkpoints:
         self._writing(lambda: self._manager.save(step, args=items, metrics=metrics))
 
     def check(self) -> None:
-        """Raise `OutputError` when a save has failed in the background."""
+        """Raise `OutputError` if a save has failed in the background."""
         self._writing(self._manager.check_for_errors)
 
     def wait(self) -> None:
-        """Until the last save is on disk. Raises `OutputError` when it failed."""
+        """Return once the last save is on disk. Raises `OutputError` if it failed."""
         self._writing(self._manager.wait_until_finished)
 
     def read_record(self, step: int) -> RunRecord:
@@ -92,9 +95,13 @@ class Checkpoints:
         return RunRecord.from_dict(values, self.path / str(step))
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state of a step, placed as the abstract state `like` is."""
+        """The state of a step, on the devices in the way the abstract state `like` says. Raises
+        `CheckpointError`."""
         items = args.Composite(state=args.StandardRestore(like))
-        return self._reading(step, lambda: self._manager.restore(step, args=items)["state"])
+        state: TrainState = self._reading(
+            step, lambda: self._manager.restore(step, args=items)["state"]
+        )
+        return state
 
     def _writing(self, action: Callable[[], Any]) -> Any:
         try:
@@ -107,7 +114,7 @@ class Checkpoints:
             kept = (
                 f"the checkpoint of step {finished[-1]} is intact"
                 if finished
-                else "none is there yet"
+                else "there is none yet"
             )
             raise OutputError(
                 f"{where}: cannot save ({_reason(error)}); {kept}: make room and run again"
@@ -139,7 +146,7 @@ def _ignore_late_writes() -> None:
     later in TensorStore's threads prints a traceback about that. The failure itself is raised."""
     print_exception = sys.unraisablehook
 
-    def hook(unraisable: Any) -> None:
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             print_exception(unraisable)
 

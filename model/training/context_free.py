@@ -1,8 +1,8 @@
-"""The best that can be predicted without context: byte frequencies by field and position.
+"""The best prediction that is possible without context: byte frequencies by field and position.
 
-It knows the grammar and nothing else: a byte's distribution depends on its field and its position in
-it, a role's on which fields the measurement already has. A transformer that does not beat it has
-learned nothing about addresses or latency.
+The model knows the grammar and nothing else: the distribution of a byte depends on its field and its
+position in that field, that of a role token on the fields that the measurement already has. A
+transformer that does not beat it has learned nothing about addresses or latency.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from stores.vocabulary import BYTE0, MEASUREMENT_START, ROLES_OF_FIELD, VOCABULA
 FIT_WINDOWS = 10_000  # of train, evenly spaced: 10 M tokens for some 100 distributions
 FIT_BATCH = 256
 SMOOTHING = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Shares of the uniform distribution to mix in. The best on test is taken for each kind of token: test
-has sources that train has not, and the comparison should not be won by their surprise."""
+"""Shares of the uniform distribution to mix in. For each kind of token, the share that is best on the test
+split is used: test has sources that train does not have, and a transformer should not win the comparison
+merely because they are a surprise to this model."""
 
 BYTE_CONTEXTS = BYTE0 * (MAX_PAYLOAD + 1)
 ROLE_CONTEXTS = 3 * 3 * 2 * 2  # source none/v4/v6, destination the same, result, time
 
 
 def contexts(tokens: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """What a context-free model knows when it predicts each token of (B, T) valid windows.
+    """What a context-free model knows when it predicts each token of valid windows: (B, T) int64.
 
-    Bytes: role · 17 + position. Roles: `BYTE_CONTEXTS` + the set of fields that the measurement
-    already has. (B, T) int64.
+    For a byte, role · 17 + position; for a role token, `BYTE_CONTEXTS` + a number for the set of fields
+    that the measurement already has. `tokens` is (B, T) uint16.
     """
     token = tokens.astype(np.int64)
     position = np.broadcast_to(np.arange(token.shape[1]), token.shape)
 
     def latest(where: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Position of the last True at or before each position, or -1."""
+        """The position of the last True at or before each position, or -1."""
         return np.maximum.accumulate(np.where(where, position, -1), axis=1)
 
     is_role = token < BYTE0
@@ -60,8 +61,8 @@ def contexts(tokens: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 class ContextFree:
-    """Token counts by context, fitted on evenly spaced windows of the train split in the training
-    mixture. About 2 s."""
+    """Token counts by context, fitted on evenly spaced windows of the train split, mixed as for
+    training. Takes about 2 s."""
 
     def __init__(self, store: TokenStore):
         self.counts = np.zeros((BYTE_CONTEXTS + ROLE_CONTEXTS, VOCABULARY_SIZE), np.int64)
@@ -88,7 +89,8 @@ class ContextFree:
 
         def choose(batch: int, name: str) -> NDArray[Any]:
             sums = [getattr(of_batches[batch], name) for of_batches in tallies]
-            return np.choose(best, sums)
+            chosen: NDArray[Any] = np.choose(best, sums)
+            return chosen
 
         mixed = [
             tally._replace(nats=choose(i, "nats"), correct=choose(i, "correct"))
@@ -97,8 +99,8 @@ class ContextFree:
         return summarize_modes([mode for mode, _ in batches], mixed)
 
     def log_probabilities(self, uniform: float) -> NDArray[np.float64]:
-        """(contexts, vocabulary): frequencies mixed with a share of the uniform distribution over
-        the tokens that can stand there."""
+        """(contexts, vocabulary) float64: the logarithms of the frequencies, mixed with the share
+        `uniform` of the uniform distribution over the tokens that the grammar allows there."""
         allowed = np.zeros(self.counts.shape)
         allowed[:BYTE_CONTEXTS, BYTE0:] = 1 / (VOCABULARY_SIZE - BYTE0)
         allowed[BYTE_CONTEXTS:, :BYTE0] = 1 / BYTE0
@@ -115,7 +117,7 @@ class ContextFree:
         kind = np.append(KIND_TABLE.ravel(), np.zeros(ROLE_CONTEXTS, np.int32))[context]
         right = table.argmax(1)[context] == token
 
-        def by_kind(weights: Any) -> NDArray[Any]:
+        def by_kind(weights: NDArray[Any] | None) -> NDArray[Any]:
             return np.bincount(kind, weights, minlength=len(KINDS))
 
         whole = np.arange(tokens.shape[1]) < lengths[:, None].astype(np.int64)
@@ -125,6 +127,6 @@ class ContextFree:
 
 
 def _live(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Positions that are predicted: all but the first of a row and its tail, as in `loss`."""
+    """The positions that are predicted: all but the first of a row and its tail, as in `loss`."""
     position = np.arange(tokens.shape[1])
     return (position > 0) & (position < lengths[:, None].astype(np.int64))

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from model.devices import Devices
 from model.run_folder import LossByMode
@@ -18,19 +19,19 @@ from stores.layout import MODES
 from stores.reader import TokenStore
 from stores.sampler import BLOCK, SHARES
 
-ROWS = 32  # of an evaluation batch, whatever the training batch
+ROWS = 32  # of an evaluation batch, whatever the size of a training batch
 
 
 def rows_on(devices: Devices) -> int:
-    """`ROWS`, rounded up to divide among the devices; the surplus rows are empty."""
+    """`ROWS`, rounded up to a multiple of the number of devices; the surplus rows are empty."""
     return -(-ROWS // devices.count) * devices.count
 
 
 def fixed_batches(store: TokenStore, batches: int, context: int) -> list[tuple[str, TokenRows]]:
-    """(mode, rows) of the test split: evenly spaced windows, the same for every run on that store.
+    """(mode, rows) of evenly spaced windows of the test split, the same for every run on that store.
 
-    `batches` of `ROWS` rows in all, fewer where a mode has fewer windows. Raises `TrainingError`
-    when the test split is empty.
+    In all `batches` of `ROWS` rows, fewer if a mode has too few windows: (ROWS, context) uint16 tokens
+    and (ROWS,) uint16 lengths. Raises `TrainingError` when the test split is empty.
     """
     result: list[tuple[str, TokenRows]] = []
     for mode in MODES:
@@ -43,7 +44,9 @@ def fixed_batches(store: TokenStore, batches: int, context: int) -> list[tuple[s
             lengths = np.asarray(store.lengths("test", mode)[rows])
             result.append((mode, cut_windows(tokens, lengths, context, (0, len(result)))))
     if not result:
-        raise TrainingError(f"{store.path}: the test split is empty: nothing to evaluate on")
+        raise TrainingError(
+            f"{store.path}: the test split is empty, so there is nothing to evaluate on"
+        )
     return result
 
 
@@ -54,8 +57,8 @@ class HeldOutLoss:
         self.batches = fixed_batches(store, batches, context)
         self.devices = devices
 
-    def measure(self, steps: Steps, weights: Any) -> LossByMode:
-        """The loss of `weights` (an `nnx.State`); fetches from the devices once, at the end."""
+    def measure(self, steps: Steps, weights: nnx.State[Any, Any]) -> LossByMode:
+        """The loss of `weights` ; fetches from the devices once, at the end."""
         tallies = [
             steps.evaluate(weights, *put(pad_rows(rows, rows_on(self.devices)), self.devices))
             for _, rows in self.batches

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: JSON lines, and the same numbers as TensorBoard events."""
+"""What a run records while it trains: JSON lines, and the same numbers as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from stores.files import read_json_lines, write_bytes
 class Logs:
     """RUN/metrics.jsonl (a line per log step), RUN/evaluations.jsonl and RUN/tensorboard.
 
-    Opened at the step that the run continues from: lines past it, of steps that were lost with a
-    killed process and are about to be done again, are dropped. Raises `OutputError` naming the file
+    `step` is the step that the run continues from. Later lines are dropped: their steps were lost when
+    the process was killed and are about to be repeated. Writing raises `OutputError`, naming the file,
     when the disk is full.
     """
 
@@ -64,10 +64,10 @@ class Logs:
 
 
 class Events:
-    """A TensorBoard event file, written in this thread.
+    """A TensorBoard event file, written in the calling thread.
 
-    tensorboardX's `SummaryWriter` writes in a thread of its own behind a bounded queue; when the disk
-    is full that thread dies and the training loop waits for it forever.
+    tensorboardX's `SummaryWriter` writes in a thread of its own, fed by a bounded queue: when the disk is
+    full, that thread dies and the training loop waits for it forever.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -90,7 +90,7 @@ class Events:
 
 
 def flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
-    """Numbers of a nested dict by their path, as TensorBoard groups them."""
+    """The numbers of a nested dict, named by their path, the way TensorBoard groups them."""
     numbers: list[tuple[str, float]] = []
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -101,7 +101,7 @@ def flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
 
 
 def _continue_lines(path: Path, step: int) -> IO[str]:
-    """The file, open to append, with the lines up to `step`."""
+    """The file, cut to the lines up to `step` and open for appending."""
     kept = [line for line in read_json_lines(path) if line["step"] <= step]
     write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
     return open(path, "a")

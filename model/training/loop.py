@@ -1,4 +1,4 @@
-"""Training: a store and a configuration to a run folder with checkpoints, curves and a result."""
+"""Training: from a store and a configuration to a run folder with checkpoints, curves and a result."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
 
 IN_FLIGHT = 2
-"""Steps that the host runs ahead of the devices: enough to hide it, few enough to stop soon."""
+"""Steps that the host runs ahead of the devices: enough to keep them busy, few enough to stop soon."""
 PROFILED_STEPS = range(4, 7)
-"""Of this process, counted from 1: past compilation and the first allocations."""
+"""Counted from 1 in this process: after compilation and the first allocations."""
 
 
 def train(
@@ -53,12 +53,14 @@ def train(
     progress: TrainingProgress | None = None,
     profile: bool = False,
 ) -> RunResult:
-    """Train until `config.train.steps`, or until a signal asks to stop; the same call continues.
+    """Train up to `config.train.steps`, or until a signal asks to stop; the same call then continues.
 
-    Returns what RUN/result.json holds when finished (docs/training.md lists the fields), or the same
-    with `finished` false and `stopped_by` after SIGTERM or SIGUSR1; SIGINT saves and raises
-    `KeyboardInterrupt`. Raises errors of `stores.errors` for a store, folder, shape or disk that does
-    not fit, and `TrainingError` for a loss that is not finite.
+    Returns the content of RUN/result.json; after SIGTERM or SIGUSR1, the same with `finished` false and
+    `stopped_by` set, and RUN/result.json is not written. SIGINT saves and raises `KeyboardInterrupt`.
+    Raises `NotAStoreError` or `DamagedStoreError` for the store, `OutputError` for a folder that is in
+    the way or a full disk, `ConfigError` for a batch that does not fit the store or the devices,
+    `CheckpointError` for a run of another store, shape or configuration, and `TrainingError` for a loss
+    that is not finite or a device that runs out of memory.
     """
     began = time.perf_counter()
     use_compile_cache()
@@ -82,7 +84,7 @@ def train(
 
 
 class Trainer:
-    """One process's part of a run."""
+    """The part of a run that one process does."""
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class Trainer:
         self.first_step_seconds: float | None = None
 
     def train(self, stop: StopRequest) -> RunResult:
-        """The loop: batch, step, and now and then a log line, an evaluation, a checkpoint."""
+        """The loop: a batch, a step, and at intervals a log line, an evaluation or a checkpoint."""
         train, path = self.config.train, self.run.path
         with Checkpoints(path / CHECKPOINTS_FOLDER, train.keep_checkpoints) as self.checkpoints:
             state, first = self.start()
@@ -125,7 +127,7 @@ class Trainer:
                     self.batches, self.devices, first, train.steps, same=train.overfit_one_batch
                 ) as batches,
                 self.progress.running(first, train.steps),
-                jax.transfer_guard("disallow"),  # nothing moves but by device_put and device_get
+                jax.transfer_guard("disallow"),  # data moves only by device_put and device_get
             ):
                 self.watch.start()
                 ahead: deque[jax.Array] = deque()
@@ -134,11 +136,11 @@ class Trainer:
                     self.trace(step - first)
                     state, loss = self.steps.train(state, *next(batches))
                     if self.first_step_seconds is None:
-                        jax.block_until_ready(loss)
+                        loss.block_until_ready()
                         self.first_step_seconds = time.perf_counter() - self.began
                     ahead.append(loss)
                     if len(ahead) > IN_FLIGHT:
-                        jax.block_until_ready(ahead.popleft())
+                        ahead.popleft().block_until_ready()
                     self.watch.steps += 1
                     self.progress.step(step)
 
@@ -152,13 +154,15 @@ class Trainer:
                         self.save(state, step)
                     if stopping:
                         break
-                if step == train.steps and self.test is None:  # killed after its last checkpoint
+                if (
+                    step == train.steps and self.test is None
+                ):  # it was killed after its last checkpoint
                     self.evaluate(state, step, logs)
             self.checkpoints.wait()
         return self.result(step, stop)
 
     def start(self) -> tuple[TrainState, int]:
-        """The state to go on from, and how many steps it has done."""
+        """The state to continue from, and how many steps it has done."""
         done = self.checkpoints.steps()
         if not done:
             return self.steps.init(), 0
@@ -168,22 +172,22 @@ class Trainer:
         before, now = record.config.train.steps, self.config.train.steps
         if before != now:
             self.progress.warn(
-                f"steps {before} → {now}: from here on the schedule is that of {now}"
+                f"steps {before} → {now}: from here on the schedule is the one for {now}"
             )
         if record.code_version != self.run.record.code_version:
             versions = f"{record.code_version} → {self.run.record.code_version}"
-            self.progress.warn(f"the code changed since the checkpoint: {versions}")
+            self.progress.warn(f"the code has changed since the checkpoint: {versions}")
         self.progress.note(f"continuing from step {step}")
         return self.checkpoints.restore(step, self.steps.abstract_state), step
 
     def log(self, state: TrainState, step: int, logs: Logs) -> TrainState:
-        """Write a log line of the steps since the last one, and begin a new meter."""
+        """Write a log line for the steps since the last one; returns the state with an empty meter."""
         meter = jax.device_get(state.meter)
         self.check_finite(state, step)
         batch, context = self.config.train.batch_size, self.config.model.context
         rate = (
             self.watch.steps * batch * context / self.watch.lap()
-        )  # the fetch above waited for all
+        )  # the fetch above waited for all of them
         tokens, steps = summarize(meter.tally), int(meter.steps)
         fill = tokens.tokens / (steps * batch * (context - 1))
         line = MetricsLine(
@@ -203,7 +207,7 @@ class Trainer:
         return state._replace(meter=self.steps.reset_meter())
 
     def evaluate(self, state: TrainState, step: int, logs: Logs) -> None:
-        """Loss on the fixed test batches, by mode and kind."""
+        """Measure and record the loss on the fixed test batches."""
         with self.watch.paused():
             measured = self.held_out.measure(self.steps, state.weights)
             self.test = Evaluation(**vars(measured), step=step)
@@ -211,7 +215,7 @@ class Trainer:
         self.progress.evaluation(self.test)
 
     def save(self, state: TrainState, step: int) -> None:
-        """Begin a checkpoint of a state that is known to be good."""
+        """Start a checkpoint, once the state is known to be finite."""
         self.check_finite(state, step)
         if not jax.device_get(self.steps.all_finite(state.weights)):
             raise self.not_finite("a weight", step, step)
@@ -221,7 +225,7 @@ class Trainer:
             self.checkpoints.save(step, state, self.run.record, loss)
 
     def check_finite(self, state: TrainState, step: int) -> None:
-        """Raise `TrainingError` when a loss or gradient since the last log step was not finite."""
+        """Raise `TrainingError` if a loss or gradient since the last log step was not finite."""
         meter = jax.device_get(state.meter)
         for name, value in (("the loss", meter.loss), ("the gradient", meter.gradient_norm)):
             if not math.isfinite(value):
@@ -231,7 +235,7 @@ class Trainer:
         self.checkpoints.wait()
         good = self.checkpoints.steps()
         kept = (
-            f"the last checkpoint is that of step {good[-1]}"
+            f"the last checkpoint is the one of step {good[-1]}"
             if good
             else "there is no checkpoint yet"
         )
@@ -246,17 +250,17 @@ class Trainer:
             jax.profiler.start_trace(str(self.run.path / PROFILE_FOLDER))
         if self.profile and step == PROFILED_STEPS.stop:
             jax.profiler.stop_trace()
-            self.progress.note(f"trace of steps {PROFILED_STEPS} in {self.run.path / 'profile'}")
+            self.progress.note(f"trace of a few early steps in {self.run.path / PROFILE_FOLDER}")
 
     def result(self, step: int, stop: StopRequest) -> RunResult:
-        """What the run reached so far; the context-free model beside it when it is finished."""
+        """What the run has reached so far, and once it is finished, the context-free model to compare."""
         file = self.run.path / METRICS_FILE
         lines = [MetricsLine.from_dict(line, file) for line in read_json_lines(file)]
         finished = step == self.config.train.steps
         rate = statistics.median(line.tokens_per_second for line in lines) if lines else None
         baseline = None
         if finished:
-            self.progress.note("fitting the context-free model to compare with")
+            self.progress.note("fitting the context-free model for comparison")
             baseline = ContextFree(self.store).evaluate(self.held_out.batches)
         return RunResult(
             run=str(self.run.path),
@@ -289,25 +293,25 @@ class Stopwatch:
         self.start()
 
     def start(self) -> None:
-        """Begin a lap."""
+        """Start a lap."""
         self.steps, self._since = 0, time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds of the lap that ends here; the next begins."""
+        """End the lap and start the next; returns the seconds that it took."""
         seconds = time.perf_counter() - self._since
         self.start()
         return seconds
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside does not count."""
+        """Time spent inside does not count."""
         began = time.perf_counter()
         yield
         self._since += time.perf_counter() - began
 
 
 def _device_failure(error: Exception, config: Config) -> Exception:
-    """A failure of the device in one line, where it is one that the user can do something about."""
+    """A one-line error for a failure that the user can do something about, else the failure itself."""
     if "RESOURCE_EXHAUSTED" not in str(error):
         return error
     return TrainingError(

@@ -1,4 +1,4 @@
-"""Next-token loss over the live positions of a batch, and the same by kind of token."""
+"""The next-token loss over the live positions of a batch, in total and by kind of token."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = (
 
 
 def _kind_table() -> NDArray[np.int32]:
-    """Kind of the byte at (its role token, its distance from it 1 … 16); (11, 17) int32."""
+    """The kind of a byte, by its role token and its distance from it (1 … 16): (11, 17) int32."""
     names = {Field.SOURCE: "source", Field.DESTINATION: "destination", Field.RESULT: "rtt"}
     table = np.zeros((BYTE0, MAX_PAYLOAD + 1), np.int32)
     for role, count in enumerate(PAYLOAD_BYTES):
@@ -55,22 +55,23 @@ KIND_TABLE = _kind_table()
 
 
 class Tally(NamedTuple):
-    """Sums over predicted live positions, by kind; sums of tallies are tallies."""
+    """Sums over the live positions that are predicted, by kind; a sum of tallies is a tally."""
 
-    nats: Any  # (kinds,) float32
-    correct: Any  # (kinds,) int32, the likeliest token was the right one
-    tokens: Any  # (kinds,) int32
-    measurements: Any  # () int32, measurements begun in the live positions
+    nats: jax.Array | NDArray[Any]  # (kinds,) float32
+    correct: jax.Array | NDArray[Any]  # (kinds,) int32, the likeliest token was the right one
+    tokens: jax.Array | NDArray[Any]  # (kinds,) int32
+    measurements: jax.Array | NDArray[Any]  # () int32, measurements begun in the live positions
 
 
 def empty_tally() -> Tally:
-    """A tally of nothing, in NumPy."""
+    """The tally of nothing, as NumPy arrays."""
     count = np.zeros(len(KINDS), np.int32)
     return Tally(np.zeros(len(KINDS), np.float32), count, count.copy(), np.zeros((), np.int32))
 
 
 def token_kinds(tokens: jax.Array) -> jax.Array:
-    """Index into `KINDS` of every token of valid windows (B, T), int32. Tails count as roles."""
+    """The index into `KINDS` of every token of valid windows: (B, T) int32, as `tokens`. Tails count as
+    roles."""
     position = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
     is_role = tokens < BYTE0
     at_role = jax.lax.cummax(jnp.where(is_role, position, 0), axis=1)
@@ -80,9 +81,11 @@ def token_kinds(tokens: jax.Array) -> jax.Array:
 
 
 def answers(tokens: jax.Array) -> jax.Array:
-    """Which tokens of valid windows (B, T) decide the answer of `predict_rtt`: behind both addresses
-    of their measurement, the result's role token (answered or failed) and the RTT's first byte.
-    The second is left out: noise, until the first is nearly certain. (B, T) bool."""
+    """Which tokens of valid windows (B, T) decide the answer of `predict_rtt`: (B, T) bool.
+
+    These are, after both addresses of their measurement, the result's role token (answered or failed)
+    and the RTT's first byte. The second byte is noise until the first is nearly certain.
+    """
     position = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
 
     def last(*roles: int) -> jax.Array:
@@ -160,6 +163,11 @@ def summarize(tally: Tally) -> LossSummary:
 
 
 def combine(tallies: list[Tally]) -> Tally:
-    """Sum of tallies on the host; wide integers and floats."""
+    """The sum of tallies in host memory, as float64 and int64."""
     wide = (np.float64, np.int64, np.int64, np.int64)
-    return Tally(*(sum(np.asarray(t[i], dtype) for t in tallies) for i, dtype in enumerate(wide)))
+    return Tally(
+        *(
+            sum((np.asarray(t[i], dtype) for t in tallies), np.zeros((), dtype))
+            for i, dtype in enumerate(wide)
+        )
+    )

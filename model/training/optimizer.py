@@ -14,9 +14,9 @@ MUON_RMS = 0.2  # scales Muon's updates to AdamW's size, so that one learning ra
 
 
 def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """Learning rate by step: linear warm-up from 0, then what `config.schedule` says."""
+    """The learning rate by step: a linear warm-up from 0, then what `config.schedule` says."""
     peak, last = config.learning_rate, config.learning_rate * config.final_fraction
-    warmup = min(config.warmup_steps, config.steps // 2)  # short runs warm up, too
+    warmup = min(config.warmup_steps, config.steps // 2)  # so that short runs warm up, too
     start = optax.linear_schedule(0.0, peak, max(warmup, 1))
     if config.schedule == "cosine":
         rest = optax.cosine_decay_schedule(
@@ -32,8 +32,8 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW or Muon. Weight decay acts on matrices (the embeddings among
-    them), never on norm scales."""
+    """Clipping by global norm, then AdamW or Muon. Weight decay applies to matrices, including the
+    embeddings, and never to norm scales."""
     schedule = make_schedule(config)
     if config.optimizer == "adamw":
         update = optax.adamw(
@@ -45,7 +45,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
             mask=_is_matrix,
         )
     else:
-        # optax.contrib.muon decays its Adam part without a mask; that part holds the norm scales, so
+        # optax.contrib.muon has no mask for the decay of its Adam part, which holds the norm scales, so
         # only the hidden matrices decay here.
         update = contrib.muon(
             schedule,
@@ -63,7 +63,8 @@ def _is_matrix(weights: Any) -> Any:
 
 
 def _hidden_matrices(weights: Any) -> Any:
-    """Dimension numbers for the layers' matrices, `None` (Adam) for embedding, head and norms."""
+    """Dimension numbers for the matrices of the layers; `None`, meaning Adam, for the embedding, the
+    head and the norms."""
 
     def numbers(path: Any, leaf: Any) -> contrib.MuonDimensionNumbers | None:
         in_layer = "blocks" in jax.tree_util.keystr(path)

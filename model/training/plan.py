@@ -1,4 +1,4 @@
-"""What a run would be: sizes, cost and memory, without training."""
+"""What a run would be: its sizes, cost and memory, without training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def default_preset() -> str:
 
 
 def find_default_store() -> Path | None:
-    """Where `prepare` writes by default, if there is something."""
+    """Where `prepare` writes by default, if something is there."""
     path = Path(DEFAULT_STORE)
     return path if path.exists() else None
 
@@ -87,8 +87,8 @@ def make_plan(config: Config, store_path: Path | None) -> Plan:
         windows = sum(store.windows("train", mode) for mode in MODES)
         if config.train.batch_size > windows:
             raise ConfigError(
-                f"batch of {config.train.batch_size} windows: expected 1 to the {windows} that train "
-                f"holds in {store.path}"
+                f"batch of {config.train.batch_size} windows: expected at most the {windows} windows of "
+                f"the train split of {store.path}"
             )
         epochs = config.train.steps * config.train.batch_size / windows
         planned_store = PlannedStore(str(store.path), store.digest, windows, epochs)

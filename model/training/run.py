@@ -26,7 +26,7 @@ class Run:
 
     path: Path
     record: RunRecord
-    """What every checkpoint of the run is marked with."""
+    """What every checkpoint of the run is marked with, too."""
 
     def result(self) -> RunResult | None:
         """What the run reached, or `None` when it is not finished. Raises `CheckpointError`."""
@@ -40,10 +40,10 @@ class Run:
 
 @contextmanager
 def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
-    """Make or reopen a run folder and hold its lock.
+    """Create or reopen a run folder and hold its lock.
 
-    Raises `OutputError` when `path` holds something else, `ConfigError` when another process trains
-    there, `CheckpointError` when it belongs to another store, shape or configuration.
+    Raises `OutputError` when `path` holds something else, `ConfigError` when another process is
+    training there, `CheckpointError` when it belongs to another store, shape or configuration.
     """
     record = RunRecord(store.digest, config, code_version())
     note = path / RECORD_FILE
@@ -51,7 +51,7 @@ def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
         path,
         marker=note.name,
         lock=".lock",
-        foreign="holds something else than a run: choose an empty or new folder",
+        foreign="holds something other than a run: choose an empty or new folder",
         busy="another process is training in this folder",
     ):
         if note.exists():

@@ -1,4 +1,4 @@
-"""Asking a training process to stop: SIGTERM and SIGUSR1 (preemption), SIGINT (Ctrl-C)."""
+"""Requests to stop training: SIGTERM and SIGUSR1 (preemption), SIGINT (Ctrl-C)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 @dataclass
 class StopRequest:
-    """The signal that asked to stop, once one has."""
+    """The signal that asked training to stop, or `None` until there is one."""
 
     signal: signal.Signals | None = None
 
@@ -24,9 +24,9 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note the first of `STOPPING` instead of dying of it; a second Ctrl-C interrupts at once.
+    """Record a signal of `STOPPING` instead of dying from it; Ctrl-C after that interrupts at once.
 
-    Outside the main thread, where Python cannot set handlers, nothing is ever requested.
+    Outside the main thread, where Python cannot set signal handlers, no request ever arrives.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""One step, compiled: batch to loss to gradient to update. And one evaluation batch to its tally."""
+"""The compiled functions: one training step (batch, loss, gradient, update) and one evaluation batch."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from model.training.optimizer import make_optimizer, make_schedule
 
 
 class Meter(NamedTuple):
-    """Sums over the steps since the last log step. They stay on the device until then."""
+    """Sums over the steps since the last log step; they stay on the devices until the next one."""
 
     steps: jax.Array  # () int32
-    loss: jax.Array  # () float32, of the steps' mean losses
+    loss: jax.Array  # () float32, the mean losses of the steps
     gradient_norm: jax.Array  # () float32, before clipping
     tally: Tally
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes; what a checkpoint holds."""
+    """Everything that a step changes, and what a checkpoint holds."""
 
     step: jax.Array  # () int32, steps done
-    weights: Any  # nnx.State of float32 arrays
-    optimizer: Any
+    weights: nnx.State[Any, Any]  # of float32 arrays
+    optimizer: optax.OptState
     meter: Meter
 
 
 class Steps:
     """The compiled functions of a run, and the shapes they take.
 
-    `tokens` are (B, T) uint16 and `lengths` (B,) uint16 on the devices, by row. `train(state, tokens,
-    lengths)` gives (state, loss) and takes over the state's buffers; `evaluate(weights, tokens,
-    lengths)` gives a `Tally`. Both are compiled when made; `compile_seconds` says how long `train` took.
-    `learning_rate(state)` is that of the last step done.
+    `tokens` (B, T) and `lengths` (B,) are uint16, on the devices and divided by row. `train(state,
+    tokens, lengths)` returns (state, loss) and reuses the buffers of the state it is given;
+    `evaluate(weights, tokens, lengths)` returns a `Tally`. Making a `Steps` compiles both, which takes
+    seconds to minutes; `compile_seconds` is how long `train` took. `learning_rate(state)` is the rate of
+    the last step done.
     """
 
     def __init__(self, config: Config, devices: Devices, evaluation_rows: int | None = None):
@@ -84,7 +85,7 @@ class Steps:
         tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
         keys = dropout_keys(self.config.train.seed, state.step, dropout_sites(self.config.model))
 
-        def loss_of(weights: Any) -> tuple[jax.Array, Tally]:
+        def loss_of(weights: nnx.State[Any, Any]) -> tuple[jax.Array, Tally]:
             logits = nnx.merge(self.graph, weights)(tokens, keys)
             return next_token_loss(logits, tokens, lengths, self.config.train.answer_weight)
 
@@ -98,9 +99,12 @@ class Steps:
 
     def _learning_rate(self, state: TrainState) -> jax.Array:
         with jax.numpy_dtype_promotion("standard"):
-            return make_schedule(self.config.train)(state.step - 1)
+            rate: jax.Array = make_schedule(self.config.train)(state.step - 1)
+        return rate
 
-    def _evaluate(self, weights: Any, tokens: jax.Array, lengths: jax.Array) -> Tally:
+    def _evaluate(
+        self, weights: nnx.State[Any, Any], tokens: jax.Array, lengths: jax.Array
+    ) -> Tally:
         tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
         logits = nnx.merge(self.graph, weights)(tokens)
         return next_token_loss(logits, tokens, lengths)[1]

@@ -1,4 +1,4 @@
-"""Learning rates side by side: the same short run with each."""
+"""Learning rates side by side: the same short run with each of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_rates(text: str) -> list[float]:
             f"learning rates {text!r}: expected numbers like 1e-4,3e-4,1e-3"
         ) from None
     if len(set(rates)) != len(rates):
-        raise ConfigError(f"learning rates {text!r}: expected each of them once")
+        raise ConfigError(f"learning rates {text!r}: expected each rate only once")
     return rates
 
 

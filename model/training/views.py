@@ -1,4 +1,4 @@
-"""Tables of the model side's commands."""
+"""The tables that the training commands print."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def plan_view(plan: Plan) -> RenderableType:
     store = plan.store
     for name, value in (
         ("weights in matrices and embeddings", f"{plan.parameters['matrices']:,}"),
-        ("weights in all", f"{plan.parameters['total']:,}"),
-        ("tokens a step", f"{plan.tokens_per_step:,}"),
+        ("weights in total", f"{plan.parameters['total']:,}"),
+        ("tokens per step", f"{plan.tokens_per_step:,}"),
         ("steps", f"{plan.steps:,}"),
-        ("tokens in all", f"{plan.tokens:,}"),
-        ("FLOP a token, full attention", f"{plan.flops_per_token['full_attention']:,}"),
-        ("FLOP a token, causal attention", f"{plan.flops_per_token['causal_attention']:,}"),
-        ("memory a device (estimate)", f"{plan.memory['total'] / 2**30:.2f} GiB"),
+        ("tokens in total", f"{plan.tokens:,}"),
+        ("FLOP per token, full attention", f"{plan.flops_per_token['full_attention']:,}"),
+        ("FLOP per token, causal attention", f"{plan.flops_per_token['causal_attention']:,}"),
+        ("memory per device (estimate)", f"{plan.memory['total'] / 2**30:.2f} GiB"),
         ("devices", f"{plan.devices} × {plan.device}, {plan.precision}"),
         ("store", f"{store.path}, {store.epochs:.2f} epochs" if store else "none"),
     ):
@@ -66,7 +66,7 @@ def result_view(result: RunResult) -> RenderableType:
         if our_loss is not None and their_loss is not None:
             table.add_row(f"nats per token, {group}", f"{our_loss:.4f}", f"{their_loss:.4f}")
     better = base.nats_per_measurement - test.nats_per_measurement
-    verdict = f"{abs(better):.2f} nats per measurement {'under' if better > 0 else 'OVER'}"
+    verdict = f"{abs(better):.2f} nats per measurement {'below' if better > 0 else 'ABOVE'}"
     speed = f"{result.tokens_per_second:,.0f} tokens/s on {result.devices} × {result.device}"
     return Group(
         table,
@@ -76,14 +76,14 @@ def result_view(result: RunResult) -> RenderableType:
 
 
 def group_loss(kinds: dict[str, KindLoss], group: str) -> float | None:
-    """Nats per token over the kinds whose name is the group or begins with it, `None` for none."""
+    """Nats per token over the kinds whose name is the group or begins with it; `None` if there are none."""
     members = [k for name, k in kinds.items() if name == group or name.startswith(f"{group}_")]
     tokens = sum(kind.tokens for kind in members)
     return sum(kind.loss * kind.tokens for kind in members) / tokens if tokens else None
 
 
 def sweep_view(rows: Sequence[SweepRow]) -> RenderableType:
-    """What `sweep` prints: the best rate marked."""
+    """What `sweep` prints, with the best rate marked."""
     table = Table(title="Learning rates")
     for column in ("learning rate", "loss", "test loss", "bits per measurement", ""):
         table.add_column(column, justify="right")

@@ -348,7 +348,7 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(
     store: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds something else than a run"):
+    with pytest.raises(OutputError, match="holds something other than a run"):
         train(small_config(), store, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
