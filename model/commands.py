@@ -128,7 +128,7 @@ def sweep_command(
 
 ModelOption = Annotated[
     str,
-    typer.Option("--model", help="Folder of a run or of an export, or `pretrained`."),
+    typer.Option("--model", help="Folder of a run or an export, or `pretrained`."),
 ]
 ContextOption = Annotated[
     Path | None,
@@ -144,11 +144,13 @@ def predict_rtt_command(
     src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
     dst: Annotated[str, typer.Argument(metavar="DST", help="Destination address.")],
     model: ModelOption = "pretrained",
-    time: Annotated[float | None, typer.Option("--time", help="When, in Unix seconds.")] = None,
+    time: Annotated[
+        float | None, typer.Option("--time", help="Time of the ping, in Unix seconds.")
+    ] = None,
     context: ContextOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What a ping between two addresses will give: the probability of no answer, and the RTT's distribution.
+    """Predict a ping between two addresses: the probability of no answer, and the distribution of the RTT.
 
     Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
     """
@@ -186,14 +188,14 @@ def complete_ip_command(
         ),
     ],
     model: ModelOption = "pretrained",
-    k: Annotated[int, typer.Option("-k", "--k", help="How many, at most 256.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of addresses, at most 256.")] = 10,
     field: Annotated[
-        Literal["dst", "src"], typer.Option("--field", help="Destinations or sources.")
+        Literal["dst", "src"], typer.Option("--field", help="Complete destinations or sources.")
     ] = "dst",
     context: ContextOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The most probable addresses that begin with a prefix.
+    """List the most probable addresses that begin with a prefix.
 
     Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
     """
@@ -218,17 +220,17 @@ def complete_ip_command(
 @app.command("sample-ips")
 def sample_ips_command(
     src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
-    target_rtt_ms: Annotated[float, typer.Argument(metavar="RTT", help="Wanted RTT in ms.")],
+    target_rtt_ms: Annotated[float, typer.Argument(metavar="RTT", help="Target RTT in ms.")],
     model: ModelOption = "pretrained",
-    n: Annotated[int, typer.Option("-n", "--n", help="How many, at most 256.")] = 10,
+    n: Annotated[int, typer.Option("-n", "--n", help="Number of addresses, at most 256.")] = 10,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="What counts as that RTT: ± this share of it.")
+        float, typer.Option("--tolerance", help="Share of the RTT by which a match may differ (±).")
     ] = 0.05,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     context: ContextOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Destinations at a wanted RTT from a source, drawn from the model.
+    """Sample destinations that are at a given RTT from a source.
 
     Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
     """
@@ -297,11 +299,11 @@ def export_command(
     model: ModelOption,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     dtype: Annotated[
-        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Of the weights.")
+        Literal["float32", "bfloat16"], typer.Option("--dtype", help="Type of the weights.")
     ] = "float32",
     as_json: JsonOption = False,
 ) -> None:
-    """A trained model as safetensors, JSON configuration and vocabulary, to be used without Orbax.
+    """Write a trained model as safetensors, JSON configuration and vocabulary, usable without Orbax.
 
     Example: `pinglm export --model runs/a --out exported --dtype bfloat16`
     """

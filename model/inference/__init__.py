@@ -1,4 +1,4 @@
-"""A trained model that answers: prompts in, distributions, completions and addresses out."""
+"""Inference: queries in; RTT distributions, completed addresses and sampled addresses out."""
 
 from model.inference.ping_model import PingModel
 

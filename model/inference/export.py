@@ -1,8 +1,8 @@
-"""A trained model as three plain files, for use without Orbax or this project's training side.
+"""A trained model as three plain files, usable without Orbax or the training code.
 
 DIR/model.safetensors   weights, float32 or bfloat16, named as in `model.inference.weights`
 DIR/vocabulary.json     the tokens, by id
-DIR/config.json         shape, origin, versions; written last: without it there is no model
+DIR/config.json         shape, origin, versions; written last, so a folder without it is no model
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ DtypeName = Literal["float32", "bfloat16"]
 
 
 def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> dict[str, Any]:
-    """Write the three files into `out`; an export that lies there is replaced.
+    """Write the three files into `out`, replacing an export that is already there.
 
-    Returns what config.json holds. Raises `OutputError` when `out` holds something else.
+    Returns the content of config.json. Raises `OutputError` if `out` holds anything else.
     """
     if out.exists() and not (out / CONFIG_FILE).exists() and (out.is_file() or any(out.iterdir())):
         raise OutputError(
-            f"{out}: holds something else than a model: choose an empty or new folder"
+            f"{out}: holds something other than a model: choose an empty or new folder"
         )
     (out / CONFIG_FILE).unlink(missing_ok=True)
     arrays = {name: np.ascontiguousarray(a, DTYPES[dtype]) for name, a in weights.arrays.items()}
@@ -71,12 +71,15 @@ def read_export(path: Path) -> Weights:
             f"{config.get('format')} version {config.get('format_version')}: export it again"
         )
     if _read_json(path / VOCABULARY_FILE) != vocabulary():
-        raise CheckpointError(f"{path / VOCABULARY_FILE}: has other tokens than this version's")
+        raise CheckpointError(
+            f"{path / VOCABULARY_FILE}: its tokens differ from those of this version: export the model again"
+        )
     file = path / WEIGHTS_FILE
     try:
         if sha256_file(file) != config["weights_sha256"]:
             raise CheckpointError(
-                f"{file}: its digest is not that of config.json: damaged or mixed"
+                f"{file}: its digest differs from the one in config.json: the file is damaged or "
+                "belongs to another export"
             )
         arrays = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -87,7 +90,7 @@ def read_export(path: Path) -> Weights:
 
 
 def vocabulary() -> dict[str, Any]:
-    """The tokens by id: `name`, and `payload_bytes` of roles."""
+    """The tokens by id, each with `name`, and role tokens with `payload_bytes`."""
     tokens = [
         {"id": token, "name": token_name(token)}
         | ({"payload_bytes": PAYLOAD_BYTES[token]} if token < len(PAYLOAD_BYTES) else {})
@@ -98,6 +101,7 @@ def vocabulary() -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_bytes())
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        return values
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error

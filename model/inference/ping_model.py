@@ -1,9 +1,9 @@
-"""A trained model that answers questions: RTT of a pair, addresses at an RTT, rest of an address.
+"""A trained model that answers queries: the RTT of a pair, addresses at an RTT, the rest of an address.
 
     model = PingModel.load("runs/a")
     model.predict_rtt("192.0.2.1", "198.51.100.7", context=earlier).median_ms
 
-Every question has a batch form; a question's answer does not depend on the questions beside it.
+Every query has a batch form; an answer does not depend on the other queries of the batch.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from stores.codec import Address, Measurement, encode_rtt
 from stores.errors import CheckpointError
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-BATCH_SIZES = (16, 4, 1)  # of device calls: few, so that few programs are compiled
-SHORTEST_BUCKET = 64  # tokens; prompts are padded to this times a power of two
-MAX_ROUNDS = 16  # of `DRAWS` draws for one question
-LEAST_POOL = 128  # different destinations to choose from
-POOL_SHARE = 4  # of them for each that is asked for
+BATCH_SIZES = (16, 4, 1)  # of device calls; only a few, so that few programs are compiled
+SHORTEST_BUCKET = 64  # tokens; prompts are padded to a power of two times this
+MAX_ROUNDS = 16  # of `DRAWS` draws for one query
+LEAST_POOL = 128  # distinct destinations to choose from
+POOL_SHARE = 4  # at least this many of them per requested one
 LEAST_PROBABILITY = 1e-30
 WARM_UP_PAIR = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
 
@@ -54,29 +54,29 @@ Answer = TypeVar("Answer")
 
 
 class PingModel:
-    """A trained model, ready to be asked. Safe to use from several threads.
+    """A trained model, ready for queries. Safe to use from several threads.
 
-    The first question of a shape (prompt length up to 64, 128, 256 …, batch of 1, 4 or 16) compiles a
-    program, in seconds; it is kept in the compile cache for later processes.
+    The first query of a shape (prompt length up to 64, 128, 256 …, batch of 1, 4 or 16) compiles a
+    program, which takes seconds; the compile cache keeps it for later processes.
     """
 
     def __init__(self, weights: Weights):
         self.config = weights.config
         self.origin = weights.origin
-        """Where it comes from: `store_digest`, `code_version`, `step`, `test_loss`."""
+        """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`."""
         self.decoder = Decoder(weights.model())
 
     @classmethod
     def load(cls, path: str | Path) -> PingModel:
         """The model of a training run (its best checkpoint, else its last), of an exported folder, or
-        "pretrained", the one that is shipped. Raises `CheckpointError`."""
+        the shipped one ("pretrained"). Raises `CheckpointError`."""
         use_compile_cache()
         return cls(load_weights(path))
 
     def warm_up(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Compile every program that questions may need: all prompt lengths, batches, families.
+        """Compile every program that queries may need: all prompt lengths, batch sizes and families.
 
-        Some 30 to 60 s the first time, a few from the compile cache. Calls `progress(done, total)`.
+        Takes 30 to 60 s the first time, a few seconds from the compile cache. Calls `progress(done, total)`.
         """
         shapes = [
             (size, earlier)
@@ -98,10 +98,10 @@ class PingModel:
         time: float | None = None,
         context: Iterable[Measurement] = (),
     ) -> RttPrediction:
-        """The distribution of what a ping from `src` to `dst` gives.
+        """The distribution of the result of a ping from `src` to `dst`.
 
-        `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first, of which
-        the last are used that fit. Raises `QueryError` naming the field that is not right.
+        `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first; the
+        latest that fit are used. Raises `QueryError` naming the wrong field.
         """
         return self.predict_rtt_batch(
             [
@@ -124,8 +124,8 @@ class PingModel:
         """The `k` (1 to 256) most probable addresses that begin with `prefix`, best first.
 
         `prefix`: "192.0.2", "2001:db8:", or a CIDR at a byte boundary. `field`: "dst" or "src". Exact
-        for up to two unknown bytes; beyond, a beam search 256 wide can only miss an address one of
-        whose prefixes is less probable than 256 others of its length. Raises `QueryError`.
+        for up to two unknown bytes. Beyond that, a beam search of width 256 misses an address only if
+        one of its prefixes is less probable than 256 others of the same length. Raises `QueryError`.
         """
         return self.complete_ip_batch([CompletionQuery(prefix, k, tuple(context), field)])[0]
 
@@ -138,14 +138,15 @@ class PingModel:
         tolerance: float = 0.05,
         seed: int = 0,
     ) -> list[SampledAddress]:
-        """Up to `n` (1 to 256) different destinations that are `target_rtt_ms` away from `src`.
+        """Up to `n` (1 to 256) distinct destinations that are `target_rtt_ms` away from `src`.
 
-        Draws from p(destination | source, RTT within ± `tolerance` · target), without replacement and
-        the surest first. That is p(destination | source) times p(RTT within | source, destination):
-        rounds of 64 draws of the former until there are 128 different ones and four times `n`, or a
-        round brings nothing new, or after 1,024; then `n` of them by the product. A model learns the
-        RTT of a pair much sooner than the destinations of an RTT, so the RTT is asked for last.
-        The same `seed` gives the same. Raises `QueryError`.
+        Draws from p(destination | source, RTT within ± `tolerance` · target), without replacement;
+        the most certain come first. This is proportional to p(destination | source) times p(RTT within
+        tolerance | source, destination). Destinations are drawn by the first factor in rounds of 64,
+        until there are 128 distinct ones and four times `n`, or a round finds nothing new, or after
+        1,024 draws; `n` of them are then drawn by the product. A model learns the RTT of a pair much
+        sooner than the destinations at an RTT, so the RTT comes last. The same `seed` gives the same
+        result. Raises `QueryError`.
         """
         source = parse_address("src", src)
         return self.sample_ips_batch(
@@ -155,7 +156,7 @@ class PingModel:
     # --- Batch forms ------------------------------------------------------------------------------
 
     def predict_rtt_batch(self, queries: Sequence[RttQuery]) -> list[RttPrediction]:
-        """`predict_rtt` of each query: one device call for up to 16 prompts of similar length."""
+        """`predict_rtt` for each query: one device call per up to 16 prompts of similar length."""
 
         def answer(prompts: Prompts, _: list[RttQuery]) -> list[RttPrediction]:
             return predictions(self.decoder.rtt_table(prompts))
@@ -163,7 +164,7 @@ class PingModel:
         return self._batched(queries, lambda query: 0, answer)
 
     def complete_ip_batch(self, queries: Sequence[CompletionQuery]) -> list[list[Completion]]:
-        """`complete_ip` of each query; those that know as many bytes share device calls."""
+        """`complete_ip` for each query; those with equally many known bytes share device calls."""
 
         def answer(prompts: Prompts, batch: list[CompletionQuery]) -> list[list[Completion]]:
             unknown, size = batch[0].unknown, ADDRESS_BYTES[batch[0].family]
@@ -187,7 +188,7 @@ class PingModel:
         return self._batched(queries, lambda query: (query.family, query.unknown), answer)
 
     def sample_ips_batch(self, queries: Sequence[SampleQuery]) -> list[list[SampledAddress]]:
-        """`sample_ips` of each query; those with sources of one family share device calls."""
+        """`sample_ips` for each query; those whose sources have the same family share device calls."""
 
         def answer(prompts: Prompts, batch: list[SampleQuery]) -> list[list[SampledAddress]]:
             bands = Bands(*map(np.stack, zip(*map(rtt_band, batch), strict=True)))
@@ -214,7 +215,7 @@ class PingModel:
     def _draw(
         self, prompts: Prompts, bands: Bands, batch: list[SampleQuery], round_number: int
     ) -> list[list[SampledAddress]]:
-        """`DRAWS` destinations of each query."""
+        """`DRAWS` destinations for each query."""
         keys = jax.vmap(jax.random.key)(np.array([query.seed for query in batch], np.uint32))
         keys = jax.vmap(jax.random.fold_in, (0, None))(keys, round_number)
         length = ADDRESS_BYTES[batch[0].src.version]
@@ -239,7 +240,7 @@ class PingModel:
         kind: Callable[[Query], object],
         answer: Callable[[Prompts, list[Query]], list[Answer]],
     ) -> list[Answer]:
-        """Answers in the order of the queries, asked in batches of one kind and similar length."""
+        """Answers in the order of the queries, computed in batches of one kind and similar length."""
         prompts = [query.prompt(self.config.context) for query in queries]
         groups: dict[tuple[int, object], list[int]] = {}
         for at, query in enumerate(queries):
@@ -258,12 +259,12 @@ class PingModel:
 
 
 def model_folder(path: str | Path) -> Path:
-    """Where the model is that `PingModel.load(path)` loads."""
+    """The folder that `PingModel.load(path)` loads."""
     return PRETRAINED if str(path) == "pretrained" else Path(path)
 
 
 def load_weights(path: str | Path) -> Weights:
-    """Weights as `PingModel.load` finds them."""
+    """The weights that `PingModel.load(path)` uses. Raises `CheckpointError`."""
     folder = model_folder(path)
     if (folder / CONFIG_FILE).exists():
         return read_export(folder)
@@ -280,7 +281,7 @@ def load_weights(path: str | Path) -> Weights:
 
 
 def warm_up_contexts(window: int) -> list[list[Measurement]]:
-    """Contexts whose prompts fall into each bucket of `bucket_length`, for every kind of question."""
+    """Contexts whose prompts fall into each bucket of `bucket_length`, for every kind of query."""
     earlier = Measurement(*WARM_UP_PAIR, 20.0, None)  # 14 tokens
     buckets = sorted({bucket_length(length, window) for length in range(1, window + 1)})
     return [[], *([earlier] * (bucket // 18) for bucket in buckets[1:])]
@@ -295,7 +296,7 @@ def bucket_length(length: int, context: int) -> int:
 
 
 def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Runs of 16, then of 4, then single ones: no row of a batch is padding."""
+    """Batches of 16, then of 4, then of 1, so that no row is padding."""
     start = 0
     for size in BATCH_SIZES:
         while len(members) - start >= size:
@@ -304,7 +305,7 @@ def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 def predictions(table: RttTable) -> list[RttPrediction]:
-    """Rows of a table on the device as predictions, normalized in float64."""
+    """Predictions from the rows of a table on the device, normalized in float64."""
     failed, first, second = (np.asarray(x, np.float64) for x in jax.device_get(table))
     result = []
     for row in range(len(failed)):
@@ -314,14 +315,14 @@ def predictions(table: RttTable) -> list[RttPrediction]:
 
 
 def within_tolerance(query: SampleQuery) -> NDArray[np.bool_]:
-    """Which RTT codes (65536,) a query takes; the target's own always."""
+    """Which RTT codes (65536,) are within the query's tolerance; the target's own code always is."""
     within = np.abs(CODE_MS - query.target_rtt_ms) <= query.tolerance * query.target_rtt_ms
     within[encode_rtt(query.target_rtt_ms)] = True
     return within & CANONICAL
 
 
 def rtt_band(query: SampleQuery) -> Bands:
-    """The same for the decoder, of one query: codes ascend with RTTs, so two first bytes are cut."""
+    """`within_tolerance` for the decoder. RTTs ascend with codes, so at most two first bytes are cut."""
     within = within_tolerance(query).reshape(256, 256)
     taken, possible = within.sum(1), CANONICAL.reshape(256, 256).sum(1)
     cut = np.flatnonzero((taken > 0) & (taken < possible))
@@ -332,7 +333,7 @@ def rtt_band(query: SampleQuery) -> Bands:
 
 def choose(pool: list[SampledAddress], query: SampleQuery) -> list[SampledAddress]:
     """`n` of the pool, drawn without replacement in proportion to their probabilities (by adding Gumbel
-    noise to their logarithms), the surest first."""
+    noise to the logarithms), most certain first."""
     noise = np.random.default_rng((query.seed, 1)).gumbel(size=len(pool))
     chosen = np.argsort(-noise - np.array([drawn.log_probability for drawn in pool]))[: query.n]
     return sorted((pool[at] for at in chosen), key=lambda drawn: -drawn.p_within)

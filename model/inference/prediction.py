@@ -1,4 +1,4 @@
-"""Answers of a trained model, on the host."""
+"""The answers of a trained model, in host memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CODE_MS: NDArray[np.float64] = decode_rtts(np.arange(CODES, dtype=np.uint16))
 BY_RTT = np.argsort(CODE_MS, kind="stable")
 """Codes by ascending RTT, (65536,)."""
 CANONICAL: NDArray[np.bool_] = encode_rtts(CODE_MS) == np.arange(CODES)
-"""Which codes an encoder writes, (65536,): the others repeat an RTT with a larger exponent."""
+"""Which codes the encoder writes, (65536,): the others repeat an RTT with a larger exponent."""
 MEAN_LIMIT_MS = 60_000.0
 
 QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
@@ -29,7 +29,7 @@ QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
 class RttPrediction:
     """The whole distribution of a ping's result: no answer, or one of 65,536 RTT codes.
 
-    Everything but `p_failed` and `log_likelihood` is about the RTT of a ping that is answered.
+    Everything but `p_failed` and `log_likelihood` assumes that the ping is answered.
     """
 
     p_failed: float
@@ -39,31 +39,31 @@ class RttPrediction:
 
     @cached_property
     def _cumulative(self) -> NDArray[np.float64]:
-        """Probability of the codes of `BY_RTT` up to each one, (65536,)."""
+        """Cumulative probability of the codes in the order of `BY_RTT`, (65536,)."""
         total: NDArray[np.float64] = np.cumsum(self.code_probabilities[BY_RTT])
         total /= total[-1]
         return total
 
     @property
     def median_ms(self) -> float:
-        """Median in ms: the prediction of the least absolute error."""
+        """Median in ms: the prediction with the smallest expected absolute error."""
         return float(self.quantile(0.5))
 
     @property
     def mean_ms(self) -> float:
-        """Mean in ms of the RTTs up to 60 s.
+        """Mean in ms over the RTTs up to 60 s.
 
-        Codes go on to 50 days; there the tiny rest that a softmax leaves everywhere would outweigh
-        everything that a ping can take.
+        Codes reach 50 days, where the tiny probability that a softmax leaves everywhere would outweigh
+        all plausible RTTs.
         """
         possible = CODE_MS <= MEAN_LIMIT_MS
         weights = self.code_probabilities[possible]
         return float(weights @ CODE_MS[possible] / weights.sum())
 
     def quantile(self, q: ArrayLike) -> Any:
-        """Smallest RTT in ms that an answered ping stays at or under with probability `q`.
+        """Smallest RTT in ms that an answered ping does not exceed with probability `q`.
 
-        `q` and the result are floats, or arrays of any one shape. Raises `ValueError` outside 0 to 1.
+        `q` and the result are floats, or arrays of the same shape. Raises `ValueError` outside 0 to 1.
         """
         level = np.asarray(q, np.float64)
         if not np.all((level >= 0) & (level <= 1)):
@@ -73,7 +73,7 @@ class RttPrediction:
         return float(result) if level.ndim == 0 else result
 
     def cdf(self, rtt_ms: ArrayLike) -> Any:
-        """Probability that an answered ping takes at most `rtt_ms`; floats, or arrays of one shape."""
+        """Probability that an answered ping takes at most `rtt_ms`; floats, or arrays of the same shape."""
         rtt = np.asarray(rtt_ms, np.float64)
         below = np.searchsorted(CODE_MS[BY_RTT], rtt, side="right")
         result = np.append(0.0, self._cumulative)[below]

@@ -1,4 +1,4 @@
-"""Answers of a model in a terminal."""
+"""How the terminal shows the answers of a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAR_WIDTH = 30  # characters
 
 
 def rtt_view(query: RttQuery, prediction: RttPrediction, used: int) -> RenderableType:
-    """What `predict-rtt` prints; `used` is the number of measurements of the context that fitted."""
+    """What `predict-rtt` prints; `used` is the number of measurements of the context that fit the window."""
     table = Table(title=f"RTT {query.src} → {query.dst}{_context_note(len(query.context), used)}")
     for column in ("probability of no answer", "median", "mean", "50 % within", "90 % within"):
         table.add_column(column, justify="right")
@@ -34,7 +34,7 @@ def rtt_view(query: RttQuery, prediction: RttPrediction, used: int) -> Renderabl
 
 
 def histogram(prediction: RttPrediction, bins: int = 12) -> Table:
-    """Probability of RTTs in `bins` bins of equal width between the 1 % and the 99 % quantile."""
+    """Probability of the RTT in `bins` bins of equal width, from the 1 % to the 99 % quantile."""
     low, high = prediction.quantile([0.01, 0.99])
     edges = np.linspace(low, max(high, low + 0.001), bins + 1)
     shares = np.diff(prediction.cdf(edges))
@@ -59,7 +59,7 @@ def completions_view(
         each = " ".join(f"{share:.1%}" for share in completion.byte_probabilities)
         table.add_row(str(completion.address), f"{completion.probability:.3%}", each)
     total = sum(completion.probability for completion in completions)
-    return Group(table, f"together {total:.1%} of what begins with this prefix")
+    return Group(table, f"together {total:.1%} of all addresses with this prefix")
 
 
 def samples_view(
@@ -79,7 +79,7 @@ def samples_view(
         )
     if len(samples) == query.n:
         return table
-    return Group(table, f"{query.n} were wanted; more draws brought nothing new")
+    return Group(table, f"{query.n} were requested; further draws found no new ones")
 
 
 def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
@@ -99,11 +99,11 @@ def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
 
 
 def working(what: str, silent: bool) -> AbstractContextManager[Any]:
-    """A spinner on standard error while a model is loaded, compiled and asked."""
+    """A spinner on standard error while a model is loaded, compiled and run."""
     console = Console(stderr=True)
     if silent or not console.is_terminal:
         return nullcontext()
-    return console.status(f"{what} (the first time compiles for some seconds)")
+    return console.status(f"{what} (the first run compiles for a few seconds)")
 
 
 def _context_note(count: int, used: int) -> str:

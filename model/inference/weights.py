@@ -1,10 +1,11 @@
-"""Weights of a trained model as named arrays, wherever they come from.
+"""Weights of a trained model as named arrays, from a run or an export.
 
 Names are paths in `model.network.transformer.Transformer`: `embedding`, `blocks.0.attention.out.kernel`, …
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax import nnx, traverse_util
 from numpy.typing import NDArray
 
 from model.config import ModelConfig
@@ -23,6 +23,10 @@ from model.network.transformer import Transformer
 from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord
 from stores.errors import CheckpointError
 from stores.files import read_json_lines
+
+# Flax leaves these two without types.
+flatten_dict: Callable[..., dict[Any, Any]] = traverse_util.flatten_dict
+unflatten_dict: Callable[..., dict[Any, Any]] = traverse_util.unflatten_dict
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Weights:
     measurement, or `None`)."""
 
     def model(self) -> Transformer:
-        """The transformer with these weights in float32, to compute in the device's precision.
+        """The transformer with these weights in float32; it computes in the device's precision.
 
         Raises `CheckpointError` naming an array that is missing, unknown, or of another shape.
         """
@@ -55,7 +59,7 @@ class Weights:
 
     def _check(self, shapes: dict[str, tuple[int, ...]]) -> None:
         for name in sorted(shapes.keys() ^ self.arrays.keys()):
-            problem = "is missing" if name in shapes else "is not part of this shape of model"
+            problem = "is missing" if name in shapes else "is not part of a model of this shape"
             raise CheckpointError(f"weights: {name} {problem}: the files do not belong together")
         for name, shape in shapes.items():
             found = self.arrays[name].shape
@@ -67,23 +71,23 @@ class Weights:
 
 
 def read_run(path: Path) -> Weights:
-    """Weights of a training run's checkpoint with the least test loss; of the last one without any.
+    """Weights of the training run's checkpoint with the lowest test loss, or of the last one if none has any.
 
-    Reads only, so a run that is still training is not disturbed. Raises `CheckpointError`.
+    It only reads, so a run that is still training is not disturbed. Raises `CheckpointError`.
     """
-    import orbax.checkpoint as ocp  # an exported model is used without it
+    import orbax.checkpoint as ocp  # exported models do not need it
 
     folder = (path / CHECKPOINTS_FOLDER).absolute()
     steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
     if not steps:
-        raise CheckpointError(f"{path}: has no finished checkpoint yet: let it train on")
+        raise CheckpointError(f"{path}: has no finished checkpoint yet: let it train longer")
     tested = {step: loss for step, loss in _test_losses(path).items() if step in steps}
     step = min(tested, key=tested.__getitem__) if tested else steps[-1]
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as json_reader:
             saved = json_reader.restore(folder / str(step) / "record")
         arrays = _restore_weights(folder / str(step) / "state")
-    except Exception as error:  # Orbax and TensorStore pass on what the system said in many classes
+    except Exception as error:  # Orbax and TensorStore raise many classes for system errors
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{folder / str(step)}: cannot be read ({type(error).__name__}: {reason})"
@@ -99,7 +103,7 @@ def read_run(path: Path) -> Weights:
 
 
 def _restore_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """The weights alone out of a checkpoint's `TrainState`, a third of its bytes."""
+    """Only the weights of a checkpoint's `TrainState`, a third of its bytes."""
     import orbax.checkpoint as ocp
 
     handler = ocp.PyTreeCheckpointHandler()

@@ -1,4 +1,4 @@
-"""The three kinds of question: from JSON to the model and back."""
+"""The three kinds of query: from JSON to the model and back."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ SHORTEST_MS = 0.001  # where a geometric axis can begin
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of question, `name` in the address and in the queue."""
+    """A kind of query; `name` is its route and its name in the queue. The types are the JSON schemas."""
 
     name: str
     summary: str
-    question: type[BaseModel]
-    questions: type[BaseModel]
+    query: type[BaseModel]
+    queries: type[BaseModel]
     answer: type[BaseModel]
     answers: type[BaseModel]
-    query: Callable[[Any], Any]
-    """From the checked JSON; raises `QueryError`."""
+    parse: Callable[[Any], Any]
+    """The model's query from an instance of `query`; raises `QueryError`."""
     ask: Callable[[PingModel, list[Any]], Sequence[Any]]
     render: Callable[[Any, Any, int], dict[str, Any]]
-    """From query, answer and measurements of the context that fitted."""
+    """JSON-able answer from the query, the model's answer and the number of measurements used."""
 
 
 def rtt_answer(query: RttQuery, prediction: RttPrediction, used: int) -> dict[str, Any]:
@@ -80,8 +80,8 @@ KINDS = (
     Kind(
         "predict_rtt",
         "Distribution of the RTT between two addresses",
-        schemas.RttQuestion,
-        schemas.RttQuestions,
+        schemas.RttQuery,
+        schemas.RttQueries,
         schemas.RttAnswer,
         schemas.RttAnswers,
         lambda asked: RttQuery(asked.src, asked.dst, asked.time, asked.context),
@@ -90,9 +90,9 @@ KINDS = (
     ),
     Kind(
         "sample_ips",
-        "Destinations at a wanted RTT from a source",
-        schemas.SampleQuestion,
-        schemas.SampleQuestions,
+        "Destinations at a given RTT from a source",
+        schemas.SampleQuery,
+        schemas.SampleQueries,
         schemas.SampleAnswer,
         schemas.SampleAnswers,
         lambda asked: SampleQuery(
@@ -104,8 +104,8 @@ KINDS = (
     Kind(
         "complete_ip",
         "The most probable addresses that begin with a prefix",
-        schemas.CompletionQuestion,
-        schemas.CompletionQuestions,
+        schemas.CompletionQuery,
+        schemas.CompletionQueries,
         schemas.CompletionAnswer,
         schemas.CompletionAnswers,
         lambda asked: CompletionQuery(asked.prefix, asked.k, asked.context, asked.field),

@@ -1,4 +1,4 @@
-"""The FastAPI application: page, health, model, and for each kind of question one route and its batch form."""
+"""The FastAPI application: page, health, model, and one route with its batch form for each kind of query."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 import asyncio
@@ -25,12 +25,12 @@ DISCONNECT_POLL = 0.25  # seconds
 
 
 def make_app(model: ReadyModel, timeout: float) -> FastAPI:
-    """The application around a model that may still be warming up; `timeout` in seconds a request."""
+    """The application around a model that may still be warming up; a request may take `timeout` seconds."""
     app = FastAPI(
         title="pinglm",
-        description="RTT between any two addresses, addresses at an RTT, rest of an address.",
+        description="Predicts the RTT between two addresses, finds addresses at an RTT, and completes addresses.",
         version="1",
-        docs_url=None,  # FastAPI's pages load from another host; /openapi.json stays
+        docs_url=None,  # FastAPI's pages load scripts from another host; /openapi.json stays
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -39,7 +39,7 @@ def make_app(model: ReadyModel, timeout: float) -> FastAPI:
     app.add_exception_handler(RequestValidationError, web.on_invalid)
     app.include_router(_about(model, timeout))
     for kind in KINDS:
-        app.include_router(_questions(kind, model, timeout))
+        app.include_router(_queries(kind, model, timeout))
     app.mount("/page", StaticFiles(directory=PAGE))
     return app
 
@@ -54,26 +54,30 @@ def _about(model: ReadyModel, timeout: float) -> APIRouter:
 
     @router.get("/health", responses={503: {"description": "Warming up, or failed"}})
     async def health() -> JSONResponse:
-        """200 once questions are answered."""
+        """200 once the service answers queries."""
         return JSONResponse({"status": model.status}, 200 if model.ready else 503)
 
     @router.get("/model")
     async def about() -> dict[str, Any]:
-        """Name, shape, origin and card of the model; limits of this service."""
+        """Name, shape, origin and card of the model, and the limits of this service."""
         return {**model.description, "limits": {**model.limits, "timeout_s": timeout}}
 
     return router
 
 
-def _questions(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
-    """The two routes of a kind of question."""
+def _queries(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
+    """The two routes of a kind of query."""
     statuses = {
-        400: "No JSON",
-        408: "Body too slow",
-        413: "Body too large",
+        400: "Not JSON",
+        408: "The body arrived too slowly",
+        413: "The body is too large",
         422: "A field is wrong",
     }
-    statuses |= {500: "Our error", 503: "Busy, or warming up: try again", 504: "Time limit"}
+    statuses |= {
+        500: "Server error",
+        503: "Busy, or warming up: try again",
+        504: "Time limit exceeded",
+    }
     errors: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Errors, "description": text} for status, text in statuses.items()
     }
@@ -83,11 +87,11 @@ def _questions(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
         queries = []
         for at, item in enumerate(asked):
             try:
-                queries.append(kind.query(item))
+                queries.append(kind.parse(item))
             except QueryError as error:
                 return web.query_problem(error, ("queries", at) if batch else ())
         if not model.ready:
-            return web.problem(503, f"{model.status}: try again in some seconds")
+            return web.problem(503, f"{model.status}: try again in a few seconds")
         try:
             futures = model.batcher.submit(kind.name, queries)
         except QueueFull:
@@ -95,10 +99,12 @@ def _questions(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
         try:
             found = await _wait(request, futures, timeout)
         except TimeoutError:
-            return web.problem(504, f"no answer within {timeout:g} s: ask less at once, or later")
+            return web.problem(
+                504, f"no answer within {timeout:g} s: send fewer queries at once, or try later"
+            )
         if found is None:
-            return Response(status_code=499)  # the client has left; nobody reads this
-        # In a thread: a hundred milliseconds for a large batch, in which others are to be heard.
+            return Response(status_code=499)  # the client has disconnected; nobody reads this
+        # In a thread: a large batch takes a hundred milliseconds, and other requests must not wait for it.
         body = await asyncio.to_thread(render, queries, found, batch)
         return Response(body, media_type="application/json")
 
@@ -110,20 +116,20 @@ def _questions(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
         return web.as_json({"answers": answers} if batch else answers[0])
 
     @router.post(f"/{kind.name}", summary=kind.summary, response_model=kind.answer)
-    async def ask(request: Request, question: kind.question) -> Response:  # type: ignore[name-defined]
-        return await respond(request, [question], batch=False)
+    async def ask(request: Request, query: kind.query) -> Response:  # type: ignore[name-defined]
+        return await respond(request, [query], batch=False)
 
     @router.post(
-        f"/{kind.name}/batch", summary=f"{kind.summary}, several", response_model=kind.answers
+        f"/{kind.name}/batch", summary=f"{kind.summary}, as a batch", response_model=kind.answers
     )
-    async def ask_several(request: Request, body: kind.questions) -> Response:  # type: ignore[name-defined]
+    async def ask_several(request: Request, body: kind.queries) -> Response:  # type: ignore[name-defined]
         return await respond(request, body.queries, batch=True)
 
     return router
 
 
 async def _wait(request: Request, futures: list[Future[Any]], timeout: float) -> list[Any] | None:
-    """The answers, or `None` when the client has left. Whatever is not answered then is cancelled.
+    """The answers, or `None` if the client has disconnected. Whatever is unanswered then is cancelled.
 
     Raises `TimeoutError`, or what the model raised.
     """

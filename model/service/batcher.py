@@ -1,4 +1,4 @@
-"""Questions of many requests, answered together by one thread that owns the device."""
+"""Queries of many requests, answered together by the one thread that owns the device."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-LARGEST_BATCH = 16  # questions of one call
+LARGEST_BATCH = 16  # queries of one call
 
 
 class QueueFull(Exception):
-    """No room for the questions of a request."""
+    """The queue has no room for the queries of a request."""
 
 
 class Batcher:
-    """A bounded queue of questions, and the thread that answers them up to 16 at a time.
+    """A bounded queue of queries, and the thread that answers up to 16 of them at a time.
 
-    Requests take turns: each gives one question to a call until the call is full, so a request of 64
-    questions makes no other wait longer than a call. Questions whose future is cancelled before
-    their turn are not asked.
+    Requests take turns: each adds one query to a call until the call is full, so a request of 64
+    queries delays no other by more than one call. A query whose future is cancelled before its turn
+    never reaches the model.
     """
 
     def __init__(self, answer: Callable[[str, list[Any]], Sequence[Any]], limit: int):
-        """`answer(kind, questions)` gives as many answers; `limit` is the most questions that wait."""
+        """`answer(kind, queries)` returns one answer per query; at most `limit` queries may wait."""
         self._answer = answer
         self._limit = limit
         self._waiting: deque[_Request] = deque()
@@ -33,24 +33,24 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
-    def submit(self, kind: str, questions: Sequence[Any]) -> list[Future[Any]]:
-        """Futures of the answers, in order; all are taken, or none. Raises `QueueFull`."""
+    def submit(self, kind: str, queries: Sequence[Any]) -> list[Future[Any]]:
+        """Futures of the answers, in order. All queries are accepted, or none. Raises `QueueFull`."""
         with self._change:
-            if self._closed or self._count() + len(questions) > self._limit:
+            if self._closed or self._count() + len(queries) > self._limit:
                 raise QueueFull
-            request = _Request(kind, questions)
+            request = _Request(kind, queries)
             self._waiting.append(request)
             self._change.notify()
         return request.futures
 
     @property
     def full(self) -> bool:
-        """Whether not even one more question would be taken."""
+        """Whether there is no room for even one more query."""
         with self._change:
             return self._count() >= self._limit
 
     def close(self) -> None:
-        """Take nothing more, answer what waits, and end the thread."""
+        """Accept nothing more, answer what is waiting, and end the thread."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -65,7 +65,7 @@ class Batcher:
             self._ask(kind, [pair for pair in asked if pair[1].set_running_or_notify_cancel()])
 
     def _take(self) -> tuple[str, list[_Asked]] | None:
-        """The next call's questions, all of the kind that has waited longest; `None` at the end."""
+        """The queries of the next call, all of the kind that has waited longest; `None` at the end."""
         with self._change:
             self._change.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
@@ -76,21 +76,21 @@ class Batcher:
             while turn and len(asked) < LARGEST_BATCH:
                 request = turn.popleft()
                 self._waiting.remove(request)
-                question, future = request.left.popleft()
+                query, future = request.left.popleft()
                 if not future.cancelled():
-                    asked.append((question, future))
+                    asked.append((query, future))
                 if request.left:
                     turn.append(request)
                     self._waiting.append(request)
             return kind, asked
 
     def _ask(self, kind: str, asked: list[_Asked]) -> None:
-        """Answer all at once; where that fails, one by one, so that only the culprit fails."""
+        """Answer all at once; if that fails, one by one, so that only the culprit fails."""
         if not asked:
             return
         try:
-            answers = self._answer(kind, [question for question, _ in asked])
-        except Exception as error:  # whatever it is, it goes to whoever asked
+            answers = self._answer(kind, [query for query, _ in asked])
+        except Exception as error:  # whatever it is, the client's request handles it
             if len(asked) == 1:
                 asked[0][1].set_exception(error)
             else:
@@ -105,9 +105,9 @@ _Asked = tuple[Any, "Future[Any]"]
 
 
 class _Request:
-    """What is left of a request: questions with their futures."""
+    """What is left of a request: queries with their futures."""
 
-    def __init__(self, kind: str, questions: Sequence[Any]):
+    def __init__(self, kind: str, queries: Sequence[Any]):
         self.kind = kind
-        self.futures: list[Future[Any]] = [Future() for _ in questions]
-        self.left: deque[_Asked] = deque(zip(questions, self.futures, strict=True))
+        self.futures: list[Future[Any]] = [Future() for _ in queries]
+        self.left: deque[_Asked] = deque(zip(queries, self.futures, strict=True))

@@ -14,27 +14,27 @@ app = typer.Typer()
 @app.command("serve")
 def serve_command(
     model: Annotated[
-        str, typer.Option("--model", help="A run, an export, or `pretrained`.")
+        str, typer.Option("--model", help="Folder of a run or an export, or `pretrained`.")
     ] = "pretrained",
     host: Annotated[
         str,
         typer.Option(
             "--host",
-            help="Address to listen at; others than this machine's own are open to others.",
+            help="Address to listen on. Anything but a loopback address is reachable from other machines.",
         ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 8000,
     queue: Annotated[
-        int, typer.Option("--queue", min=1, help="Questions that may wait; past it, 503.")
+        int, typer.Option("--queue", min=1, help="Queries that may wait; beyond that, 503.")
     ] = 256,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, help="Seconds a request may take.")
+        float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve a model over HTTP, with a web page at `/`. Stops on Ctrl-C. With --json, one line once it is ready.
+    """Serve a model over HTTP, with a web page at `/`, until Ctrl-C. --json prints one line once it is ready.
 
     Example: `pinglm serve --model runs/a --port 8080`
     """
@@ -46,6 +46,7 @@ def serve_command(
         if error.name not in ("fastapi", "uvicorn", "starlette", "pydantic"):
             raise
         raise ConfigError(
-            f"serve: {error.name} is not installed: install it with pip install 'pinglm[serve]'"
+            f"serve: {error.name} is not installed: run pip install '.[serve]' in a clone of the "
+            "repository, or install its wheel with the extra serve, as in 'FILE.whl[serve]'"
         ) from None
     serve(model, host, port, queue, timeout, as_json)

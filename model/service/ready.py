@@ -24,10 +24,10 @@ log = logging.getLogger("pinglm.service")
 
 
 class ReadyModel:
-    """A loaded model that compiles in a thread; `ready` says when, `status` says it in words."""
+    """A loaded model that compiles in a thread; `ready` says whether it is done, `status` in words."""
 
     def __init__(self, path: str | Path, queue: int):
-        """Loads the weights; raises `CheckpointError`. `queue`: questions that may wait."""
+        """Loads the weights; raises `CheckpointError`. At most `queue` queries may wait."""
         self._model = PingModel.load(path)
         self.window = self._model.config.context
         self.status = "warming up"
@@ -58,7 +58,7 @@ class ReadyModel:
     def start(
         self, progress: Callable[[int, int], None], done: Callable[[str | None], None]
     ) -> None:
-        """Compile in a thread: `progress(done, all)`, then `done(None)`, or `done(what failed)`."""
+        """Compile in a thread: calls `progress(done, total)`, then `done(None)` or `done(what failed)`."""
 
         def warm_up() -> None:
             try:

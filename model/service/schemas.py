@@ -1,4 +1,4 @@
-"""What goes in and out over HTTP. Shapes and limits are checked here, meaning by `model.inference.query`."""
+"""What goes in and out over HTTP. Shape and limits are checked here, the values by `model.inference.query`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.inference.query import MAX_BRANCHES
 
 MAX_CONTEXT = 1_000  # measurements; a window of 1,024 tokens holds at most 85
-MAX_QUERIES = 64  # of a batch request
+MAX_QUERIES = 64  # per batch request
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
@@ -29,7 +29,7 @@ def _shape(*examples: Any) -> ConfigDict:
 
 
 class Earlier(BaseModel):
-    """An earlier measurement. `rtt_ms` null: the ping failed. `time`: Unix seconds, or null."""
+    """An earlier measurement. `rtt_ms` is null if the ping failed; `time` is in Unix seconds, or null."""
 
     model_config = _shape(*_CONTEXT)
     src: AddressText
@@ -41,8 +41,8 @@ class Earlier(BaseModel):
 Context = Annotated[list[Earlier], Field(max_length=MAX_CONTEXT)]
 
 
-class RttQuestion(BaseModel):
-    """What will a ping give? `context`: earlier measurements, oldest first."""
+class RttQuery(BaseModel):
+    """What will a ping return? `context`: earlier measurements, oldest first."""
 
     model_config = _shape(_RTT)
     src: AddressText
@@ -51,8 +51,8 @@ class RttQuestion(BaseModel):
     context: Context = []
 
 
-class SampleQuestion(BaseModel):
-    """Which destinations are `target_rtt_ms` (± `tolerance`, a share) away from `src`?"""
+class SampleQuery(BaseModel):
+    """Which destinations are `target_rtt_ms` (± the share `tolerance` of it) away from `src`?"""
 
     model_config = _shape(_SAMPLE)
     target_rtt_ms: Number
@@ -63,7 +63,7 @@ class SampleQuestion(BaseModel):
     context: Context = []
 
 
-class CompletionQuestion(BaseModel):
+class CompletionQuery(BaseModel):
     """Which addresses begin with `prefix` (whole bytes, or a CIDR at a byte boundary)?"""
 
     model_config = _shape(_COMPLETION)
@@ -73,25 +73,25 @@ class CompletionQuestion(BaseModel):
     context: Context = []
 
 
-class RttQuestions(BaseModel):
-    """Several questions, answered in their order."""
+class RttQueries(BaseModel):
+    """Several queries, answered in order."""
 
     model_config = _shape({"queries": [_RTT]})
-    queries: Annotated[list[RttQuestion], Field(min_length=1, max_length=MAX_QUERIES)]
+    queries: Annotated[list[RttQuery], Field(min_length=1, max_length=MAX_QUERIES)]
 
 
-class SampleQuestions(BaseModel):
-    """Several questions, answered in their order."""
+class SampleQueries(BaseModel):
+    """Several queries, answered in order."""
 
     model_config = _shape({"queries": [_SAMPLE]})
-    queries: Annotated[list[SampleQuestion], Field(min_length=1, max_length=MAX_QUERIES)]
+    queries: Annotated[list[SampleQuery], Field(min_length=1, max_length=MAX_QUERIES)]
 
 
-class CompletionQuestions(BaseModel):
-    """Several questions, answered in their order."""
+class CompletionQueries(BaseModel):
+    """Several queries, answered in order."""
 
     model_config = _shape({"queries": [_COMPLETION]})
-    queries: Annotated[list[CompletionQuestion], Field(min_length=1, max_length=MAX_QUERIES)]
+    queries: Annotated[list[CompletionQuery], Field(min_length=1, max_length=MAX_QUERIES)]
 
 
 class Histogram(BaseModel):
@@ -103,7 +103,7 @@ class Histogram(BaseModel):
 
 
 class RttAnswer(BaseModel):
-    """Distribution of a ping's result; all but `p_failed` of a ping that is answered."""
+    """Distribution of a ping's result; all but `p_failed` assume that the ping is answered."""
 
     src: str
     dst: str
@@ -126,7 +126,7 @@ class Sample(BaseModel):
 
 
 class SampleAnswer(BaseModel):
-    """Different destinations, the surest first; may be fewer than asked for."""
+    """Distinct destinations, most certain first; may be fewer than requested."""
 
     src: str
     target_rtt_ms: float
@@ -153,25 +153,25 @@ class CompletionAnswer(BaseModel):
 
 
 class RttAnswers(BaseModel):
-    """Answers in the order of the questions."""
+    """Answers in the order of the queries."""
 
     answers: list[RttAnswer]
 
 
 class SampleAnswers(BaseModel):
-    """Answers in the order of the questions."""
+    """Answers in the order of the queries."""
 
     answers: list[SampleAnswer]
 
 
 class CompletionAnswers(BaseModel):
-    """Answers in the order of the questions."""
+    """Answers in the order of the queries."""
 
     answers: list[CompletionAnswer]
 
 
 class ErrorItem(BaseModel):
-    """What is wrong, and where."""
+    """What is wrong (`msg`), and where (`loc`)."""
 
     loc: list[str | int]
     msg: str
@@ -179,6 +179,6 @@ class ErrorItem(BaseModel):
 
 
 class Errors(BaseModel):
-    """The body of every answer that is not 200."""
+    """The body of every response other than 200."""
 
     detail: list[ErrorItem]

@@ -1,4 +1,4 @@
-"""From a model to a listening server, and to its end."""
+"""Runs the server, from loading the model to shutting down."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from model.service.app import make_app
 from model.service.ready import ReadyModel
 from stores.errors import ConfigError
 
-STOP_SECONDS = 10  # that requests in work get to end
+STOP_SECONDS = 10  # for in-flight requests to finish
 
 
 def serve(
     path: str, host: str, port: int, queue: int, timeout: float, as_json: bool = False
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; what is asked by then is still answered.
+    """Serve until SIGTERM or Ctrl-C; in-flight requests then get up to 10 s to finish.
 
-    Listens at once, says 503 until the model is ready; `as_json` prints one line then. Raises
-    `CheckpointError` for the model and `ConfigError` for an address that cannot be listened at.
+    Listens at once and answers 503 until the model is ready; with `as_json`, prints one line then.
+    Raises `CheckpointError` for the model and `ConfigError` for an address it cannot listen on.
     """
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
     listener = listen(host, port)
@@ -34,8 +34,10 @@ def serve(
     url = address_of(listener)
     console = Console(stderr=True)
     if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-        console.print("open to other machines: there is no password", highlight=False)
-    console.print(f"warming up at {url}; the first time compiles for a minute", highlight=False)
+        console.print("reachable from other machines, without a password", highlight=False)
+    console.print(
+        f"warming up at {url}; the first start compiles for about a minute", highlight=False
+    )
 
     def progress(done: int, total: int) -> None:
         if console.is_terminal:
@@ -47,7 +49,7 @@ def serve(
             if as_json:
                 print(json.dumps({"url": url, "model": path}), flush=True)
         else:
-            console.print(f"error: the model does not start: {failure}", highlight=False)
+            console.print(f"error: the model failed to start: {failure}", highlight=False)
             os.kill(os.getpid(), signal.SIGTERM)
 
     config = uvicorn.Config(
@@ -57,7 +59,7 @@ def serve(
         timeout_graceful_shutdown=STOP_SECONDS,
         server_header=False,
     )
-    # uvicorn stops on both, then raises them again; stopping is this command's ordinary end.
+    # uvicorn stops on either signal and then raises it again; here, stopping is the normal way to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     model.start(progress, done)
@@ -68,18 +70,18 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `ConfigError` when the address is taken or not this machine's."""
+    """A listening socket. Raises `ConfigError` if the address is in use or not one of this machine's."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(
-            f"{host} port {port}: cannot be listened at ({error.strerror or error}): "
+            f"{host} port {port}: cannot listen there ({error.strerror or error}): "
             "choose another with --host or --port"
         ) from None
 
 
 def address_of(listener: socket.socket) -> str:
-    """The address to open in a browser."""
+    """The URL to open in a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

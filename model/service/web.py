@@ -1,4 +1,4 @@
-"""What every HTTP exchange goes through: body limit, time to send it, headers, errors in one shape."""
+"""What all HTTP exchanges share: limits on the body, headers, and one shape for all errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from stores.errors import QueryError
 
 BODY_BYTES = 1 << 20
 BODY_SECONDS = 20.0
-MAX_PROBLEMS = 20  # of one answer
+MAX_PROBLEMS = 20  # per response
 MAX_NAME = 100  # characters
-BUSY = "busy: too many questions are waiting: try again in a second"
+BUSY = "busy: too many queries are waiting: try again in a second"
 HEADERS = (
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -32,9 +32,9 @@ log = logging.getLogger("pinglm.service")
 
 
 class Guard:
-    """ASGI middleware: reads the whole body, at most 1 MiB and 20 s long, sets the headers, and answers
-    for what went wrong inside. Questions that `busy` has no room for are refused unread: under a load
-    past what can be answered, parsing them would take the time of answering others."""
+    """ASGI middleware: reads the whole body (at most 1 MiB, within 20 s), sets the headers, and turns
+    exceptions into responses. While `busy`, queries are refused unparsed: under overload, parsing them
+    would take time away from answering others."""
 
     def __init__(self, app: ASGIApp, busy: Callable[[], bool]):
         self.app = app
@@ -59,7 +59,7 @@ class Guard:
             too_slow = f"the body took longer than {BODY_SECONDS:.0f} s"
             return await problem(408, too_slow, ("body",))(scope, receive, send_with_headers)
         if body is None:
-            too_large = f"the body is larger than {BODY_BYTES:,} bytes: ask in smaller batches"
+            too_large = f"the body is larger than {BODY_BYTES:,} bytes: send smaller batches"
             return await problem(413, too_large, ("body",))(scope, receive, send_with_headers)
         if scope["method"] == "POST" and self.busy():
             return await problem(503, BUSY)(scope, receive, send_with_headers)
@@ -68,18 +68,18 @@ class Guard:
         async def receive_again() -> Message:
             nonlocal given
             if given:
-                return await receive()  # what comes now is that the client has left
+                return await receive()  # from now on, only that the client has disconnected
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         try:
             await self.app(scope, receive_again, send_with_headers)
-        except asyncio.CancelledError:  # the time to stop is up, and this request is in the way
+        except asyncio.CancelledError:  # shutting down, and the time for in-flight requests is up
             answer = problem(503, "the service is stopping")
         except Exception:
             number = secrets.token_hex(4)
             log.exception("%s %s failed, id %s", scope["method"], scope["path"], number)
-            answer = problem(500, f"an error of this service: id {number} in its log")
+            answer = problem(500, f"server error: see id {number} in the log of the service")
         else:
             return
         if not begun:
@@ -87,7 +87,7 @@ class Guard:
 
 
 async def _read_body(receive: Receive) -> bytes | None:
-    """The body, or `None` when it is too large; empty when the client leaves before its end."""
+    """The body, or `None` if it is too large; empty if the client disconnects before its end."""
     body = bytearray()
     while True:
         message = await receive()
@@ -107,7 +107,7 @@ def problem(
     kind: str = "error",
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """An error in the shape all errors have."""
+    """A response in the shape that all errors have."""
     if status == 503:
         headers = {"Retry-After": "1"}
     return _problems(status, [{"loc": list(loc), "msg": message, "type": kind}], headers)
@@ -126,7 +126,7 @@ def query_problem(error: QueryError, at: Sequence[str | int]) -> Response:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """404, 405, and bodies that no parser reads."""
+    """404, 405, and bodies that cannot be parsed."""
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
     loc = ("body",) if error.status_code == 400 else ()
@@ -134,7 +134,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def on_invalid(_: Request, error: Exception) -> Response:
-    """422 with the first fields that are wrong; never with the input, which may be large or NaN."""
+    """422 with the first wrong fields; never with the input, which may be large or NaN."""
     assert isinstance(error, RequestValidationError)
     detail = [
         {
@@ -148,7 +148,7 @@ async def on_invalid(_: Request, error: Exception) -> Response:
 
 
 def _shorten(part: str | int) -> str | int:
-    """Names of unknown fields are the client's own words."""
+    """Cut off long names: those of unknown fields come from the client."""
     return part[:MAX_NAME] if isinstance(part, str) else part
 
 
@@ -159,5 +159,5 @@ def _message(item: dict[str, Any]) -> str:
 
 
 def as_json(value: Any) -> bytes:
-    """Compact JSON; NaN would be an error of ours."""
+    """Compact JSON. NaN raises `ValueError`: it would be a bug in the server."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()

@@ -90,8 +90,8 @@ function measurement(row, line) {
   if (Boolean(failed) === (rtt !== null)) {
     throw new ContextError(`line ${line}: rtt_ms: expected a number of ms, or failed, and not both`);
   }
-  const query = { src: row.src, dst: row.dst, rtt_ms: number(rtt, "rtt_ms", line), time: number(row.time, "time", line) };
-  return { line, query };
+  const checked = { src: row.src, dst: row.dst, rtt_ms: number(rtt, "rtt_ms", line), time: number(row.time, "time", line) };
+  return { line, measurement: checked };
 }
 
 function number(value, name, line) {

@@ -1,12 +1,12 @@
-// The page: tabs, forms to questions, answers to tables and a chart.
+// The page: tabs, queries from forms, answers as tables and a chart.
 import { drawChart, ms } from "./chart.js";
 import { ContextError, parseContext } from "./context.js";
 
 const POLL_MS = 2000;
 const byId = (id) => document.getElementById(id);
 const context = byId("context");
-let example = null; // of the model's card
-const running = new Map(); // form -> AbortController of its last question
+let example = null; // from the model's card
+const running = new Map(); // form -> AbortController of its latest query
 
 // --- Tabs ---
 
@@ -29,9 +29,9 @@ for (const [at, tab] of tabs.entries()) {
   });
 }
 
-// --- Questions ---
+// --- Queries ---
 
-const QUESTIONS = {
+const QUERIES = {
   "/predict_rtt": (form) => ({
     src: form.src.value.trim(),
     dst: form.dst.value.trim(),
@@ -48,7 +48,7 @@ const QUESTIONS = {
 const ANSWERS = { "/predict_rtt": rttAnswer, "/sample_ips": sampleAnswer, "/complete_ip": completionAnswer };
 
 function asNumber(text) {
-  return text.trim() === "" ? NaN : Number(text); // NaN goes out as null, which the server names as wrong
+  return text.trim() === "" ? NaN : Number(text); // NaN is sent as null, which the server rejects by field name
 }
 
 for (const form of document.forms) {
@@ -70,18 +70,18 @@ async function ask(form) {
   try {
     const earlier = parseContext(context.value);
     const path = form.dataset.path;
-    const question = QUESTIONS[path](form);
+    const query = QUERIES[path](form);
     const response = await fetch(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ...question, context: earlier.map((row) => row.query) }),
+      body: JSON.stringify({ ...query, context: earlier.map((row) => row.measurement) }),
       signal: controller.signal,
     });
     const body = await response.json();
     if (running.get(form) !== controller) return;
     say("");
     if (response.ok) {
-      answer.replaceChildren(...ANSWERS[path](body, question, earlier));
+      answer.replaceChildren(...ANSWERS[path](body, query, earlier));
       answer.classList.remove("old");
       contextNote(earlier.length, body.context_used);
     } else {
@@ -92,7 +92,7 @@ async function ask(form) {
     if (running.get(form) !== controller || error.name === "AbortError") return;
     answer.replaceChildren();
     if (error instanceof ContextError) return contextError(error.message);
-    form.querySelector(".general").textContent = "No answer: the server is not reachable.";
+    form.querySelector(".general").textContent = "No answer: the server is unreachable.";
     watch();
   } finally {
     if (running.get(form) === controller) button.textContent = button.dataset.label;
@@ -139,8 +139,8 @@ function showErrors(form, detail, earlier) {
 
 // --- Answers ---
 
-function rttAnswer(answer, question, earlier) {
-  const asExample = example && example.src === question.src && example.dst === question.dst;
+function rttAnswer(answer, query, earlier) {
+  const asExample = example && example.src === query.src && example.dst === query.dst;
   const truth = asExample && earlier.length === example.context.length ? example.true_median_ms : null;
   const q = answer.quantiles_ms;
   const facts = [
@@ -157,21 +157,21 @@ function rttAnswer(answer, question, earlier) {
   return [big, list, drawChart(answer, truth)];
 }
 
-function sampleAnswer(answer, question) {
+function sampleAnswer(answer, query) {
   const rows = answer.samples.map((sample) => {
     const link = make("button", sample.address);
     link.className = "link";
     link.type = "button";
     link.addEventListener("click", () => {
       const form = byId("predict").querySelector("form");
-      form.src.value = question.src;
+      form.src.value = query.src;
       form.dst.value = sample.address;
       show(byId("tab-predict"), true);
       ask(form);
     });
     return [link, number(sample.log_probability.toFixed(2)), number(percent(sample.p_within))];
   });
-  const fewer = rows.length < question.n ? `${rows.length} of ${question.n}: more draws brought nothing new. ` : "";
+  const fewer = rows.length < query.n ? `${rows.length} of ${query.n}: further draws found no new ones. ` : "";
   return [table(`${fewer}Choose one to predict its RTT.`, ["Address", "log-probability", "within tolerance"], rows)];
 }
 
@@ -184,7 +184,7 @@ function completionAnswer(answer) {
     return [cell, number(percent(completion.probability)), meter];
   });
   const total = answer.completions.reduce((sum, { probability }) => sum + probability, 0);
-  return [table(`Together ${percent(total)} of what begins so.`, ["Address", "probability", ""], rows)];
+  return [table(`Together ${percent(total)} of all addresses with this prefix.`, ["Address", "probability", ""], rows)];
 }
 
 function table(caption, heads, rows) {
@@ -230,8 +230,8 @@ function percent(share) {
 
 function contextNote(rows, used) {
   byId("context-note").textContent = rows
-    ? `${rows} measurement${rows === 1 ? "" : "s"}; ${used === rows ? "all" : `the last ${used}`} fitted into the window.`
-    : "Empty: the model knows nothing but the question.";
+    ? `${rows} measurement${rows === 1 ? "" : "s"}; ${used === rows ? "all" : `the last ${used}`} fit into the window.`
+    : "Empty: the model sees only the query.";
 }
 
 context.addEventListener("dragover", (event) => {
@@ -250,7 +250,7 @@ context.addEventListener("input", () => {
   try {
     const rows = parseContext(context.value).length;
     contextError("", false);
-    byId("context-note").textContent = rows ? `${rows} measurements` : "Empty: the model knows nothing but the question.";
+    byId("context-note").textContent = rows ? `${rows} measurements` : "Empty: the model sees only the query.";
   } catch (error) {
     contextError(error.message, false);
   }
@@ -271,7 +271,7 @@ async function watch() {
     const health = await fetch("/health").catch(() => null);
     if (health?.ok) break;
     const body = await health?.json().catch(() => null);
-    say(body ? `The model is not ready: ${body.status} …` : "The server is not reachable. Trying again …");
+    say(body ? `The model is not ready: ${body.status} …` : "The server is unreachable. Trying again …");
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
   watching = false;

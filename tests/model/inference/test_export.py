@@ -155,9 +155,9 @@ def test_an_export_replaces_an_export_and_nothing_else(exported: Path, tmp_path:
     assert load_weights(tmp_path / "model").arrays["head"].dtype == np.float32
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="holds something else than a model"):
+    with pytest.raises(OutputError, match="holds something other than a model"):
         write_export(weights, tmp_path / "mine")
-    with pytest.raises(OutputError, match="holds something else than a model"):
+    with pytest.raises(OutputError, match="holds something other than a model"):
         write_export(weights, tmp_path / "mine" / "thesis.txt")
 
 
@@ -167,13 +167,15 @@ def test_damaged_or_mixed_files_are_named(exported: Path, tmp_path: Path) -> Non
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: its digest is not that"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors: its digest differs from the one in config"
+    ):
         read_export(folder)
     file.unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
         read_export(folder)
     rewrite(folder / "vocabulary.json", lambda c: c["tokens"].pop())
-    with pytest.raises(CheckpointError, match=r"vocabulary\.json: has other tokens"):
+    with pytest.raises(CheckpointError, match=r"vocabulary\.json: its tokens differ"):
         read_export(folder)
     rewrite(folder / "config.json", lambda c: c.update(format_version=9))
     with pytest.raises(CheckpointError, match=r"expected pinglm-model version 1, found .* 9"):

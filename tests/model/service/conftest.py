@@ -28,7 +28,7 @@ START_SECONDS = 120
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model whose head is scaled up, so that answers to different questions differ."""
+    """An untrained model whose head is scaled up, so that answers to different queries differ."""
     config = make_config(
         "tiny", {"layers": 1, "width": 32, "heads": 2, "mlp": 64, "context": 64}
     ).model

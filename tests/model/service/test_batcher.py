@@ -16,19 +16,19 @@ class Gate:
         self.entered = threading.Semaphore(0)
         self.go = threading.Semaphore(0)
 
-    def __call__(self, kind: str, questions: list[Any]) -> list[Any]:
-        self.calls.append((kind, questions))
+    def __call__(self, kind: str, queries: list[Any]) -> list[Any]:
+        self.calls.append((kind, queries))
         self.entered.release()
         assert self.go.acquire(timeout=10)
-        if "bad" in questions:
-            raise ValueError("bad question")
-        return [f"{kind} {question}" for question in questions]
+        if "bad" in queries:
+            raise ValueError("bad query")
+        return [f"{kind} {query}" for query in queries]
 
     def open(self) -> None:
         self.go.release(1000)
 
 
-def test_waiting_questions_of_one_kind_share_a_call_and_each_gets_its_own_answer() -> None:
+def test_waiting_queries_of_one_kind_share_a_call_and_each_gets_its_own_answer() -> None:
     gate = Gate()
     batcher = Batcher(gate, 100)
     first = batcher.submit("a", [0])
@@ -37,7 +37,7 @@ def test_waiting_questions_of_one_kind_share_a_call_and_each_gets_its_own_answer
     gate.open()
     assert first[0].result(10) == "a 0"
     assert [future.result(10) for future in others] == [f"{'ab'[at % 2]} {at}" for at in range(10)]
-    assert [len(questions) for _, questions in gate.calls] == [1, 5, 5]
+    assert [len(queries) for _, queries in gate.calls] == [1, 5, 5]
 
 
 def test_a_large_request_makes_a_single_one_wait_for_no_more_than_a_call() -> None:
@@ -52,7 +52,7 @@ def test_a_large_request_makes_a_single_one_wait_for_no_more_than_a_call() -> No
     assert len(gate.calls[1][1]) == LARGEST_BATCH
 
 
-def test_past_the_bound_all_questions_of_a_request_are_refused_and_room_comes_back() -> None:
+def test_past_the_bound_all_queries_of_a_request_are_refused_and_room_comes_back() -> None:
     gate = Gate()
     batcher = Batcher(gate, 4)
     batcher.submit("a", [0])
@@ -68,7 +68,7 @@ def test_past_the_bound_all_questions_of_a_request_are_refused_and_room_comes_ba
     assert batcher.submit("a", [7, 8, 9, 10])[3].result(10) == "a 10"
 
 
-def test_a_question_that_fails_does_not_fail_those_beside_it() -> None:
+def test_a_query_that_fails_does_not_fail_those_beside_it() -> None:
     gate = Gate()
     batcher = Batcher(gate, 100)
     batcher.submit("a", [0])
@@ -76,11 +76,11 @@ def test_a_question_that_fails_does_not_fail_those_beside_it() -> None:
     futures = batcher.submit("a", [1, "bad", 2])
     gate.open()
     assert (futures[0].result(10), futures[2].result(10)) == ("a 1", "a 2")
-    with pytest.raises(ValueError, match="bad question"):
+    with pytest.raises(ValueError, match="bad query"):
         futures[1].result(10)
 
 
-def test_a_cancelled_question_is_never_asked() -> None:
+def test_a_cancelled_query_is_never_asked() -> None:
     gate = Gate()
     batcher = Batcher(gate, 100)
     batcher.submit("a", [0])
@@ -89,7 +89,7 @@ def test_a_cancelled_question_is_never_asked() -> None:
     assert futures[0].cancel()
     gate.open()
     assert futures[1].result(10) == "a 1"
-    assert all("gone" not in questions for _, questions in gate.calls)
+    assert all("gone" not in queries for _, queries in gate.calls)
 
 
 def test_closing_answers_what_waits_and_takes_nothing_more() -> None:

@@ -17,7 +17,7 @@ import { readFileSync } from "node:fs";
 const { parseContext, ContextError } = await import(process.argv[1]);
 const results = JSON.parse(readFileSync(0, "utf8")).map((text) => {
   try {
-    return parseContext(text).map(({ query }) => [query.src, query.dst, query.rtt_ms, query.time]);
+    return parseContext(text).map(({ measurement: m }) => [m.src, m.dst, m.rtt_ms, m.time]);
   } catch (error) {
     if (!(error instanceof ContextError)) throw error;
     return error.message;

@@ -58,7 +58,7 @@ def test_answers_are_those_of_the_model(url: str, model: PingModel) -> None:
     assert [s["address"] for s in answer["samples"]] == [str(s.address) for s in expected_samples]
 
 
-def test_a_batch_has_the_answers_of_its_questions_in_order(url: str) -> None:
+def test_a_batch_has_the_answers_of_its_queries_in_order(url: str) -> None:
     queries = [{"src": SRC, "dst": f"198.51.100.{at}"} for at in range(20)]
     answers = httpx.post(f"{url}/predict_rtt/batch", json={"queries": queries}).json()["answers"]
     assert [answer["dst"] for answer in answers] == [query["dst"] for query in queries]
@@ -206,7 +206,7 @@ def test_it_says_warming_up_then_ready_and_stops_cleanly(
             timeout=60,
         )
         assert taken.returncode == 1
-        assert taken.stderr.startswith(f"error: 127.0.0.1 port {port}: cannot be listened at")
+        assert taken.stderr.startswith(f"error: 127.0.0.1 port {port}: cannot listen there")
         assert len(taken.stderr.splitlines()) == 1
         process.send_signal(signal.SIGTERM)
         printed, errors = process.communicate(timeout=30)

@@ -58,9 +58,7 @@ def predict(page: Page, src: str = SRC, dst: str = DST) -> None:
     page.press("#predict-dst", "Enter")
 
 
-def test_a_question_without_context_shows_the_apis_numbers_and_a_chart(
-    page: Page, url: str
-) -> None:
+def test_a_query_without_context_shows_the_apis_numbers_and_a_chart(page: Page, url: str) -> None:
     predict(page)
     page.wait_for_selector("#predict .answer svg")
     answer = httpx.post(f"{url}/predict_rtt", json={"src": SRC, "dst": DST}).json()
@@ -133,7 +131,7 @@ def test_an_address_is_completed_with_the_probability_of_each_byte(page: Page) -
     assert "each byte:" in first
 
 
-def test_a_newer_question_is_not_overwritten_by_a_slow_older_one(page: Page) -> None:
+def test_a_newer_query_is_not_overwritten_by_a_slow_older_one(page: Page) -> None:
     page.route(
         "**/predict_rtt",
         lambda route: (
@@ -199,7 +197,7 @@ def test_a_server_that_goes_away_is_said_and_the_page_recovers(
         expect(page.locator("#about")).to_contain_text("weights")
     predict(page)
     state = page.locator("#state")
-    expect(state).to_contain_text("not reachable")
+    expect(state).to_contain_text("unreachable")
     with serving(exported, compile_cache, port, wait=False):
         expect(state).to_contain_text("warming up", timeout=60_000)
         expect(state).to_have_text("", timeout=60_000)

@@ -25,7 +25,8 @@ def test_without_the_extra_it_says_what_to_install(package: str) -> None:
     done = serve(package)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: serve: {package} is not installed: install it with pip install 'pinglm[serve]'\n"
+        f"error: serve: {package} is not installed: run pip install '.[serve]' in a clone of the "
+        "repository, or install its wheel with the extra serve, as in 'FILE.whl[serve]'\n"
     )
 
 
