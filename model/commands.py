@@ -261,7 +261,7 @@ def evaluate_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="A run, an export, or `pretrained`; may be given again."),
+        typer.Option("--model", help="A run, an export, or `pretrained`; repeat for more."),
     ] = None,
     truth: Annotated[
         Path | None, typer.Option("--truth", help="The world.npz of a simulated Internet.")
@@ -271,14 +271,16 @@ def evaluate_command(
         typer.Option(
             "--limit",
             min=1,
-            help="Test rows to ask everyone.",
+            help="Test rows that every predictor answers.",
             show_default="20000; 1000 with a model",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of rows, fits and draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of samples, fits and draws.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Models and baselines side by side on test rows: pairs seen, unseen, new vantage points.
+    """Compare models and baselines on the same test rows: seen pairs, unseen pairs, new vantage points.
 
     Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
     """
@@ -292,6 +294,30 @@ def evaluate_command(
         report = make_report(store, models or (), truth, limit, seed, progress=progress)
     write_report(out, report)
     print_json(report_json(report)) if as_json else print_view(evaluation_view(report, out))
+
+
+@app.command("model-card")
+def model_card_command(
+    run: Annotated[Path, typer.Option("--run", help="Folder of the training run.")],
+    report: Annotated[
+        Path, typer.Option("--report", help="The report.json of `evaluate` on the exported model.")
+    ],
+    store: Annotated[Path, typer.Option("--store", help="The store it was trained on.")],
+    truth: Annotated[
+        Path, typer.Option("--truth", help="The world.npz of the simulated Internet.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the exported model.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the card of an exported model: its data, training, evaluation and an example question.
+
+    Example: `pinglm model-card --run runs/a --report report/report.json --store data/store.zarr
+    --truth data/truth/world.npz --out exported`
+    """
+    from model.evaluate.card import CARD_FILE, write_card
+
+    card = write_card(run, report, store, truth, out)
+    print_json(card) if as_json else typer.echo(f"wrote {out / CARD_FILE}")
 
 
 @app.command("export")

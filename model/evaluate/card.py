@@ -1,12 +1,7 @@
-"""The card of a shipped model: what it was trained on, what it reached, and a question to begin with.
-
-python -m model.card --run RUN --report DIR/report.json --store STORE --truth world.npz --out MODEL
-"""
+"""The card of a shipped model: what it was trained on, how well it does, and a question to start with."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +9,7 @@ import numpy as np
 
 from model.evaluate.predictors.trained import rtt_queries, without_time
 from model.evaluate.questions import WITHOUT_TIME, Questions, choose_questions
+from model.evaluate.records import Report, read_report
 from model.run_folder import (
     METRICS_FILE,
     RECORD_FILE,
@@ -23,7 +19,7 @@ from model.run_folder import (
     RunResult,
 )
 from stores import TokenStore
-from stores.errors import CheckpointError
+from stores.errors import CheckpointError, ConfigError
 from stores.files import read_json_lines, write_json
 from stores.rows import is_ipv4, read_rows
 from stores.truth import World
@@ -35,29 +31,33 @@ CONTEXTS = ("0", "10", "30")  # measurements
 
 
 def make_card(
-    run: Path, report: dict[str, Any], store: TokenStore, world: World, seconds: float
+    run: Path, report: Report, store: TokenStore, world: World, seconds: float
 ) -> dict[str, Any]:
-    """JSON-able: `data`, `training`, `evaluation`, `example`.
+    """The card, which can be written as JSON: `data`, `training`, `evaluation`, `example`.
 
-    `report` is `evaluate`'s of this run's export alone, `seconds` what training took. Reads the store's
-    rows: a second for each million.
+    `report` must be of this run's export and no other model (else `ConfigError`); `seconds` is how long
+    the training took. Reads all rows of the store, about a second per million.
     """
+    if len(report.models) != 1:
+        raise ConfigError(
+            f"the report is of {len(report.models)} models, expected 1: evaluate the exported model alone"
+        )
     record = RunRecord.read(run / RECORD_FILE)
     result = RunResult.read(run / RESULT_FILE)
     if result.evaluation is None:
-        raise CheckpointError(f"{run / RESULT_FILE}: has no evaluation")
+        raise CheckpointError(f"{run / RESULT_FILE}: has no evaluation: train the run to its end")
     test = result.evaluation.as_dict()
-    (name,) = report["models"]
+    (name,) = report.models
 
     def rename(predictor: str) -> str:
-        told = predictor.removesuffix(WITHOUT_TIME)
-        return "model" + predictor.removeprefix(name) if told == name else predictor
+        model = predictor.removesuffix(WITHOUT_TIME)
+        return "model" + predictor.removeprefix(name) if model == name else predictor
 
     batch = record.config.train.batch_size * record.config.model.context
     return {
         "data": {
             "what": "the simulated Internet of `prepare` without --input",
-            "rows": report["store"]["train_rows"] + report["store"]["test_rows"],
+            "rows": report.store.train_rows + report.store.test_rows,
             "seed": store.manifest.configuration.get("simulate", {}).get("seed", 0),
             "store_digest": store.digest,
         },
@@ -71,20 +71,20 @@ def make_card(
             "test": {key: test[key] for key in ("loss", "nats_per_measurement", "kinds")},
         },
         "evaluation": {
-            "asked": report["questions"]["asked"],
+            "asked": report.questions.asked,
             "median_abs_error_ms": {
-                rename(predictor): {group: groups[group]["median_abs_error_ms"] for group in GROUPS}
-                for predictor, groups in report["rtt"].items()
+                rename(predictor): {group: groups[group].median_abs_error_ms for group in GROUPS}
+                for predictor, groups in report.rtt.items()
             },
             "unseen_pairs_by_context": {
                 rename(predictor): {
-                    size: by_size[size]["unseen_pairs"]["median_abs_error_ms"] for size in CONTEXTS
+                    size: by_size[size]["unseen_pairs"].median_abs_error_ms for size in CONTEXTS
                 }
-                for predictor, by_size in report["rtt_by_context"].items()
+                for predictor, by_size in report.rtt_by_context.items()
             },
             "failure": {
-                rename(predictor): {key: groups["all"][key] for key in ("auc", "brier")}
-                for predictor, groups in report["failure"].items()
+                rename(predictor): {"auc": groups["all"].auc, "brier": groups["all"].brier}
+                for predictor, groups in report.failure.items()
             },
         },
         "example": make_example(choose_questions(*read_rows(store), 2_000), world),
@@ -92,9 +92,11 @@ def make_card(
 
 
 def make_example(questions: Questions, world: World) -> dict[str, Any]:
-    """A question of the test split as the page fills it in: the first IPv4 pair never seen, with ten
-    answered measurements of context, none of the pair itself, and the median that is true. No times:
-    the last of train lie further back than what the model has seen between two rows."""
+    """A question of the test split for the web page to start with, and the true median RTT.
+
+    It is the first unseen IPv4 pair whose context has ten answered measurements, none of the pair itself.
+    It has no timestamps: the last training rows lie further back than any gap between two rows that the
+    model was trained on."""
     queries = questions.queries.with_context(EXAMPLE_CONTEXT)
     fits = (
         questions.groups(queries)["unseen_pairs"]
@@ -124,27 +126,26 @@ def make_example(questions: Questions, world: World) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Write card.json into an exported model."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("run", "report", "store", "truth", "out"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    given = parser.parse_args()
-    report = json.loads(given.report.read_bytes())
-    store, world = TokenStore.open(given.store), World.load(given.truth)
-    card = make_card(given.run, report, store, world, training_seconds(given.run))
-    write_json(given.out / CARD_FILE, card)
+def write_card(run: Path, report: Path, store: Path, truth: Path, out: Path) -> dict[str, Any]:
+    """Write card.json into the exported model `out`, and return what it holds.
+
+    Raises what opening the report, the store and the truth raises, and `OutputError`."""
+    card = make_card(
+        run,
+        read_report(report),
+        TokenStore.open(store),
+        World.load(truth),
+        training_seconds(run),
+    )
+    write_json(out / CARD_FILE, card)
+    return card
 
 
 def training_seconds(run: Path) -> float:
-    """Time of a run's steps, from its log lines: tokens over tokens a second."""
+    """How long the steps of a run took, from its log lines: tokens divided by tokens per second."""
     file = run / METRICS_FILE
     lines = [MetricsLine.from_dict(line, file) for line in read_json_lines(file)]
     config = RunRecord.read(run / RECORD_FILE).config
     tokens = config.train.batch_size * config.model.context
     steps = np.diff([0, *(line.step for line in lines)])
     return float(sum(steps * tokens / np.array([line.tokens_per_second for line in lines])))
-
-
-if __name__ == "__main__":
-    main()

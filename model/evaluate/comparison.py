@@ -38,7 +38,7 @@ Mask = NDArray[np.bool_]
 
 
 def fit_baselines(train: Rows, seed: int = 0) -> list[Predictor]:
-    """Every baseline, fitted. A few seconds for a million rows of a thousand sources."""
+    """Every baseline, fitted on `train`. Takes a few seconds for a million rows of a thousand sources."""
     if len(train) > MAX_FIT_ROWS:
         sample = np.random.default_rng(seed).choice(len(train), MAX_FIT_ROWS, replace=False)
         train = train.take(np.sort(sample))
@@ -134,7 +134,7 @@ def _families(questions: Questions) -> dict[str, Mask]:
 
 
 def _ranges(questions: Questions) -> dict[str, Mask]:
-    """By true RTT in ms; the last range is open."""
+    """Questions by true RTT in ms; the last range has no upper end."""
     place = np.searchsorted(RTT_RANGES_MS, questions.rtt_ms, side="right") - 1
     names = [f"{low}_to_{high}_ms" for low, high in pairwise(RTT_RANGES_MS)]
     return {name: place == at for at, name in enumerate([*names, f"over_{RTT_RANGES_MS[-1]}_ms"])}
@@ -143,7 +143,7 @@ def _ranges(questions: Questions) -> dict[str, Mask]:
 def _by_context(
     questions: Questions, predictor: Predictor, forecast: Forecast
 ) -> dict[str, ByGroup]:
-    """The `rtt` table again with only so many rows of context; `forecast` is the one with all."""
+    """The `rtt` table for each size of context; `forecast` is the one with the whole context."""
     tables = {WHOLE_CONTEXT: _rtt(questions, forecast, questions.groups())}
     for size in CONTEXT_SIZES:
         queries = questions.queries.with_context(size)

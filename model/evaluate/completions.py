@@ -27,7 +27,7 @@ class Completer(Protocol):
     name: str
 
     def complete(self, queries: Queries, known: int) -> list[list[Address]]:
-        """For each query, of one family, its best guesses at the destination of which the first
+        """For each query, all of one family, the best guesses at its destination, of which the first
         `known` bytes are given; at most 10, best first."""
         ...
 

@@ -1,30 +1,30 @@
-"""How much `evaluate` asks of a trained model, beside the rows that every predictor answers."""
+"""How much `evaluate` asks of a trained model, besides the rows that every predictor answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 LIMIT = 20_000  # test rows asked of baselines alone
-LIMIT_WITH_MODELS = 1_000  # of everyone: two cores answer a few hundred prompts a minute
+LIMIT_WITH_MODELS = 1_000  # of every predictor: two cores answer a few hundred prompts a minute
 
 
 @dataclass(frozen=True)
 class Effort:
-    """Sizes of the samples; some minutes of two cores for a small model, seconds of a GPU."""
+    """Sizes of the samples: a few minutes on two cores for a small model, seconds on a GPU."""
 
     windows: int = 32
-    """Of each of two timestamp modes, for likelihoods and byte accuracy."""
+    """For likelihoods and byte accuracy, from each of the two timestamp modes."""
     time_questions: int = 100
-    """Of the questions, asked once more with time and once without."""
+    """Questions asked once more with timestamps, and once without."""
     completions: int = 24
     """Destinations to complete, of each address family, for each known length."""
     ipv4_known: tuple[int, ...] = (0, 1, 2, 3)
     ipv6_known: tuple[int, ...] = (0, 4, 8, 12, 14)
-    """Bytes of the destination that are told."""
+    """Bytes of the destination that are given."""
     searches: int = 24
     """Sources and RTTs to find destinations for."""
     destinations: int = 16
-    """To be found by each search."""
+    """Destinations that each search asks for."""
 
     @property
     def known(self) -> dict[int, tuple[int, ...]]:
@@ -33,5 +33,5 @@ class Effort:
 
     @property
     def asked_completions(self) -> int:
-        """Completions asked of each model, where both families have enough rows."""
+        """Completions asked of each model, if both families have enough rows."""
         return self.completions * sum(map(len, self.known.values()))

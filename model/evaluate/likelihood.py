@@ -48,7 +48,7 @@ MODES = ("full", "none")  # a timestamp on every measurement, and on none
 BATCH = 8  # windows of a forward pass
 FAMILIES = {"ipv4": (SRC_IPV4, DST_IPV4), "ipv6": (SRC_IPV6, DST_IPV6)}
 NOTHING = "nothing"
-"""Name of what is known before a measurement's first field."""
+"""Stands for the fields known before the first one of a measurement."""
 
 _PAYLOAD = np.array(PAYLOAD_BYTES)
 _FIELD = np.full(BYTE0, -1)  # of each role
@@ -95,8 +95,8 @@ def spaced_windows(
 def token_scores(
     model: Transformer, tokens: NDArray[np.uint16], advance: Callable[[int], None]
 ) -> tuple[Floats, Mask]:
-    """Of windows (n, T): nats of each token among those of its kind, and whether it was the likeliest
-    of them. The first of a window has no prediction: 0 nats."""
+    """For windows (n, T): nats (n, T) of each token among those of its kind, and whether it was the
+    likeliest of them. The first token of a window is not predicted: 0 nats."""
     same_kind = jnp.asarray(_same_kind(model.config.vocabulary))
 
     @nnx.jit
@@ -121,7 +121,7 @@ def token_scores(
 
 
 def _same_kind(vocabulary: int) -> Mask:
-    """(267, vocabulary) whether a token could stand where another does, were the field known."""
+    """(267, vocabulary) whether a token could stand in place of another if the field were known."""
     kinds = np.full(vocabulary, -1)
     kinds[MEASUREMENT_START] = len(FIELDS)
     for number, roles in enumerate(ROLES_OF_FIELD):
@@ -144,9 +144,9 @@ class Fields:
     role: NDArray[np.int64]
     measurement: NDArray[np.int64]
     before: NDArray[np.int64]
-    """Fields that the measurement already has, a bit each, as numbered in `FIELDS`."""
+    """Fields that the measurement already has: one bit each, numbered as in `FIELDS`."""
     again: Mask
-    """Of an address: the window already has it in this field."""
+    """For an address: whether the window already has it in this field."""
 
     @property
     def field(self) -> NDArray[np.int64]:

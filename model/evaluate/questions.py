@@ -1,7 +1,7 @@
 """Which test rows are asked, and what a predictor may know about each.
 
-A predictor gets `Queries`: addresses, time and context, no answers. `Questions` keeps the answers, and
-tells apart what was seen in training and what was not.
+A predictor gets `Queries`: addresses, time and context (earlier rows of the same source), but no answers.
+`Questions` keeps the answers, and records which sources and pairs were seen in training.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from stores.rows import Rows, Words
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-CONTEXT_ROWS = 64  # about what a window holds of one source
+CONTEXT_ROWS = 64  # about as many rows of one source as fit into a window
 
 WITHOUT_TIME = "_without_time"
-"""Behind the name of a model: the same one, told no times."""
+"""Suffix of a model's name when it is asked without timestamps."""
 LEVELS = np.arange(1, 200) / 200
 """Probabilities of the quantiles in a `Forecast`: every half percent."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """n queries, arrays (n,) and contexts (n, K); numbers of addresses are rows of `addresses`.
+    """n queries: arrays (n,), contexts (n, K); addresses are given as row numbers of `addresses`.
 
-    The context of a query is the same source's most recent rows before its time, oldest first; unused
-    places are at the front.
+    The context of a query is the most recent rows of the same source before its time, oldest first;
+    unused places are at the front.
     """
 
     addresses: Words
@@ -71,7 +71,7 @@ class Queries:
 
     @property
     def context_has_pair(self) -> Mask:
-        """(n,) whether the context holds a row of the queried pair: copying, not predicting."""
+        """(n,) whether the context has a row of the queried pair, so that it can be copied."""
         found: Mask = np.any(self.context_dst == self.dst[:, None], axis=1)
         return found
 
@@ -83,12 +83,12 @@ class Queries:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a predictor says about n queries; a predictor leaves out what it has no opinion on."""
+    """Answers to n queries; a predictor leaves out what it does not predict."""
 
     median_ms: Floats
-    """(n,) of an answered ping."""
+    """(n,) if the ping is answered."""
     quantiles_ms: Floats | None = None
-    """(n, 199) at `LEVELS`, of an answered ping."""
+    """(n, 199) at `LEVELS`, if the ping is answered."""
     p_failed: Floats | None = None
     """(n,) probability of no answer."""
 
@@ -101,13 +101,13 @@ class Predictor(Protocol):
     """Whether more context can change an answer."""
 
     def predict(self, queries: Queries) -> Forecast:
-        """Answers to all queries; finite medians for every one."""
+        """Answer all queries; every median is finite."""
         ...
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Queries with their answers, and where each stands to the training data; arrays (n,)."""
+    """Queries with their answers, and whether train has seen their sources and pairs; arrays (n,)."""
 
     queries: Queries
     rtt_ms: Floats
@@ -140,8 +140,8 @@ def choose_questions(
 ) -> Questions:
     """A uniform sample of at most `limit` test rows, all if `None`, with their contexts.
 
-    The context of a known source comes from train, whatever lies between; a source that train does not
-    have brings its own earlier test rows. Rows of the query's own second are no context.
+    For sources in the training split, context comes from it, however old; for others, it is their own
+    earlier test rows. Rows of the query's own second are never context. Costs a sort of all rows.
     """
     asked = np.arange(len(test))
     if limit is not None and limit < len(test):

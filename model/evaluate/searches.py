@@ -1,4 +1,4 @@
-"""Inverse search: are the destinations that a model draws for a wanted RTT really that far away?"""
+"""Inverse search: are the destinations that a model draws for a target RTT really that far away?"""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stores.truth import World, pack_addresses
 
 Floats = NDArray[np.float64]
 
-CHUNK = 8  # searches: long ones, so that progress is seen
-WITHIN = 0.2  # of the target: near enough
+CHUNK = 8  # searches at a time: they take long, and progress should show
+WITHIN = 0.2  # of the target RTT: near enough
 PREFIX_BITS = (24, 48)  # of IPv4 and IPv6: a neighbourhood
 
 
@@ -31,12 +31,12 @@ class Searcher(Protocol):
     name: str
 
     def search(self, queries: Queries, targets_ms: Floats, count: int, seed: int) -> list[Words]:
-        """For each query (its own destination is not looked at), up to `count` packed destinations."""
+        """For each query, up to `count` packed destinations; the query's own destination is not used."""
         ...
 
 
 class ModelSearcher:
-    """Draws of a trained model, after the query's context."""
+    """Draws of a trained model that is given the query's context."""
 
     def __init__(
         self, name: str, model: PingModel, answered: Callable[[int], None] = lambda count: None
@@ -85,10 +85,10 @@ class KnownRtts(Protocol):
     """Where true RTTs come from."""
 
     every_pair: bool
-    """Whether a destination without one does not exist, rather than was not measured."""
+    """Whether a destination without an RTT does not exist, rather than just was not measured."""
 
     def rtt_ms(self, src: Words, dst: Words, seconds: NDArray[np.int64]) -> Floats:
-        """(n,) true RTTs of packed addresses (n, 2) each; NaN: not known."""
+        """(n,) true RTTs in ms between packed addresses (n, 2) each; NaN: unknown."""
         ...
 
 
@@ -105,7 +105,7 @@ class WorldRtts:
 
 
 class MeasuredRtts:
-    """Medians of the pairs that train or test have."""
+    """Median RTTs of the pairs measured in train or test."""
 
     every_pair = False
 
@@ -130,7 +130,7 @@ class MeasuredRtts:
 def choose_searches(
     queries: Queries, rtt_ms: Floats, count: int, seed: int
 ) -> tuple[Queries, Floats]:
-    """At most `count` queries with an answer, drawn uniformly, and that answer as the RTT to find."""
+    """At most `count` answered queries, drawn uniformly, and their RTTs in ms as targets."""
     answered = np.flatnonzero(~np.isnan(rtt_ms))
     random = np.random.default_rng((seed, 3))
     chosen = np.sort(random.choice(answered, min(count, len(answered)), replace=False))
@@ -148,12 +148,12 @@ def search_report(
 ) -> SearchScores:
     """What `searcher` finds for the sources of `queries` (n,) at `targets_ms` (n,), `count` each.
 
-    `searches`; `found`, destinations in all; `truth_known`, share of them with a true RTT;
-    `within_20_percent`, share whose true RTT is that near to the target: of all where the truth knows
-    every address, else of those with a true RTT. Diversity: `distinct`, different destinations of all
-    searches over `found`; `distinct_prefixes`, different /24 or /48 of each search, in all, over
-    `found`. Origin: shares `in_train_prefix` (a /24 or /48 with a destination of train), `in_train`
-    (such a destination itself) and `in_context` (a destination of the query's own context).
+    `found` counts destinations in total, and the shares are of them. `truth_known`: a true RTT is known.
+    `within_20_percent`: the true RTT is that close to the target; if the truth does not know every
+    address, this is a share of those with a true RTT. Diversity: `distinct`, different destinations over
+    all searches; `distinct_prefixes`, different /24s or /48s within each search, summed. Origin:
+    `in_train_prefix` (in a /24 or /48 that has a destination of train), `in_train` (a destination of
+    train itself) and `in_context` (a destination of the query's own context).
     """
     draws = searcher.search(queries, targets_ms, count, seed)
     search = np.repeat(np.arange(len(draws)), [len(words) for words in draws])

@@ -1,13 +1,13 @@
-"""Network coordinates: RTTs of unmeasured pairs from places that measured pairs give to nodes.
+"""Network coordinates: nodes are placed by the pairs that were measured, and places give the other RTTs.
 
 Vivaldi (Dabek, Cox, Kaashoek, Morris: SIGCOMM 2004) puts nodes into a Euclidean space with heights; DMFSGD
 (Liao, Du, Geurts, Leduc: IEEE/ACM ToN 2013) factors the matrix of RTTs. Both are decentralized: a node
-meets one neighbour at a time and moves. Here that goes in rounds: in each, every node meets one of its
-neighbours at random, all at once; the gain falls to zero over the rounds, so that the end is settled.
+meets one neighbour at a time and moves. Here this happens in rounds: in each, all nodes at once meet one
+random neighbour each; the gain falls to zero over the rounds, so that the places settle.
 
 Both learn from the median RTT of each pair of train. A source that train does not have joins by the same
-moves, with its context for neighbours, while all others stay. Where the destination is unknown, or the
-context holds no known one, they answer what `fallback` answers.
+moves, with its context as neighbours, while all others stay in place. If the destination is unknown, or
+the context has no known destination, they answer what `fallback` answers.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Neighbours:
 
 
 class Embedding(ABC):
-    """What Vivaldi and DMFSGD have in common: whom they know, and who joins."""
+    """What Vivaldi and DMFSGD share: which nodes they know, and how new sources join."""
 
     name: str
     uses_context = True
@@ -97,7 +97,7 @@ class Embedding(ABC):
         self.known_dst = np.bincount(pairs.dst, minlength=addresses) > 0
 
     def predict(self, queries: Queries) -> Forecast:
-        """Medians; no distribution, and nothing about failures."""
+        """Medians only: no distribution, and no failure probability."""
         rtt_ms = np.full(len(queries), np.nan)
         known = np.flatnonzero(self.known_src[queries.src] & self.known_dst[queries.dst])
         rtt_ms[known] = self.between(queries.src[known], queries.dst[known])
@@ -161,7 +161,7 @@ class Coordinates(NamedTuple):
 
 
 class Vivaldi(Embedding):
-    """Vivaldi with height: RTT = distance of two positions + both heights."""
+    """Vivaldi with heights, which stand for access links: RTT = distance of two positions + both heights."""
 
     name = "vivaldi"
 
@@ -209,7 +209,8 @@ REGULARIZATION = 0.05
 
 
 class Dmfsgd(Embedding):
-    """DMFSGD with L1 loss and factors of 0 and more: RTT = u of the source · v of the destination."""
+    """Decentralized matrix factorization by stochastic gradient descent, with L1 loss and non-negative
+    factors: RTT = u of the source · v of the destination."""
 
     name = "dmfsgd"
 

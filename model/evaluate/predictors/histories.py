@@ -1,6 +1,6 @@
-"""Predictors that remember: medians and histories of groups of rows. Fitted on train, plus the context.
+"""Predictors that remember: medians and histories of groups of rows, from train and from the context.
 
-Each looks in one place after the other and answers from the first that holds an answered row:
+Each looks in one place after another and answers from the first that has an answered row:
 
     global_median        all rows
     source_median        the source's rows → its context → all rows
@@ -26,7 +26,7 @@ Keys = NDArray[Any]
 
 AVERAGE_GAIN = 1 / 8  # of the newest sample, as in the smoothed RTT of TCP (RFC 6298)
 PREFIXES = ((24, 48), (16, 32))  # IPv4 and IPv6 lengths, the finer first
-PRIOR_ROWS = 1.0  # rows that a coarser place's failure rate counts for in a finer one
+PRIOR_ROWS = 1.0  # weight of a coarser place's failure rate in a finer one, in rows
 
 
 class Place(Protocol):
@@ -108,7 +108,8 @@ def _sorted_quantiles(
 class PlaceMedian:
     """Empirical distribution of the first place, in order, that holds an answered row.
 
-    The failure probability is each place's rate, drawn towards the next coarser place's by one row.
+    The failure probability is each place's rate, pulled towards that of the next coarser place by the
+    weight of one row.
     """
 
     def __init__(self, name: str, places: Sequence[Place]) -> None:

@@ -9,7 +9,7 @@ from stores.truth import World
 
 
 class BestPossible:
-    """What `World` says: no predictor has a smaller expected absolute error, CRPS or Brier score."""
+    """The true distributions: no predictor has a smaller expected absolute error, CRPS or Brier score."""
 
     name = "best_possible"
     uses_context = False

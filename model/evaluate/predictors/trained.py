@@ -1,5 +1,5 @@
-"""A trained model as one more `Predictor`: a query and its context become a prompt, its exact
-distribution a forecast."""
+"""A trained model as one more `Predictor`: a query and its context become a prompt, and the model's exact
+distribution becomes a forecast."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stores.codec import Address, Measurement, encode_rtts
 Floats = NDArray[np.float64]
 
 CHUNK = 64  # queries: a prediction holds its 65,536 probabilities, half a MiB
-LEAST_PROBABILITY = 1e-12  # so that one outcome held to be impossible does not make a mean infinite
+LEAST_PROBABILITY = 1e-12  # so that one outcome thought impossible does not make a mean infinite
 
 
 class ModelPredictor:
     """Asks a model every query with its context, as much of it as fits into the model's window.
 
-    With times, or as if no clock had been there: queries may come long after their context, further
-    than what the model has seen from one row to the next.
+    It is asked with timestamps or without: a query may come long after its context, after a longer gap
+    than the model has seen between two rows.
     """
 
     uses_context = True
@@ -38,7 +38,7 @@ class ModelPredictor:
         answered: Callable[[int], None] = lambda count: None,
         with_time: bool = True,
     ) -> None:
-        """`answered` is called with how many queries more have been answered."""
+        """`answered` is called with the number of queries answered since its last call."""
         self.name = name if with_time else name + WITHOUT_TIME
         self.model = model
         self.answered = answered
@@ -56,8 +56,9 @@ class ModelPredictor:
         return Forecast(median, quantiles, p_failed)
 
     def result_nats(self, queries: Queries, rtt_ms: Floats) -> tuple[Floats, Floats]:
-        """-log P of each query's own result (n,), `rtt_ms` (n,) or NaN for no answer, and the medians
-        (n,)."""
+        """-log P of each query's result (n,) in nats, and the predicted medians (n,) in ms.
+
+        `rtt_ms` (n,) are the results, NaN for no answer."""
         failed = np.isnan(rtt_ms)
         code = encode_rtts(np.where(failed, 0.0, rtt_ms))
         probability, median = np.empty(len(queries)), np.empty(len(queries))
@@ -78,7 +79,7 @@ class ModelPredictor:
 
 
 def rtt_queries(queries: Queries) -> list[RttQuery]:
-    """Each query as a trained model takes it."""
+    """Each query in the form that a trained model takes."""
     addresses = Addresses(queries)
     return [
         RttQuery(
@@ -92,7 +93,7 @@ def rtt_queries(queries: Queries) -> list[RttQuery]:
 
 
 def without_time(query: RttQuery) -> RttQuery:
-    """The query as if no clock had been there."""
+    """The query without any timestamps."""
     context = [replace(measurement, time=None) for measurement in query.context]
     return RttQuery(query.src, query.dst, None, context)
 
@@ -113,7 +114,7 @@ def context_of(queries: Queries, at: int, addresses: Addresses) -> list[Measurem
 
 
 class Addresses(dict[int, Address]):
-    """Addresses of `queries` by number, made when first asked for."""
+    """Addresses of `queries` by number, created when first needed."""
 
     def __init__(self, queries: Queries) -> None:
         self.words = queries.addresses

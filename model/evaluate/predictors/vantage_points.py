@@ -1,4 +1,7 @@
-"""Ask those who see the Internet alike: the vantage points nearest by RTT to the same destinations vote."""
+"""The known vantage points with the most similar RTTs to the same destinations vote on an RTT.
+
+A vantage point is a place that pings others: here, a source.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ class NearestVantagePoints:
     uses_context = True
 
     def __init__(self, pairs: Pairs, addresses: int, fallback: Predictor) -> None:
-        """Keeps a matrix of vantage points × destinations, those with the most pairs if need be."""
+        """Keeps a matrix of vantage points × destinations; if it grows too large, only of the vantage points
+        with the most pairs."""
         self.pairs = pairs
         self.context = Context(of_pair=True)
         self.fallback = fallback
@@ -52,7 +56,7 @@ class NearestVantagePoints:
         self.measured[at] = 1
 
     def predict(self, queries: Queries) -> Forecast:
-        """Medians; no distribution, and nothing about failures."""
+        """Medians only: no distribution, and no failure probability."""
         in_context = self.context.quantiles(queries, np.array([0.5]))[:, 0]
         of_train = self.pairs.find(queries.src, queries.dst)
         rtt_ms = np.where(np.isnan(of_train), in_context, of_train)
@@ -66,7 +70,7 @@ class NearestVantagePoints:
         return Forecast(rtt_ms)
 
     def _vote(self, queries: Queries) -> Floats:
-        """(n,) what the nearest voters say; NaN without any, or without anything to compare by."""
+        """(n,) vote of the nearest in ms; NaN without voters, or without common destinations."""
         log_rtt, measured = self._profiles(queries)
         squares = log_rtt**2 @ self.measured.T + measured @ (self.log_rtt**2).T
         squares -= 2 * log_rtt @ self.log_rtt.T

@@ -1,4 +1,4 @@
-"""The plots of `evaluate`'s report, as inline SVG that takes its ink from the page: light or dark."""
+"""The plots of the report as inline SVG, which takes its text colour from the page: light or dark."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COLOURS = {
     "most_frequent": "#8c8c8c",
     "by_chance": "#8c8c8c",
 }
-"""Of the predictors that are drawn; what is left out here is in the tables."""
+"""Of the predictors that are drawn; the others are only in the tables."""
 FIELD_COLOURS = {"src": "#8d6fd1", "dst": "#2f8fd0", "result": "#3a9d5d", "time": "#e09f3e"}
 _TICKS_MS = {0.01: "0.01", 0.1: "0.1", 1: "1", 10: "10", 100: "100", 1000: "1 s", 10000: "10 s"}
 
 
 def error_cdf_plot(report: Report, group: str) -> Markup:
-    """Share of the rows whose error stays under so many ms, by predictor."""
+    """Share of the rows whose error stays below each number of ms, by predictor."""
 
     def draw(axes: Any) -> None:
         errors = {name: table[group] for name, table in report.error_cdf.items()}
@@ -43,14 +43,14 @@ def error_cdf_plot(report: Report, group: str) -> Markup:
         axes.set_xlim(0.02, 500)
         axes.set_ylim(0, 100)
         axes.set_xlabel("absolute error, ms")
-        axes.set_ylabel("% of rows stay under it")
+        axes.set_ylabel("% of rows below it")
         _legend(axes, columns=3)
 
     return svg(draw, f"Errors: {HEADINGS[group]}")
 
 
 def context_plot(report: Report, group: str) -> Markup:
-    """Median error by rows of context, by predictor."""
+    """Median error by number of context rows, by predictor."""
 
     def draw(axes: Any) -> None:
         tables = report.rtt_by_context
@@ -90,7 +90,7 @@ def pit_plot(report: Report, group: str) -> Markup:
 
 
 def byte_plot(table: ByteTable, family: str) -> Markup:
-    """Accuracy of the likeliest byte by position, of addresses that the window has not had before."""
+    """Accuracy of the likeliest byte by position, for addresses new in the window and repeated ones."""
 
     def draw(axes: Any) -> None:
         for field, name in (("src", "source"), ("dst", "destination")):
@@ -132,7 +132,7 @@ def completion_plot(report: Report, family: str) -> Markup:
 
 
 def conditionals_plot(conditionals: Mapping[str, Mapping[str, FieldNats]], title: str) -> Markup:
-    """Nats of each field by what its measurement had before it."""
+    """Nats of each field by which fields its measurement had before it."""
     bars = [
         (field, known, found.nats)
         for field, by_known in conditionals.items()
@@ -164,7 +164,7 @@ def conditionals_plot(conditionals: Mapping[str, Mapping[str, FieldNats]], title
 
 
 def svg(draw: Any, title: str, height: float = SIZE[1]) -> Markup:
-    """One pair of axes as an `<svg>` element that a page can hold many of."""
+    """One pair of axes as an `<svg>` element, of which a page can have many."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -193,7 +193,7 @@ def _percent(share: float | None) -> float:
 
 
 def _lines(report: Report, tables: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The predictors to draw that `tables` have something of, and their line styles."""
+    """The predictors to draw that `tables` has values for, and their line styles."""
     models: Sequence[str] = list(report.models)
     result = []
     for name, table in tables.items():
@@ -219,7 +219,7 @@ def _ticks_ms(set_ticks: Any, limits: tuple[float, float]) -> None:
 
 
 def _legend(axes: Any, columns: int) -> None:
-    """Below the axes, where it hides nothing."""
+    """A legend below the axes, where it covers nothing."""
     if axes.get_legend_handles_labels()[0]:
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
         axes.legend(frameon=False, fontsize=8.5, ncols=columns, **place)

@@ -30,7 +30,7 @@ HEADINGS = {
     "context_has_pair": "pair in context",
     "all": "all",
 }
-"""Columns of the tables, those that tell predicting from copying first."""
+"""Columns of the tables; those that tell predicting from copying come first."""
 
 
 def model_of(report: Report, predictor: str) -> str | None:

@@ -23,10 +23,11 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 from rich.console import Console
 
+from model.evaluate.card import write_card
 from model.evaluate.comparison import compare
 from model.evaluate.effort import Effort
 from model.evaluate.evaluate import make_report, name_models, write_report
-from model.evaluate.records import Report, read_report, report_json
+from model.evaluate.records import Report, read_report, report_json, write_report_json
 from model.evaluate.report.page import report_page
 from model.evaluate.report.terminal import evaluation_progress, evaluation_view
 from model.inference.export import write_export
@@ -369,6 +370,55 @@ def test_a_page_without_models_has_no_sections_about_them(
     text = (tmp_path / "report.html").read_text()
     assert "<h2>Calibration</h2>" in text
     assert "Completing destinations" not in text
+
+
+# --- The card of a model ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The records of a training run of 3 steps of 2 rows of 64 tokens."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = {"train": {"batch_size": 2}, "model": {"context": 64}}
+    tested = {"loss": 1.0, "nats_per_measurement": 20.0, "kinds": {}}
+    (folder / "run.json").write_text(json.dumps({"config": config, "code_version": "0"}))
+    result = {"steps": 3, "devices": 1, "device": "cpu", "evaluation": tested}
+    (folder / "result.json").write_text(json.dumps(result))
+    lines = [{"step": 1, "tokens_per_second": 128.0}, {"step": 3, "tokens_per_second": 64.0}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.mark.usefixtures("asked_model")
+def test_a_card_says_what_the_run_and_the_report_say(
+    simulated: Path, out: Path, run: Path, tmp_path: Path
+) -> None:
+    options = ["--run", str(run), "--report", str(out / "report.json"), "--store", str(simulated)]
+    options += ["--truth", str(simulated / "truth" / "world.npz"), "--out", str(tmp_path)]
+    done = command("model-card", *options)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "card.json").read_text())
+    report = json.loads((out / "report.json").read_text())
+    assert (card["training"]["tokens"], card["training"]["seconds"]) == (3 * 2 * 64, 1 + 4)
+    errors = card["evaluation"]["median_abs_error_ms"]
+    assert set(errors) == BASELINES | {"best_possible", "model", "model_without_time"}
+    told = report["rtt"]["untrained"]["seen_pairs"]["median_abs_error_ms"]
+    assert errors["model"]["seen_pairs"] == told
+    assert (
+        card["evaluation"]["failure"]["model"]["brier"]
+        == (report["failure"]["untrained"]["all"]["brier"])
+    )
+    assert card["example"]["true_median_ms"] > 0
+
+
+def test_a_card_of_no_model_is_refused(
+    baselines: Report, simulated: Path, run: Path, tmp_path: Path
+) -> None:
+    write_report_json(tmp_path / "report.json", baselines)
+    truth = simulated / "truth" / "world.npz"
+    with pytest.raises(ConfigError, match="is of 0 models, expected 1"):
+        write_card(run, tmp_path / "report.json", simulated, truth, tmp_path)
 
 
 # --- The command --------------------------------------------------------------------------------------
