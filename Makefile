@@ -8,16 +8,19 @@ ARGS   ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prepare train demo pretrained test check format bench clean
+.PHONY: help setup prepare train demo pretrained test check docs wheel-test test-python format bench clean
 
 help:
-	@echo "make prepare [INPUT=PATH] [OUT=data]       RIPE Atlas files, or a simulated Internet, to a store"
-	@echo "make train   [OUT=data] [RUN=runs/default] train the transformer on OUT/store.zarr"
-	@echo "make demo                                  the shipped model with a web page at http://127.0.0.1:8000"
-	@echo "make pretrained                            train the shipped model again (an hour on two cores)"
-	@echo "make test | check | bench | format         tests; lint, types, import rule; benchmarks; reformat"
-	@echo "make setup | clean                         the .venv with pinned versions; remove what was built"
-	@echo "ARGS='...' passes further options, PYTHON=python3.12 picks the interpreter (3.11 to 3.13)."
+	@echo "make demo                                   serve the shipped model at http://127.0.0.1:8000"
+	@echo "make prepare [INPUT=PATH] [OUT=data]        turn RIPE Atlas files, or a simulated Internet, into a store"
+	@echo "make train   [OUT=data] [RUN=runs/default]  train the transformer on OUT/store.zarr"
+	@echo "make pretrained                             train the shipped model again (an hour on two cores)"
+	@echo "make test | check | format                  run the tests | check format, lint, types | reformat"
+	@echo "make docs | bench                           build the documentation into build/site | run the benchmarks"
+	@echo "make wheel-test                             install the wheel elsewhere and ask the shipped model there"
+	@echo "make test-python TEST_PYTHON=python3.13     test stores and tokenizer on another Python"
+	@echo "make setup | clean                          create .venv with pinned versions | remove all build products"
+	@echo "ARGS='...' passes further options (make test ARGS=--cov); PYTHON=python3.12 picks the interpreter."
 
 setup: .venv/.ready
 
@@ -52,7 +55,28 @@ pretrained: setup
 	    --truth $(BUILD)/truth/world.npz --out model/pretrained
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# In a new environment outside the repository, so that nothing is imported from the working tree.
+wheel-test: setup
+	rm -rf build/lib build/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	here=$$PWD; elsewhere=$$(mktemp -d); trap 'rm -rf "$$elsewhere"' EXIT; set -e; unset PYTHONPATH; \
+	$(PYTHON) -m venv "$$elsewhere/venv"; \
+	"$$elsewhere/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    "$$(echo "$$here"/build/wheel/pinglm-*.whl)[train]"; \
+	cd "$$elsewhere"; venv/bin/pinglm predict-rtt 192.0.2.1 198.51.100.7 --json
+
+# What does not depend on JAX, on another version of Python than that of .venv.
+TEST_PYTHON ?= python3.13
+test-python:
+	$(TEST_PYTHON) -m venv build/$(notdir $(TEST_PYTHON))
+	build/$(notdir $(TEST_PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    -e '.[prepare]' pytest pytest-timeout hypothesis matplotlib psutil
+	build/$(notdir $(TEST_PYTHON))/bin/python -m pytest -q -p no:cacheprovider tests/stores tests/pipeline/tokenize $(ARGS)
+
+docs: setup
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""The command line. Thin: each side has its commands in its own `commands.py`."""
+"""The command line. It is thin: each room keeps its commands in its own `commands.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 @app.callback()
 def commands() -> None:
-    """Train transformers on Internet latency: RIPE Atlas pings to token store to predictions."""
+    """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
 for side in (pipeline, stores, model, model.service):
@@ -33,9 +33,29 @@ for side in (pipeline, stores, model, model.service):
 
 INTERRUPTED = 130
 
+EXTRAS = {
+    "prepare": ("polars", "pyarrow", "numba"),
+    "train": (
+        "jax",
+        "flax",
+        "optax",
+        "orbax",
+        "safetensors",
+        "ml_dtypes",
+        "tensorboardX",
+        "matplotlib",
+        "jinja2",
+    ),
+    "serve": ("fastapi", "uvicorn"),
+    "cluster": ("distributed",),
+}
+"""The packages that each extra of pyproject.toml installs, by the names they are imported under."""
+
+EXTRA_OF = {package: extra for extra, packages in EXTRAS.items() for package in packages}
+
 
 def main() -> None:
-    """Run the app: 0 done, 1 failed with one line on standard error, 2 usage, 130 interrupted."""
+    """Run the app. Exits 0 (done), 1 (failed, one line on standard error), 2 (usage) or 130 (interrupted)."""
     try:
         app()
     except PinglmError as error:
@@ -43,6 +63,15 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", 1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        _fail(
+            f"{package} is not installed: this command needs the extra `{EXTRA_OF[package]}`: "
+            f"run pip install '.[{EXTRA_OF[package]}]' in the clone",
+            1,
+        )
     except SystemExit as leaving:  # how Typer ends, also on Ctrl-C
         if leaving.code == INTERRUPTED:
             _fail("interrupted; run the same command again to continue", INTERRUPTED)

@@ -43,7 +43,7 @@ def write_array_metadata(store: Path, windows: Mapping[tuple[str, str], int]) ->
     Chunk files that are there stay. The root has no `zarr.json` yet: until `manifest.write_manifest`,
     the folder is no zarr group and no store.
     """
-    import zarr  # readers of the store need only NumPy
+    import zarr  # readers of the store need only NumPy and msgspec
 
     files: dict[str, Any] = {}
     root = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3)

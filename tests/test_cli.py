@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,23 @@ from typer.main import get_command
 import cli
 
 ROOT = Path(__file__).parent.parent
+OF_EXTRAS = ",".join(cli.EXTRA_OF)
+
+BLOCKING = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+blocked = set(sys.argv.pop(1).split(","))
+sys.meta_path.insert(0, Missing())
+import cli
+cli.main()
+"""
+"""Runs the command line as it is where the packages named first are not installed."""
+
 COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 
 
@@ -23,6 +41,11 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+
+
+def run_without(packages: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", BLOCKING, packages, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -62,3 +85,41 @@ def test_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == "error: interrupted; run the same command again to continue\n"
+
+
+def test_the_core_alone_shows_help_and_looks_into_a_store(store: Path) -> None:
+    shown = run_without(OF_EXTRAS, "--help")
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in COMMANDS)
+    for command in ("inspect-store", "verify-store", "decode"):
+        looked = run_without(OF_EXTRAS, command, store, "--json")
+        assert looked.returncode == 0, looked.stderr
+        assert json.loads(looked.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (("prepare", "--rows", "1000", "--out", "OUT"), "pyarrow", "prepare"),
+        (("train", "--dry-run"), "jax", "train"),
+        (("predict-rtt", "192.0.2.1", "192.0.2.2"), "jax", "train"),
+        (("inspect-store", "STORE", "--plot", "OUT/plot.png"), "matplotlib", "train"),
+    ],
+)
+def test_a_missing_extra_is_named_in_one_line(
+    arguments: tuple[str, ...], package: str, extra: str, store: Path, tmp_path: Path
+) -> None:
+    places = {"STORE": str(store), "OUT": str(tmp_path)}
+    filled = [places.get(word, word.replace("OUT/", f"{tmp_path}/")) for word in arguments]
+    failed = run_without(package, *filled)
+    assert failed.returncode == 1
+    assert failed.stderr == (
+        f"error: {package} is not installed: this command needs the extra `{extra}`: "
+        f"run pip install '.[{extra}]' in the clone\n"
+    )
+
+
+def test_a_missing_package_of_no_extra_is_not_explained_away() -> None:
+    failed = run_without("typer", "--help")
+    assert failed.returncode == 1
+    assert "ModuleNotFoundError" in failed.stderr
