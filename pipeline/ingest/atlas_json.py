@@ -85,7 +85,7 @@ _TIMESTAMP = np.frombuffer(b"timestamp", np.uint8)
 
 
 def find_results(blocks: Iterable[bytes]) -> Iterator[tuple[memoryview, list[Span]]]:
-    """Yield a buffer with the spans that end in it, in order; about 500 MB/s on one core.
+    """Yield a buffer with the spans that end in it, in order; about 300 MB/s on one core.
 
     `blocks` are consecutive pieces of a file's text, of any size. A file with text but neither an
     object nor an empty array yields one `OTHER` span.
