@@ -25,7 +25,14 @@ from rich.table import Table
 
 from stores import MixtureSampler, TokenStore
 from stores.layout import MODES, SPLITS, chunk_file, windows_per_chunk, write_array_metadata
-from stores.manifest import FORMAT_VERSION, ArrayInfo, FileInfo, Ledger, Manifest, write_manifest
+from stores.manifest import (
+    FORMAT_VERSION,
+    ArrayTotals,
+    ChunkFile,
+    LedgerTotals,
+    Manifest,
+    write_manifest,
+)
 from stores.vocabulary import CONTEXT, VOCABULARY_SIZE, VOCABULARY_VERSION
 
 BATCH = 32
@@ -47,7 +54,7 @@ def make_store(path: Path, windows: int) -> Path:
     arrays, files = {}, {}
     for (split, mode), count in counts.items():
         rows = windows_per_chunk(count)
-        arrays[f"{split}/{mode}"] = ArrayInfo(count, rows, 0, count * CONTEXT)
+        arrays[f"{split}/{mode}"] = ArrayTotals(count, rows, 0, count * CONTEXT)
         contents = [(chunk_file(path, split, mode, "length"), np.full(count, CONTEXT, "<u2"))]
         for chunk in range(-(-count // rows)):
             tokens = rng.integers(0, VOCABULARY_SIZE, (rows, CONTEXT), dtype="<u2")
@@ -55,9 +62,9 @@ def make_store(path: Path, windows: int) -> Path:
         for file, content in contents if count else ():
             file.parent.mkdir(parents=True, exist_ok=True)
             content.tofile(file)
-            files[file.relative_to(path).as_posix()] = FileInfo(content.nbytes, "")
+            files[file.relative_to(path).as_posix()] = ChunkFile(content.nbytes, "")
     write_array_metadata(path, counts)
-    ledger = Ledger(0, 0, 0, {})  # random tokens, made from no rows
+    ledger = LedgerTotals(0, 0, 0, {})  # random tokens, made from no rows
     write_manifest(
         path, Manifest(FORMAT_VERSION, VOCABULARY_VERSION, {}, [], ledger, arrays, files)
     )

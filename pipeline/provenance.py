@@ -10,12 +10,11 @@ from typing import Any
 from pipeline.folder import OutputFolder
 from pipeline.records import (
     IngestRecord,
-    InputDigest,
     LedgerFile,
-    LedgerTotals,
     SimulateRecord,
     SplitRecord,
 )
+from stores.manifest import InputDigest, LedgerTotals
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ unit of work returns is defined next to that unit. Paths are relative to DIR, si
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from stores.errors import OutputError
+from stores.manifest import ArrayTotals, InputDigest, LedgerTotals
 
 T = TypeVar("T")
 
@@ -25,15 +26,10 @@ class Record(msgspec.Struct, frozen=True):
     """Something that is written as a JSON object and read back with its types checked."""
 
 
-def to_json(record: Record) -> dict[str, Any]:
+def to_json(record: Record | LedgerTotals) -> dict[str, Any]:
     """A record as nested dicts, ready for `json.dumps`."""
     fields: dict[str, Any] = msgspec.to_builtins(record, str_keys=True)
     return fields
-
-
-def to_json_values(records: Mapping[str, Record]) -> dict[str, dict[str, Any]]:
-    """A dict of records as a dict of dicts."""
-    return {key: to_json(record) for key, record in records.items()}
 
 
 def read_results(results: Sequence[object], kind: type[T], markers: Path) -> list[T]:
@@ -66,14 +62,6 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 # --- Files and ledgers --------------------------------------------------------------------------
-
-
-class InputDigest(Record, frozen=True):
-    """One of the user's input files, as it was when it was read."""
-
-    name: str
-    size: int
-    sha256: str
 
 
 class OutputFile(Record, frozen=True):
@@ -122,15 +110,6 @@ class LedgerFile(Record, frozen=True):
     rejected: dict[str, int]
 
 
-class LedgerTotals(Record, frozen=True):
-    """`LedgerFile`, summed over all files."""
-
-    rows: int
-    train: int
-    test: int
-    rejected: dict[str, int]
-
-
 class CutRecord(Record, frozen=True):
     """Where train ends and test begins; see `pipeline.split.plan.Cut`."""
 
@@ -161,15 +140,6 @@ class Overlap(Record, frozen=True):
     destinations: OverlapCounts
     pairs: OverlapCounts
     time: TimeRanges
-
-
-class ArrayTotals(Record, frozen=True):
-    """Contents of one array of the store; `tokens` does not count padding."""
-
-    windows: int
-    windows_per_chunk: int
-    measurements: int
-    tokens: int
 
 
 # --- Stages -------------------------------------------------------------------------------------

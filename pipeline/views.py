@@ -20,9 +20,7 @@ from rich.table import Table
 
 from pipeline.ingest import atlas_result
 from pipeline.records import (
-    ArrayTotals,
     IngestRecord,
-    LedgerTotals,
     Overlap,
     Report,
     SplitRecord,
@@ -30,6 +28,7 @@ from pipeline.records import (
 )
 from pipeline.split import runs
 from pipeline.units import Progress as ProgressCallback
+from stores.manifest import ArrayTotals, LedgerTotals
 from stores.vocabulary import CONTEXT
 
 MEANINGS = {**atlas_result.REASONS, **runs.MEANINGS}

@@ -14,7 +14,7 @@ from stores.codec import decode_rtts
 from stores.errors import DamagedStoreError
 from stores.grammar import NO_TIME, ORDER_NAMES, Parsed, parse_windows
 from stores.layout import MODES, SPLITS
-from stores.manifest import Ledger
+from stores.manifest import LedgerTotals
 from stores.progress import Progress
 from stores.reader import TokenStore
 from stores.vocabulary import (
@@ -98,7 +98,7 @@ class StoreReport:
     files: int
     inputs: int
     """Number of input files."""
-    ledger: Ledger
+    ledger: LedgerTotals
     configuration: dict[str, dict[str, Any]]
     format_version: int
     vocabulary_version: int

@@ -26,7 +26,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True)
-class InputFile:
+class InputDigest:
     """A file that the store was made from."""
 
     name: str
@@ -38,7 +38,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class LedgerTotals:
     """Where the rows of all input files went: rows = train + test + rejected."""
 
     rows: Count
@@ -49,7 +49,7 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class ArrayInfo:
+class ArrayTotals:
     """Totals of one array of windows."""
 
     windows: Count
@@ -60,7 +60,7 @@ class ArrayInfo:
 
 
 @dataclass(frozen=True)
-class FileInfo:
+class ChunkFile:
     """A chunk file: its size in bytes and the SHA-256 of its content, in hex."""
 
     size: Count
@@ -75,11 +75,11 @@ class Manifest:
     vocabulary_version: int
     configuration: dict[str, dict[str, Any]]
     """By stage, the options that shaped the bytes, the seed among them."""
-    inputs: list[InputFile]
-    ledger: Ledger
-    arrays: dict[str, ArrayInfo]
+    inputs: list[InputDigest]
+    ledger: LedgerTotals
+    arrays: dict[str, ArrayTotals]
     """By "split/mode"."""
-    files: dict[str, FileInfo]
+    files: dict[str, ChunkFile]
     """Chunk files by their path relative to the store."""
 
     @property

@@ -22,10 +22,10 @@ from stores.layout import (
 )
 from stores.manifest import (
     FORMAT_VERSION,
-    ArrayInfo,
-    FileInfo,
-    InputFile,
-    Ledger,
+    ArrayTotals,
+    ChunkFile,
+    InputDigest,
+    LedgerTotals,
     Manifest,
     write_manifest,
 )
@@ -90,7 +90,7 @@ def write_store(
         rows = per_chunk or windows_per_chunk(len(tokens))
         inside = np.arange(CONTEXT) < lengths[:, None]
         measurements = ((tokens == MEASUREMENT_START) & inside).sum(1).astype("<u2")
-        described[f"{split}/{mode}"] = ArrayInfo(
+        described[f"{split}/{mode}"] = ArrayTotals(
             windows=len(tokens),
             windows_per_chunk=rows,
             measurements=int(measurements.sum()),
@@ -115,11 +115,13 @@ def write_store(
         format_version=FORMAT_VERSION,
         vocabulary_version=VOCABULARY_VERSION,
         configuration={"tokenize": {"passes": 1, "seed": 0}},
-        inputs=[InputFile("random.parquet", 1, "0" * 64)],
-        ledger=Ledger(sum(counts.values()) + 3, counts["train"], counts["test"], {"bad_rtt": 3}),
+        inputs=[InputDigest("random.parquet", 1, "0" * 64)],
+        ledger=LedgerTotals(
+            sum(counts.values()) + 3, counts["train"], counts["test"], {"bad_rtt": 3}
+        ),
         arrays=described,
         files={
-            str(file.relative_to(path)): FileInfo(file.stat().st_size, sha256_file(file))
+            str(file.relative_to(path)): ChunkFile(file.stat().st_size, sha256_file(file))
             for file in sorted(written)
         },
     )

@@ -26,13 +26,13 @@ from pipeline.records import (
     IngestedFile,
     IngestedTotals,
     IngestRecord,
-    InputDigest,
     SimulateRecord,
     TableFile,
     read_results,
 )
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
+from stores.manifest import InputDigest
 
 BATCHES = 64  # about this many, within these bounds:
 MIN_BATCH_BYTES, MAX_BATCH_BYTES = 4 << 20, 32 << 20

@@ -21,7 +21,6 @@ from pipeline.provenance import sum_ledger
 from pipeline.records import (
     CutRecord,
     IngestRecord,
-    InputDigest,
     OutputFile,
     Record,
     SimulateRecord,
@@ -38,6 +37,7 @@ from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
 from stores.files import sha256_file, write_json
 from stores.layout import SPLITS
+from stores.manifest import InputDigest
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,8 @@ from pipeline.tokenize.shard_reader import Shard, read_shard
 from pipeline.tokenize.streams import Windows, lay_out
 from stores.files import start_writeback, write_bytes
 from stores.layout import chunk_file
+from stores.manifest import ChunkFile
 from stores.vocabulary import CONTEXT
-
-
-class ChunkFile(Record, frozen=True):
-    """A chunk file of the store."""
-
-    size: int
-    sha256: str
 
 
 class WrittenChunks(Record, frozen=True):

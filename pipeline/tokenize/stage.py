@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 from pipeline.folder import OutputFolder
 from pipeline.provenance import configuration, inputs, ledger
 from pipeline.records import (
-    ArrayTotals,
     OutputFile,
     SplitRecord,
     TokenizeRecord,
     read_results,
     to_json,
 )
-from pipeline.tokenize.chunks import ChunkFile, Piece, WrittenChunks, write_chunks
+from pipeline.tokenize.chunks import Piece, WrittenChunks, write_chunks
 from pipeline.tokenize.shard_reader import read_shard
 from pipeline.tokenize.streams import lay_out
 from pipeline.units import Progress, Unit, run_units
@@ -46,10 +45,8 @@ from stores.layout import (
 )
 from stores.manifest import (
     FORMAT_VERSION,
-    ArrayInfo,
-    FileInfo,
-    InputFile,
-    Ledger,
+    ArrayTotals,
+    ChunkFile,
     Manifest,
     write_manifest,
 )
@@ -125,10 +122,10 @@ def tokenize(
         FORMAT_VERSION,
         VOCABULARY_VERSION,
         {**configuration(folder), "tokenize": asdict(options)},
-        [InputFile(**to_json(entry)) for entry in inputs(folder)],
-        Ledger(**to_json(ledger(folder).totals)),
-        {name: ArrayInfo(**to_json(totals)) for name, totals in arrays.items()},
-        {path: FileInfo(**to_json(entry)) for path, entry in sorted(files.items())},
+        list(inputs(folder)),
+        ledger(folder).totals,
+        arrays,
+        dict(sorted(files.items())),
     )
     for path in manifest.files:
         sync_file(store / path)

@@ -21,7 +21,14 @@ from hypothesis import strategies as st
 from stores import TokenStore, reader
 from stores.errors import ConfigError, DamagedStoreError, NotAStoreError
 from stores.layout import MODES, SPLITS, chunk_file
-from stores.manifest import FORMAT_VERSION, ArrayInfo, FileInfo, Ledger, Manifest, write_manifest
+from stores.manifest import (
+    FORMAT_VERSION,
+    ArrayTotals,
+    ChunkFile,
+    LedgerTotals,
+    Manifest,
+    write_manifest,
+)
 from tests.helpers import build_store
 
 ARRAYS = [(split, mode) for split in SPLITS for mode in MODES]
@@ -263,14 +270,16 @@ def sparse_store(path: Path, windows: int, per_chunk: int) -> Path:
     arrays, files = {}, {}
     for split, mode in ARRAYS:
         count = windows if (split, mode) == ("train", "full") else 0
-        arrays[f"{split}/{mode}"] = ArrayInfo(count, per_chunk, 0, 0)
+        arrays[f"{split}/{mode}"] = ArrayTotals(count, per_chunk, 0, 0)
         for chunk in range(count // per_chunk):
             file = chunk_file(path, split, mode, "tokens", chunk)
             file.parent.mkdir(parents=True)
             with open(file, "wb") as handle:
                 handle.truncate(per_chunk * 2048)
-            files[str(file.relative_to(path))] = FileInfo(per_chunk * 2048, "")
-    write_manifest(path, Manifest(FORMAT_VERSION, 1, {}, [], Ledger(0, 0, 0, {}), arrays, files))
+            files[str(file.relative_to(path))] = ChunkFile(per_chunk * 2048, "")
+    write_manifest(
+        path, Manifest(FORMAT_VERSION, 1, {}, [], LedgerTotals(0, 0, 0, {}), arrays, files)
+    )
     return path
 
 

@@ -15,7 +15,7 @@ from stores import TokenStore
 from stores.errors import NotAStoreError
 from stores.files import sha256_file
 from stores.layout import SPLITS, chunk_file
-from stores.manifest import FileInfo, read_manifest, write_manifest
+from stores.manifest import ChunkFile, read_manifest, write_manifest
 from stores.verify import verify_store
 from tests.helpers import write_store
 
@@ -35,7 +35,7 @@ def edit(
     change(values)
     values.tofile(file)
     manifest = read_manifest(path)
-    described = FileInfo(file.stat().st_size, sha256_file(file))
+    described = ChunkFile(file.stat().st_size, sha256_file(file))
     files = manifest.files | {file.relative_to(path).as_posix(): described}
     write_manifest(path, replace(manifest, files=files))
     return file

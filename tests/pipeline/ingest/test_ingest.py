@@ -29,9 +29,10 @@ from pipeline.ingest.atlas_result import REASONS
 from pipeline.ingest.stage import IngestOptions, ingest
 from pipeline.inputs import InputFile, find_inputs
 from pipeline.measurements import INGESTED_SCHEMA, REJECTED_SCHEMA
-from pipeline.records import IngestedTotals, IngestRecord, InputDigest
+from pipeline.records import IngestedTotals, IngestRecord
 from pipeline.units import open_executor
 from stores.errors import ConfigError, InputError, OutputError
+from stores.manifest import InputDigest
 
 ROOT = Path(__file__).parents[3]
 PACK = {
