@@ -141,8 +141,11 @@ def open_executor(
         with _dask_client(scheduler) as client:
             yield client.get_executor(pure=False)
     elif workers == 1:
-        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        thread = concurrent.futures.ThreadPoolExecutor(1)
+        try:
             yield thread
+        finally:  # an interrupt may come while units are still being submitted: do not run those
+            thread.shutdown(cancel_futures=True)
     else:
         spawn = multiprocessing.get_context("spawn")
         executor = concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker)
