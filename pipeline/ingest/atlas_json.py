@@ -134,10 +134,7 @@ def _new_state(by_line: bool) -> np.record:
 
 
 def _let_go(length: int, state: np.record, stack: Stack) -> int:
-    """How many leading bytes of a buffer of `length` are no longer needed.
-
-    Moves all positions in `state` and `stack` to the new origin.
-    """
+    """How many leading bytes of a buffer of `length` are no longer needed; all positions move with them."""
     keep = length
     containers = stack[: state.depth]
     for kind, start, flags in containers.tolist():

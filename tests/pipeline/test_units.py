@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,22 @@ def test_worker_processes_warm_up_before_the_first_unit(tmp_path: Path) -> None:
     with open_executor(2, warm_up=warm.touch) as executor:
         executor.submit(int).result()
     assert warm.exists()
+
+
+def test_an_interrupt_while_units_are_submitted_runs_none_of_those_that_wait(
+    tmp_path: Path,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    waiting = tmp_path / "waiting"
+    with pytest.raises(KeyboardInterrupt), open_executor(1) as executor:  # noqa: PT012
+        executor.submit(first)
+        executor.submit(waiting.touch)
+        begun.wait(10)
+        threading.Timer(0.1, go_on.set).start()
+        raise KeyboardInterrupt
+    assert not waiting.exists()

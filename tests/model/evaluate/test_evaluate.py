@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,18 @@ from model.evaluate.report.terminal import evaluation_progress, evaluation_view
 from model.inference.export import write_export
 from model.inference.weights import Weights
 from model.network.transformer import Transformer
+from model.run_folder import (
+    METRICS_FILE,
+    RECORD_FILE,
+    RESULT_FILE,
+    Evaluation,
+    LossSummary,
+    MetricsLine,
+    RunRecord,
+    RunResult,
+)
 from stores.errors import CheckpointError, ConfigError, InputError
+from stores.files import write_json
 from tests.helpers import windows_of_mode, write_store
 from tests.model.conftest import small_config
 from tests.model.evaluate.small_rows import Constant
@@ -380,13 +392,37 @@ def run(tmp_path: Path) -> Path:
     """The records of a training run of 3 steps of 2 rows of 64 tokens."""
     folder = tmp_path / "run"
     folder.mkdir()
-    config = {"train": {"batch_size": 2}, "model": {"context": 64}}
-    tested = {"loss": 1.0, "nats_per_measurement": 20.0, "kinds": {}}
-    (folder / "run.json").write_text(json.dumps({"config": config, "code_version": "0"}))
-    result = {"steps": 3, "devices": 1, "device": "cpu", "evaluation": tested}
-    (folder / "result.json").write_text(json.dumps(result))
-    lines = [{"step": 1, "tokens_per_second": 128.0}, {"step": 3, "tokens_per_second": 64.0}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = small_config(batch_size=2, context=64)
+    tested = LossSummary(1.0, 20.0, 28.9, 0.5, 100, 5, {})
+    result = RunResult(
+        run=str(folder),
+        finished=True,
+        stopped_by=None,
+        preset="tiny",
+        steps=3,
+        loss=1.0,
+        losses=((1, 1.0), (3, 1.0)),
+        tokens_per_second=96.0,
+        mfu=None,
+        evaluation=Evaluation(**asdict(tested), modes={}, step=3),
+        baseline=None,
+        parameters=1,
+        device="cpu",
+        devices=1,
+        attention="xla",
+        precision="float32",
+        memory=None,
+        store="store.zarr",
+        store_digest="0" * 64,
+    )
+    lines = [
+        MetricsLine(step, 1.0, 0.5, 28.9, 1.0, 1e-3, rate, rate, None, {})
+        for step, rate in ((1, 128.0), (3, 64.0))
+    ]
+    write_json(folder / RECORD_FILE, RunRecord("0" * 64, config, "0").as_dict())
+    write_json(folder / RESULT_FILE, result.as_dict())
+    text = "".join(json.dumps(line.as_dict()) + "\n" for line in lines)
+    (folder / METRICS_FILE).write_text(text)
     return folder
 
 
