@@ -11,9 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluate.metrics import calibration_metrics, error_cdf, failure_metrics, rtt_metrics
-from model.evaluate.predictors.coordinates import Dmfsgd, Vivaldi, pair_medians
-from model.evaluate.predictors.histories import fit_histories
-from model.evaluate.predictors.vantage_points import NearestVantagePoints
 from model.evaluate.questions import LEVELS, Forecast, Predictor, Questions
 from model.evaluate.records import (
     ByGroup,
@@ -23,7 +20,7 @@ from model.evaluate.records import (
     QuestionCounts,
 )
 from stores.errors import ConfigError
-from stores.rows import Rows, is_ipv4
+from stores.rows import is_ipv4
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(what is going on, done, total)."""
@@ -31,26 +28,8 @@ Progress = Callable[[str, int, int], None]
 CONTEXT_SIZES = (0, 1, 2, 5, 10, 30)
 WHOLE_CONTEXT = "as_many_as_fit"
 RTT_RANGES_MS = (0, 10, 30, 100, 300)
-MAX_FIT_ROWS = 20_000_000
-"""Of a larger train split, baselines are fitted on a uniform sample; their medians hardly change."""
 
 Mask = NDArray[np.bool_]
-
-
-def fit_baselines(train: Rows, seed: int = 0) -> list[Predictor]:
-    """Every baseline, fitted on `train`. Takes a few seconds for a million rows of a thousand sources."""
-    if len(train) > MAX_FIT_ROWS:
-        sample = np.random.default_rng(seed).choice(len(train), MAX_FIT_ROWS, replace=False)
-        train = train.take(np.sort(sample))
-    histories = fit_histories(train)
-    by_destination = next(p for p in histories if p.name == "destination_median")
-    pairs, addresses = pair_medians(train), len(train.addresses)
-    return [
-        *histories,
-        Vivaldi(pairs, addresses, by_destination, seed=seed),
-        Dmfsgd(pairs, addresses, by_destination, seed=seed),
-        NearestVantagePoints(pairs, addresses, by_destination),
-    ]
 
 
 def compare(

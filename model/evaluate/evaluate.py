@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from model.evaluate.comparison import CONTEXT_SIZES, Progress, compare, fit_baselines
+from model.evaluate.comparison import CONTEXT_SIZES, Progress, compare
 from model.evaluate.completions import (
     Completer,
     ModelCompleter,
@@ -19,6 +19,7 @@ from model.evaluate.completions import (
 )
 from model.evaluate.effort import LIMIT, LIMIT_WITH_MODELS, Effort
 from model.evaluate.likelihood import MODES, likelihood_report
+from model.evaluate.predictors.baselines import fit_baselines
 from model.evaluate.predictors.oracle import BestPossible
 from model.evaluate.predictors.trained import ModelPredictor
 from model.evaluate.questions import Predictor, Questions, choose_questions
