@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from pipeline.addresses import Keys, families, format_addresses, hash_keys
 from pipeline.measurements import PRB_ID, SCHEMA
-from pipeline.ordering import distinct_codes, mark_duplicates, order_rows, sort_ties
+from pipeline.ordering import distinct_codes, order_rows, sort_ties
 from pipeline.records import Record, to_json
 from pipeline.rejects import RejectWriter, as_json
+from pipeline.split.duplicates import mark_duplicates
 from pipeline.split.plan import Cut, Slice
 from pipeline.split.runs import INTEGERS, NO_PROBE, Run, open_run
 from stores.files import atomic_path, start_writeback, write_arrays
