@@ -5,13 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests.helpers import build_store
-
-# Two processes share two cores, so how long an example takes says nothing about the code.
-settings.register_profile("project", deadline=None)
-settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")
