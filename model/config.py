@@ -17,6 +17,7 @@ from stores.errors import CheckpointError, ConfigError
 from stores.vocabulary import CONTEXT, VOCABULARY_SIZE
 
 MIN_CONTEXT = 64  # the longest measurement has 47 tokens
+MAX_PREFIX_ROWS = 2**24
 DEFAULT_STORE = "data/store.zarr"
 
 T = TypeVar("T")
@@ -49,6 +50,10 @@ class ModelConfig:
     mlp: int = 2048
     context: int = CONTEXT
     """Tokens per row. Below 1024, windows are cut at measurement boundaries."""
+    prefix_rows: int = 0
+    """Rows of the tables of address prefixes and of whole addresses that tokens look up; 0: no tables."""
+    factors: int = 16
+    """Channels of the product of source and destination, where there are tables."""
     dropout: float = 0.1
     """Applied to the embeddings and to what each sublayer adds to the residual stream."""
     precision: str = "auto"
@@ -61,7 +66,7 @@ class ModelConfig:
     """Recompute each layer in the backward pass, which takes less memory and about a third more time."""
 
     def __post_init__(self) -> None:
-        _positive(self, "layers", "width", "heads", "mlp")
+        _positive(self, "layers", "width", "heads", "mlp", "factors")
         if self.width % self.heads or self.width // self.heads % 2:
             raise ConfigError(
                 f"width {self.width} over {self.heads} heads: expected an even number of channels per head"
@@ -70,6 +75,8 @@ class ModelConfig:
             raise ConfigError(f"context {self.context}: expected {MIN_CONTEXT} to {CONTEXT} tokens")
         if self.vocabulary < VOCABULARY_SIZE:
             raise ConfigError(f"vocabulary {self.vocabulary}: expected {VOCABULARY_SIZE} or more")
+        if not 0 <= self.prefix_rows <= MAX_PREFIX_ROWS:
+            raise ConfigError(f"prefix_rows {self.prefix_rows}: expected 0 to {MAX_PREFIX_ROWS}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout}: expected 0 or more and below 1")
         _one_of(self, "precision", "auto", "bfloat16", "float32")
@@ -114,10 +121,19 @@ class TrainConfig:
     final_fraction: float = 0.1
     decay_fraction: float = 0.2
     """The share of the steps over which "wsd" decays."""
+    prefix_rate: float = 10.0
+    """How many times the learning rate of the rest that of the looked-up tables is: a row is used rarely."""
     answer_weight: float = 1.0
     """How many times a result that follows both addresses (its role token and the first byte of the RTT)
     counts in the loss. It is what the model is asked for, but makes up only 2 of some 26 tokens, in a
     third of the measurements."""
+    second_byte_weight: float = 1.0
+    """The same for the second byte of that RTT, which is noise until the first is nearly certain."""
+    hidden_sources: float = 0.0
+    """Share of the windows whose sources stand under false addresses, so that the model learns to tell from
+    the context alone where a source is."""
+    composed: float = 0.0
+    """Share of the windows composed of chosen rows of their source: rows that ask, and pairs that return."""
     overfit_one_batch: bool = False
     """For debugging: every step gets the first batch, so the loss must approach 0."""
     log_every: int = free(100)
@@ -131,11 +147,19 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_size", "log_every", "eval_every", "save_every")
         _positive(self, "keep_checkpoints", "learning_rate", "clip_norm", "answer_weight")
+        _positive(self, "prefix_rate", "second_byte_weight")
         _one_of(self, "optimizer", "adamw", "muon")
         _one_of(self, "schedule", "cosine", "wsd")
         if self.eval_batches < 10:
             raise ConfigError(f"eval_batches {self.eval_batches}: expected 10 or more (4 : 3 : 3)")
-        for name in ("beta1", "beta2", "final_fraction", "decay_fraction"):
+        for name in (
+            "beta1",
+            "beta2",
+            "final_fraction",
+            "decay_fraction",
+            "composed",
+            "hidden_sources",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
         for name in ("warmup_steps", "seed", "weight_decay", "epsilon"):

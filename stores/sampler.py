@@ -19,6 +19,7 @@ from stores.hashing import MASK64, keyed
 from stores.layout import MODES
 from stores.permutation import permute
 from stores.reader import TokenStore
+from stores.vocabulary import CONTEXT
 
 PATTERN = ("full", "none", "mixed") * 3 + ("full",)
 BLOCK = len(PATTERN)
@@ -115,6 +116,24 @@ class MixtureSampler:
         plan = self._plan_of(step)
         at = step - plan.first_step
         return self.store.gather_at(plan.chunk[at], plan.offset[at]), plan.length[at].copy()
+
+    def following(
+        self, step: int, rows: NDArray[np.integer], count: int
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """Windows of `batch(step)`, each with those that come after it in the store.
+
+        `rows` (n,) are places in the batch. Returns tokens (n, count, 1024) and lengths (n, count), both
+        uint16; past the end of an array, the length is 0.
+        """
+        mode, first = (part[rows] for part in self.windows(step))
+        tokens = np.zeros((len(rows), count, CONTEXT), np.uint16)
+        lengths = np.zeros((len(rows), count), np.uint16)
+        for at, (index, row) in enumerate(zip(mode.tolist(), first.tolist(), strict=True)):
+            name = MODES[index]
+            stop = min(row + count, self.store.windows(self.split, name))
+            tokens[at, : stop - row] = self.store.gather(self.split, name, np.arange(row, stop))
+            lengths[at, : stop - row] = self.store.lengths(self.split, name)[row:stop]
+        return tokens, lengths
 
     def windows(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which windows `batch(step)` holds: index into `MODES` and row, int64 (B,) each."""

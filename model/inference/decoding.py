@@ -165,7 +165,11 @@ class Decoder:
                 .at[:, :, at]
                 .set(byte_scores[row, parent, byte])
             )
-            branches = jax.tree.map(lambda kept: kept[:, row, parent], branches)
+            branches = Branches(
+                branches.keys[:, row, parent],
+                branches.values[:, row, parent],
+                branches.tokens[row, parent],
+            )
             return Beams(runs, each, scores), branches
 
         one = jnp.ones((), jnp.int32)

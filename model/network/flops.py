@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from model.config import ModelConfig
+from model.network.lookups import RESULT_ROWS
 
 CONVENTIONS = ("full_attention", "causal_attention")
 
@@ -37,11 +38,16 @@ more specific names come first."""
 
 
 def count_parameters(config: ModelConfig) -> dict[str, int]:
-    """Number of weights: `matrices` (including embeddings), `norms`, `total`."""
+    """Number of weights: `matrices` (including embeddings), `tables` (looked up), `norms`, `total`."""
     layer = 4 * config.width**2 + 2 * config.width * config.mlp
     matrices = config.layers * layer + 2 * config.vocabulary * config.width
     norms = (2 * config.layers + 1) * config.width
-    return {"matrices": matrices, "norms": norms, "total": matrices + norms}
+    tables = 0
+    if config.prefix_rows:
+        tables = (2 * config.prefix_rows + RESULT_ROWS + config.factors) * config.width
+        tables += config.prefix_rows * config.factors
+    total = matrices + norms + tables
+    return {"matrices": matrices, "tables": tables, "norms": norms, "total": total}
 
 
 def flops_per_token(config: ModelConfig) -> dict[str, int]:

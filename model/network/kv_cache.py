@@ -15,22 +15,25 @@ from flax import nnx
 from jax import lax
 
 from model.network.attention import Implementation, attend
+from model.network.lookups import LONGEST_MEASUREMENT, LookupRows, lookup_rows
 from model.network.transformer import Transformer, rotary_angles
 
 
 class Past(NamedTuple):
-    """What B prompts leave behind: keys and values (L, B, T, H, D), and their `lengths` (B,) int32."""
+    """What B prompts leave behind."""
 
-    keys: jax.Array
+    keys: jax.Array  # (L, B, T, H, D), as `values`
     values: jax.Array
-    lengths: jax.Array
+    lengths: jax.Array  # (B,) int32
+    tail: jax.Array  # (B, 46) int32, their last tokens: what a next one may look up
 
 
 class Branches(NamedTuple):
-    """Keys and values (L, B, N, S, H, D) that N branches of each prompt have added, at most S tokens."""
+    """What N branches of each prompt have added to it, at most S tokens."""
 
-    keys: jax.Array
+    keys: jax.Array  # (L, B, N, S, H, D), as `values`
     values: jax.Array
+    tokens: jax.Array  # (B, N, S) int32
 
 
 class ReadCache(NamedTuple):
@@ -48,21 +51,23 @@ class GrowCache(NamedTuple):
 
     keys: jax.Array  # (B, T, H, D), of the prompts
     values: jax.Array
-    branches: Branches  # (B, N, S, H, D)
+    branch_keys: jax.Array  # (B, N, S, H, D), of the branches
+    branch_values: jax.Array
     in_past: jax.Array  # (B, T) bool, what lies within the prompt
     grown: jax.Array  # () int32, tokens that each branch has already
 
     def attend(
         self, query: jax.Array, key: jax.Array, value: jax.Array, implementation: Implementation
-    ) -> tuple[jax.Array, Branches]:
-        """All (B, N, H, D); keeps the branches with the new token. Always the plain implementation."""
-        branches = Branches(
-            lax.dynamic_update_slice_in_dim(self.branches.keys, key[:, :, None], self.grown, 2),
-            lax.dynamic_update_slice_in_dim(self.branches.values, value[:, :, None], self.grown, 2),
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """All (B, N, H, D); keeps the keys and values of the branches with the new token. Always the
+        plain implementation."""
+        own = (
+            lax.dynamic_update_slice_in_dim(self.branch_keys, key[:, :, None], self.grown, 2),
+            lax.dynamic_update_slice_in_dim(self.branch_values, value[:, :, None], self.grown, 2),
         )
-        in_branch = jnp.arange(branches.keys.shape[2]) <= self.grown  # (S,)
-        attended = _attend_both(query, self.keys, self.values, self.in_past, branches, in_branch)
-        return attended, branches
+        in_branch = jnp.arange(own[0].shape[2]) <= self.grown  # (S,)
+        attended = _attend_both(query, self.keys, self.values, self.in_past, *own, in_branch)
+        return attended, own
 
 
 class CachedTransformer:
@@ -85,13 +90,15 @@ class CachedTransformer:
         x, (keys, values) = model.hidden(tokens, angles, cache=ReadCache())
         last_two = lengths[:, None] + jnp.array([-2, -1], jnp.int32)[None]  # (B, 2)
         x = jnp.take_along_axis(x, last_two[..., None], axis=1)  # (B, 2, C)
-        return model.logits(x), Past(keys, values, lengths)
+        at = lengths[:, None] - jnp.arange(LONGEST_MEASUREMENT - 1, 0, -1)[None]  # (B, 46)
+        tail = jnp.where(at >= 0, jnp.take_along_axis(tokens, jnp.maximum(at, 0), axis=1), 0)
+        return model.logits(x), Past(keys, values, lengths, tail)
 
     def no_branches(self, past: Past, branches: int, tokens: int) -> Branches:
         """Room for `branches` of each prompt to grow by `tokens`."""
         layers, batch, _, *head = past.keys.shape
         empty = jnp.zeros((layers, batch, branches, tokens, *head), past.keys.dtype)
-        return Branches(empty, empty)
+        return Branches(empty, empty, jnp.zeros((batch, branches, tokens), jnp.int32))
 
     def grow(
         self, weights: Any, past: Past, branches: Branches, tokens: jax.Array, grown: jax.Array
@@ -107,12 +114,33 @@ class CachedTransformer:
         cache = GrowCache(
             past.keys,
             past.values,
-            branches,
+            branches.keys,
+            branches.values,
             jnp.broadcast_to(in_past, (layers, *in_past.shape)),
             jnp.broadcast_to(grown, (layers,)),
         )
-        x, grown_branches = model.hidden(tokens, (cos, sin), cache=cache)
-        return model.logits(x), grown_branches
+        all_tokens = lax.dynamic_update_slice_in_dim(
+            branches.tokens, tokens[..., None], grown, axis=2
+        )
+        looked_up = self._look_up(past, all_tokens, grown)
+        x, (keys, values) = model.hidden(tokens, (cos, sin), cache=cache, looked_up=looked_up)
+        return model.logits(x), Branches(keys, values, all_tokens)
+
+    def _look_up(self, past: Past, tokens: jax.Array, grown: jax.Array) -> LookupRows | None:
+        """What the latest tokens of branches (B, N, S) look up, (B, N) each; `None` without tables."""
+        if not self.config.prefix_rows:
+            return None
+        batch, branches, _ = tokens.shape
+        tail = jnp.broadcast_to(past.tail[:, None], (batch, branches, past.tail.shape[1]))
+        line = jnp.concatenate([tail, tokens], axis=2).reshape(batch * branches, -1)
+        rows = lookup_rows(line, self.config.prefix_rows)
+        at = past.tail.shape[1] + grown
+
+        def latest(of_line: jax.Array) -> jax.Array:
+            one = lax.dynamic_index_in_dim(of_line, at, axis=1, keepdims=False)
+            return one.reshape(batch, branches)
+
+        return jax.tree.map(latest, rows)
 
 
 def _attend_both(
@@ -120,7 +148,8 @@ def _attend_both(
     keys: jax.Array,
     values: jax.Array,
     in_past: jax.Array,
-    own: Branches,
+    own_keys: jax.Array,
+    own_values: jax.Array,
     in_branch: jax.Array,
 ) -> jax.Array:
     """Attention of (B, N, H, D) queries to the prompt's (B, T, H, D) and to the branch's own
@@ -129,12 +158,12 @@ def _attend_both(
     scale = query.shape[-1] ** -0.5
     wide = {"preferred_element_type": jnp.float32}
     shared = jnp.einsum("bnhd,bthd->bnht", query, keys, **wide) * scale
-    private = jnp.einsum("bnhd,bnshd->bnhs", query, own.keys, **wide) * scale
+    private = jnp.einsum("bnhd,bnshd->bnhs", query, own_keys, **wide) * scale
     shared = jnp.where(in_past[:, None, None], shared, -jnp.inf)
     private = jnp.where(in_branch[None, None, None], private, -jnp.inf)
     share = jax.nn.softmax(jnp.concatenate([shared, private], axis=-1), axis=-1)
     share = share.astype(values.dtype)
     split = keys.shape[1]
     return jnp.einsum("bnht,bthd->bnhd", share[..., :split], values) + jnp.einsum(
-        "bnhs,bnshd->bnhd", share[..., split:], own.values
+        "bnhs,bnshd->bnhd", share[..., split:], own_values
     )

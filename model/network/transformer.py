@@ -13,6 +13,7 @@ from jax import lax
 from model.config import ModelConfig
 from model.network.attention import Implementation, LayerCache, attend
 from model.network.dropout import dropout
+from model.network.lookups import LookupRows, Lookups, lookup_rows
 
 ROPE_BASE = 10_000.0
 VOCABULARY_ALIGNMENT = 64  # matrix units are fastest on multiples of it
@@ -115,6 +116,7 @@ class Transformer(nnx.Module):
         normal = nnx.initializers.normal
         shape = (config.vocabulary, config.width)
         self.embedding = nnx.Param(normal(1.0)(rngs.params(), shape, jnp.float32))
+        self.lookups = nnx.data(Lookups(config, rngs) if config.prefix_rows else None)
         self.blocks = nnx.List(
             Block(config, dtype, implementation, rngs) for _ in range(config.layers)
         )
@@ -125,13 +127,19 @@ class Transformer(nnx.Module):
             normal(0.1 * config.width**-0.5)(rngs.params(), shape[::-1], jnp.float32)
         )
 
-    def __call__(self, tokens: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        tokens: jax.Array,
+        keys: jax.Array | None = None,
+        looked_up: LookupRows | None = None,
+    ) -> jax.Array:
         """(B, T) integer tokens to (B, T, vocabulary) float32 logits.
 
         `keys` are `dropout_sites(config)` keys from `dropout_keys`; without them nothing is dropped.
+        `looked_up` replaces what `lookup_rows` gives for the tokens.
         """
         angles = rotary_angles(tokens.shape[1], self.config.head_size, self.dtype)
-        return self.logits(self.hidden(tokens, angles, keys)[0])
+        return self.logits(self.hidden(tokens, angles, keys, looked_up=looked_up)[0])
 
     def hidden(
         self,
@@ -139,15 +147,18 @@ class Transformer(nnx.Module):
         angles: Angles,
         keys: jax.Array | None = None,
         cache: LayerCache | None = None,
+        looked_up: LookupRows | None = None,
     ) -> tuple[jax.Array, Any]:
         """(B, T) integer tokens to the residual (B, T, C) after the last block, for `logits`.
 
         `angles` are those of the tokens' positions. With a `cache`, whose arrays have a leading axis of
         layers, it decides what the tokens attend to, and the second result is what it keeps of them,
         stacked the same way; without one, they attend to each other, and the second result is `None`.
+        `looked_up` is what `lookup_rows` gives for them, where `tokens` lack what comes before them.
         """
         keys = keys if self.config.dropout > 0 else None
-        x = dropout(self._embed(tokens), self.config.dropout, None if keys is None else keys[0])
+        x = self._embed(tokens, looked_up)
+        x = dropout(x, self.config.dropout, None if keys is None else keys[0])
         block_keys = None if keys is None else keys[1:].reshape(self.config.layers, 2, 2)
         return self._run_blocks(x, angles, block_keys, cache)
 
@@ -172,12 +183,23 @@ class Transformer(nnx.Module):
         copy.layers_are_stacked = True
         return copy
 
-    def _embed(self, tokens: jax.Array) -> jax.Array:
-        """(B, T) tokens to (B, T, C), as a product with one-hot rows: its gradient is a product too,
-        whereas that of a look-up is a scatter, which is slow and not deterministic on GPUs."""
-        padded = _pad_to_multiple(self.embedding[...], 0).astype(self.dtype)
-        one_hot = jax.nn.one_hot(tokens, padded.shape[0], dtype=self.dtype)  # (B, T, V padded)
-        return one_hot @ padded
+    def _embed(self, tokens: jax.Array, looked_up: LookupRows | None) -> jax.Array:
+        """(B, T) tokens to (B, T, C): their embeddings, and what they look up.
+
+        On accelerators, the embeddings are a product with one-hot rows: its gradient is a product too,
+        whereas that of a look-up is a scatter, which is slow and not deterministic on GPUs.
+        """
+        if jax.default_backend() == "cpu":
+            x = self.embedding[...].astype(self.dtype)[tokens]
+        else:
+            padded = _pad_to_multiple(self.embedding[...], 0).astype(self.dtype)
+            x = (
+                jax.nn.one_hot(tokens, padded.shape[0], dtype=self.dtype) @ padded
+            )  # (B, T, V padded)
+        if self.lookups is None:
+            return x
+        rows = looked_up or lookup_rows(tokens, self.config.prefix_rows)
+        return x + self.lookups(rows).astype(self.dtype)
 
     def _split_blocks(self) -> tuple[Any, list[Any]]:
         """The graph that all blocks share, and the weights of each entry of `blocks`."""

@@ -9,8 +9,11 @@ from typing import Protocol
 
 import jax
 
+from model.config import Config
 from model.devices import Devices
+from model.training.compose import Composer
 from stores.cut import TokenRows, cut_windows
+from stores.sampler import MixtureSampler
 
 DeviceRows = tuple[jax.Array, jax.Array]
 
@@ -26,17 +29,31 @@ class Sampler(Protocol):
 
 
 class Batches:
-    """The batch of each step: the sampler's windows, cut to the context. A pure function of seed and step."""
+    """The batch of each step: the sampler's windows, cut to the context, some of them composed anew. A
+    pure function of seed and step."""
 
-    def __init__(self, sampler: Sampler, context: int, seed: int):
+    def __init__(
+        self, sampler: Sampler, context: int, seed: int, composer: Composer | None = None
+    ) -> None:
         self.sampler = sampler
         self.context = context
         self.seed = seed
+        self.composer = composer
 
     def batch(self, step: int) -> TokenRows:
         """(B, context) uint16 tokens and (B,) uint16 lengths of a step, counted from 0."""
         tokens, lengths = self.sampler.batch(step)
-        return cut_windows(tokens, lengths, self.context, (self.seed, step))
+        tokens, lengths = cut_windows(tokens, lengths, self.context, (self.seed, step))
+        if self.composer:
+            self.composer.replace(step, tokens, lengths)
+        return tokens, lengths
+
+
+def make_batches(config: Config, sampler: MixtureSampler) -> Batches:
+    """The batches that a run of this configuration trains on."""
+    context, seed, share = config.model.context, config.train.seed, config.train.composed
+    composer = Composer(sampler, context, seed, share) if share else None
+    return Batches(sampler, context, seed, composer)
 
 
 def put(rows: TokenRows, devices: Devices) -> DeviceRows:

@@ -24,7 +24,7 @@ from model.run_folder import (
     MetricsLine,
     RunResult,
 )
-from model.training.batches import Batches, DeviceBatches
+from model.training.batches import DeviceBatches, make_batches
 from model.training.checkpoint import Checkpoints
 from model.training.context_free import ContextFree
 from model.training.held_out import HeldOutLoss, rows_on
@@ -103,7 +103,7 @@ class Trainer:
         self.devices = visible_devices()
         self.devices.check_batch(config.train.batch_size)
         sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
-        self.batches = Batches(sampler, config.model.context, config.train.seed)
+        self.batches = make_batches(config, sampler)
         self.held_out = HeldOutLoss(
             store, config.train.eval_batches, config.model.context, self.devices
         )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from model.network.structure import MAX_PAYLOAD, last_position, positions_of, token_places
 from model.run_folder import KindLoss, LossSummary
 from stores.vocabulary import (
     BYTE0,
@@ -25,7 +26,6 @@ from stores.vocabulary import (
     Field,
 )
 
-MAX_PAYLOAD = max(PAYLOAD_BYTES)
 KINDS = (
     "role",
     *(f"source_{i}" for i in range(1, 17)),
@@ -72,42 +72,48 @@ def empty_tally() -> Tally:
 def token_kinds(tokens: jax.Array) -> jax.Array:
     """The index into `KINDS` of every token of valid windows: (B, T) int32, as `tokens`. Tails count as
     roles."""
-    position = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
-    is_role = tokens < BYTE0
-    at_role = jax.lax.cummax(jnp.where(is_role, position, 0), axis=1)
-    role = jnp.clip(jnp.take_along_axis(tokens, at_role, axis=1), 0, BYTE0 - 1)
-    distance = jnp.clip(position - at_role, 0, MAX_PAYLOAD)
-    return jnp.where(is_role, 0, jnp.asarray(KIND_TABLE)[role, distance])
+    role, distance = token_places(tokens)
+    return jnp.where(tokens < BYTE0, 0, jnp.asarray(KIND_TABLE)[role, distance])
 
 
-def answers(tokens: jax.Array) -> jax.Array:
-    """Which tokens of valid windows (B, T) decide the answer of `predict_rtt`: (B, T) bool.
+class Answers(NamedTuple):
+    """Which tokens of windows decide the answer of `predict_rtt`, both (B, T) bool."""
 
-    These are, after both addresses of their measurement, the result's role token (answered or failed)
-    and the RTT's first byte. The second byte is noise until the first is nearly certain.
-    """
-    position = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
+    coarse: jax.Array
+    """The result's role token (answered or failed), and the RTT's first byte."""
+    fine: jax.Array
+    """The RTT's second byte, which is noise until the first is nearly certain."""
+
+
+def answers(tokens: jax.Array) -> Answers:
+    """The answers among the tokens of valid windows (B, T): results after both of their addresses."""
+    position = positions_of(tokens)
 
     def last(*roles: int) -> jax.Array:
-        found = functools.reduce(jnp.logical_or, (tokens == role for role in roles))
-        return jax.lax.cummax(jnp.where(found, position, -1), axis=1)
+        return last_position(functools.reduce(jnp.logical_or, (tokens == role for role in roles)))
 
     begun = last(MEASUREMENT_START)
     both = (last(SRC_IPV4, SRC_IPV6) > begun) & (last(DST_IPV4, DST_IPV6) > begun)
     role = (tokens == RTT_START) | (tokens == FAILED)
-    first_byte = (last(RTT_START) == position - 1) & (position > 0)
-    return both & (role | first_byte)
+    of_rtt = position - last(RTT_START)  # 1 and 2 are its bytes
+    has_rtt = last(RTT_START) > begun
+    return Answers(both & (role | (has_rtt & (of_rtt == 1))), both & has_rtt & (of_rtt == 2))
 
 
 def next_token_loss(
-    logits: jax.Array, tokens: jax.Array, lengths: jax.Array, answer_weight: float = 1.0
+    logits: jax.Array,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    answer_weight: float = 1.0,
+    second_byte_weight: float = 1.0,
 ) -> tuple[jax.Array, Tally]:
     """Mean nats per live target, and the batch's tally.
 
     `logits` (B, T, V) float32, `tokens` (B, T) int32, `lengths` (B,) int32. Targets are the tokens
     1 … length - 1 of each row: the first token is always MEASUREMENT_START, and the tail is masked.
     A batch without live targets has loss 0. Targets of `answers` count `answer_weight` times in the
-    mean; what the best model predicts is the same for any weight, and the tally is never weighted.
+    mean, second bytes `second_byte_weight` times; what the best model predicts is the same for any
+    weights, and the tally is never weighted.
     """
     logits, targets = logits[:, :-1], tokens[:, 1:]  # (B, T-1, V), (B, T-1)
     position = jax.lax.broadcasted_iota(jnp.int32, targets.shape, 1) + 1
@@ -116,10 +122,11 @@ def next_token_loss(
     target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     nats = jnp.where(live, log_normalizer - target_logits, 0.0)  # (B, T-1)
     kinds = jnp.where(live, token_kinds(tokens)[:, 1:], -1)
-    if answer_weight == 1:
+    if answer_weight == second_byte_weight == 1:
         loss = nats.sum() / jnp.maximum(live.sum(), 1).astype(jnp.float32)
     else:
-        weights = jnp.where(answers(tokens)[:, 1:], answer_weight, 1.0)
+        coarse, fine = (of_tokens[:, 1:] for of_tokens in answers(tokens))
+        weights = jnp.where(coarse, answer_weight, jnp.where(fine, second_byte_weight, 1.0))
         total = jnp.where(live, weights, 0.0).sum()
         loss = (nats * weights).sum() / jnp.maximum(total, 1.0)
 

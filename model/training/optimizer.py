@@ -31,9 +31,10 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
     )
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(config: TrainConfig, *, tables: bool = False) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or Muon. Weight decay applies to matrices, including the
-    embeddings, and never to norm scales."""
+    embeddings, and never to norm scales. With `tables`, the model has some that are looked up; their rows
+    get a larger rate, for each is used rarely, and at the rate of the matrices they starve."""
     schedule = make_schedule(config)
     if config.optimizer == "adamw":
         update = optax.adamw(
@@ -55,11 +56,24 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
             muon_weight_dimension_numbers=_hidden_matrices,
             consistent_rms=MUON_RMS,
         )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    steps = [optax.clip_by_global_norm(config.clip_norm), update]
+    if tables:
+        steps.append(optax.masked(optax.scale(config.prefix_rate), _is_table))
+    return optax.chain(*steps)
 
 
 def _is_matrix(weights: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim == 2, weights)
+
+
+def _is_looked_up(path: str) -> bool:
+    return "lookups" in path and "of_factors" not in path
+
+
+def _is_table(weights: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _is_looked_up(jax.tree_util.keystr(path)), weights
+    )
 
 
 def _hidden_matrices(weights: Any) -> Any:

@@ -15,6 +15,7 @@ from model.devices import Devices, compute_dtype
 from model.network.attention import choose_attention
 from model.network.dropout import dropout_keys
 from model.network.transformer import Transformer, dropout_sites
+from model.training.hidden import draw_disguise, hide_sources
 from model.training.loss import Tally, empty_tally, next_token_loss
 from model.training.optimizer import make_optimizer, make_schedule
 
@@ -52,7 +53,7 @@ class Steps:
         self.devices = devices
         self.dtype = compute_dtype(config.model)
         self.attention, self.fallback = choose_attention(config.model, self.dtype)
-        self.optimizer = make_optimizer(config.train)
+        self.optimizer = make_optimizer(config.train, tables=config.model.prefix_rows > 0)
         self.graph = nnx.graphdef(nnx.eval_shape(self._model))
         self.init = jax.jit(self._init, out_shardings=devices.replicated)
         self.abstract_state = _place(jax.eval_shape(self._init), devices.replicated)
@@ -83,11 +84,18 @@ class Steps:
         self, state: TrainState, tokens: jax.Array, lengths: jax.Array
     ) -> tuple[TrainState, jax.Array]:
         tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
-        keys = dropout_keys(self.config.train.seed, state.step, dropout_sites(self.config.model))
+        train = self.config.train
+        keys = dropout_keys(train.seed, state.step, dropout_sites(self.config.model))
+        looked_up = None
+        if train.hidden_sources:
+            disguise = draw_disguise(train.seed, state.step, len(tokens), train.hidden_sources)
+            tokens, looked_up = hide_sources(tokens, disguise, self.config.model)
 
         def loss_of(weights: nnx.State[Any, Any]) -> tuple[jax.Array, Tally]:
-            logits = nnx.merge(self.graph, weights)(tokens, keys)
-            return next_token_loss(logits, tokens, lengths, self.config.train.answer_weight)
+            logits = nnx.merge(self.graph, weights)(tokens, keys, looked_up)
+            return next_token_loss(
+                logits, tokens, lengths, train.answer_weight, train.second_byte_weight
+            )
 
         (loss, tally), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes Python floats and int32 counts

@@ -26,13 +26,13 @@ from model.inference.prediction import CODE_MS, RttPrediction, SampledAddress
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from model.inference.weights import Weights
 from model.network.transformer import Transformer
-from stores.codec import Measurement, decode_window, encode_rtt
+from stores.codec import Measurement, decode_window, encode_rtt, encode_window
 from stores.errors import QueryError
 from stores.vocabulary import BYTE0, DST_IPV4, DST_IPV6, FAILED, RTT_START
 from tests.helpers import random_measurements
 from tests.model.conftest import small_config
 
-CONFIG = small_config(layers=2, context=256).model
+CONFIG = small_config(layers=2, context=256, prefix_rows=512).model
 V4, V6 = ("192.0.2.1", "198.51.100.7"), ("2001:db8::1", "2001:db8:7::9")
 
 
@@ -45,11 +45,16 @@ def quick_compilation() -> Iterator[None]:
 
 
 def random_weights(sharpness: float, seed: int = 0) -> Weights:
-    """Weights of an untrained model whose head is scaled up, so that its predictions differ."""
+    """Weights of an untrained model whose head is scaled up, so that its predictions differ; so does what
+    tokens look up, which is 0 before training."""
     model = Transformer(CONFIG, jnp.dtype("float32"), "xla", nnx.Rngs(seed))
     flat = flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     arrays = {".".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
     arrays["head"] = arrays["head"] * sharpness
+    for name in [name for name in arrays if name.startswith("lookups")]:
+        arrays[name] = (
+            np.random.default_rng(seed).normal(size=arrays[name].shape).astype(np.float32)
+        )
     return Weights(CONFIG, arrays, {})
 
 
@@ -127,7 +132,10 @@ def context(count: int, seed: int = 3) -> list[Measurement]:
 def test_cached_logits_are_those_of_a_plain_forward_pass(model: PingModel, plain: Plain) -> None:
     random = np.random.default_rng(0)
     lengths = np.array([5, 64, 40, 17], np.int32)
-    tokens = random.integers(0, 267, (4, 64)).astype(np.int32)
+    windows = [
+        encode_window([(m, True) for m in random_measurements(9, seed)])[:64] for seed in range(4)
+    ]
+    tokens = np.array(windows, np.int32)
     grown = random.integers(0, 267, (4, 3, 5)).astype(np.int32)  # (B, N, steps)
     cached = model.decoder.model
     weights = cached.weights

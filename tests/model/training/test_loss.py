@@ -116,7 +116,7 @@ def test_tallies_add_up() -> None:
 
 def test_answers_are_the_result_and_the_first_rtt_byte_behind_both_addresses() -> None:
     tokens, lengths = some_batch(3)
-    found = np.asarray(answers(jnp.asarray(tokens)))
+    found = np.asarray(answers(jnp.asarray(tokens)).coarse)
     expected = np.zeros_like(found)
     for row, length in enumerate(lengths):
         seen: set[str] = set()
@@ -133,6 +133,29 @@ def test_answers_are_the_result_and_the_first_rtt_byte_behind_both_addresses() -
     np.testing.assert_array_equal(found & live, expected)
 
 
+def test_the_fine_answer_is_the_byte_behind_the_coarse_one() -> None:
+    tokens, lengths = some_batch(3)
+    coarse, fine = (np.asarray(of) for of in answers(jnp.asarray(tokens)))
+    first_byte = coarse & (tokens >= len(ROLE_NAMES))
+    live = np.arange(tokens.shape[1]) < lengths[:, None]
+    expected = np.pad(first_byte, ((0, 0), (1, 0)))[:, :-1]
+    assert expected.any()
+    np.testing.assert_array_equal(fine & live, expected & live)
+
+
+def test_second_byte_weight_counts_second_bytes_so_often() -> None:
+    tokens, lengths = (jnp.asarray(part) for part in some_batch(4))
+    logits = some_logits(np.asarray(tokens))
+    loss, _ = next_token_loss(logits, tokens, lengths, 9.0, 5.0)
+    nats = -jnp.take_along_axis(
+        jax.nn.log_softmax(logits[:, :-1], -1), tokens[:, 1:, None], axis=-1
+    )[..., 0]
+    live = np.arange(1, tokens.shape[1]) < np.asarray(lengths)[:, None]
+    coarse, fine = (np.asarray(of)[:, 1:] for of in answers(tokens))
+    weights = np.where(coarse, 9.0, np.where(fine, 5.0, 1.0)) * live
+    np.testing.assert_allclose(loss, (np.asarray(nats) * weights).sum() / weights.sum(), rtol=1e-5)
+
+
 def test_answer_weight_counts_answers_so_often_and_leaves_the_tally_alone() -> None:
     tokens, lengths = (jnp.asarray(part) for part in some_batch(4))
     logits = some_logits(np.asarray(tokens))
@@ -142,7 +165,7 @@ def test_answer_weight_counts_answers_so_often_and_leaves_the_tally_alone() -> N
         jax.nn.log_softmax(logits[:, :-1], -1), tokens[:, 1:, None], axis=-1
     )[..., 0]
     live = np.arange(1, tokens.shape[1]) < np.asarray(lengths)[:, None]
-    weights = np.where(np.asarray(answers(tokens))[:, 1:], 9.0, 1.0) * live
+    weights = np.where(np.asarray(answers(tokens).coarse)[:, 1:], 9.0, 1.0) * live
     np.testing.assert_allclose(heavy, (np.asarray(nats) * weights).sum() / weights.sum(), rtol=1e-5)
     assert abs(float(heavy) - float(plain)) > 1e-4
     for a, b in zip(tally, same_tally, strict=True):

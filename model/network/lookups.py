@@ -1,0 +1,146 @@
+"""Learned vectors that a token looks up by what it stands for, beside the embedding of the token itself.
+
+A byte of an address says little; the bytes before it make it a network, and all of them together a host.
+Here each address byte looks up a vector of its **prefix** (the address's bytes up to this one), so that
+the last byte carries what the model knows of the host, and the earlier ones what it knows of the /8, the
+/16 and so on, which is what is left for an address never seen. And each token looks up vectors of what its
+measurement has **carried** to it: the source, the destination and the result that are complete by now.
+Without that, every prediction must first gather them by attention, and every recall match them by it.
+
+How well a source and a destination go together is hard to learn for a small MLP (Rendle et al.,
+arXiv:2005.09683), so **factors** of both, short vectors of the same kind, are multiplied element by element,
+as a matrix factorization of RTTs would do it.
+
+Prefixes are hashed into a table of fixed size, as the n-grams of the Byte Latent Transformer
+(arXiv:2412.09871); two that share a row share its vector.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from model.config import ModelConfig
+from model.network.structure import MAX_PAYLOAD, last_position, take, token_places
+from stores.vocabulary import (
+    BYTE0,
+    DST_IPV4,
+    DST_IPV6,
+    FAILED,
+    MEASUREMENT_START,
+    PAYLOAD_BYTES,
+    RTT_START,
+    SRC_IPV4,
+    SRC_IPV6,
+)
+
+LONGEST_MEASUREMENT = 47
+"""Tokens; what a token looks up depends on no more tokens than that, including itself."""
+BYTES = 256
+FACTOR_SCALE = 0.3  # of what they start from
+RESULT_ROWS = 2 * BYTES + 1
+"""Rows of the table of results: first bytes of RTTs, second bytes, no answer."""
+
+
+class LookupRows(NamedTuple):
+    """Row numbers in the tables, int32, each with the shape of the tokens; -1 looks up nothing."""
+
+    prefix: jax.Array
+    source: jax.Array
+    """In the same numbering as `prefix`: the whole address."""
+    destination: jax.Array
+    first: jax.Array
+    """First byte of a complete RTT, or no answer, in the table of results."""
+    second: jax.Array
+
+
+class Lookups(nnx.Module):
+    """The tables. What they add starts at 0: a model begins as if it had none."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        shape = (config.prefix_rows, config.width)
+        self.prefix = nnx.Param(jnp.zeros(shape, jnp.float32))
+        self.carried = nnx.Param(jnp.zeros(shape, jnp.float32))
+        self.result = nnx.Param(jnp.zeros((RESULT_ROWS, config.width), jnp.float32))
+        shape = (config.prefix_rows, config.factors)
+        self.factors = nnx.Param(FACTOR_SCALE * jax.random.normal(rngs.params(), shape))
+        self.of_factors = nnx.Param(jnp.zeros((config.factors, config.width), jnp.float32))
+
+    def __call__(self, rows: LookupRows) -> jax.Array:
+        """The sum (…, C) float32 of all that each token looks up."""
+        factors = self.factors[...]
+        pair = _look_up(factors, rows.source) * _look_up(factors, rows.destination)  # (…, F)
+        return (
+            pair @ self.of_factors[...]
+            + _look_up(self.prefix[...], rows.prefix)
+            + _look_up(self.carried[...], rows.source)
+            + _look_up(self.carried[...], rows.destination)
+            + _look_up(self.result[...], rows.first)
+            + _look_up(self.result[...], rows.second)
+        )
+
+
+def lookup_rows(tokens: jax.Array, table_rows: int) -> LookupRows:
+    """What each token of windows (B, T) int32 looks up in tables of `table_rows` rows.
+
+    Depends only on the tokens of its own measurement up to itself. Costs a few integer operations a token.
+    """
+    role, distance = token_places(tokens)
+    is_address = (role >= SRC_IPV4) & (role <= DST_IPV6) & (distance > 0)
+    prefix = jnp.where(is_address, _hash_prefixes(tokens, role, distance, table_rows), -1)
+
+    begun = last_position(tokens == MEASUREMENT_START)
+    complete = distance == jnp.asarray(PAYLOAD_BYTES, jnp.int32)[role]
+
+    def carried(of_field: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where the field ended that is complete, and whether it is one of this measurement."""
+        end = last_position(of_field & complete)
+        return jnp.maximum(end, 0), end > begun
+
+    source_end, has_source = carried((role == SRC_IPV4) | (role == SRC_IPV6))
+    destination_end, has_destination = carried((role == DST_IPV4) | (role == DST_IPV6))
+    rtt_end, has_rtt = carried(role == RTT_START)
+    _, has_failed = carried(role == FAILED)
+    first = take(tokens, jnp.maximum(rtt_end - 1, 0)) - BYTE0
+    second = take(tokens, rtt_end) - BYTE0 + BYTES
+    return LookupRows(
+        prefix=prefix,
+        source=jnp.where(has_source, take(prefix, source_end), -1),
+        destination=jnp.where(has_destination, take(prefix, destination_end), -1),
+        first=jnp.where(has_rtt, first, jnp.where(has_failed, 2 * BYTES, -1)),
+        second=jnp.where(has_rtt, second, -1),
+    )
+
+
+def _hash_prefixes(
+    tokens: jax.Array, role: jax.Array, distance: jax.Array, table_rows: int
+) -> jax.Array:
+    """A row number (B, T) for each address byte, from its field, and the bytes up to itself.
+
+    Each byte is mixed with its place, the mixed values are added up over the field, and the sum is mixed
+    again: an addition commutes, so one running sum over the row serves all fields in it.
+    """
+    place = (role * (MAX_PAYLOAD + 1) + distance).astype(jnp.uint32)
+    mixed = _mix(tokens.astype(jnp.uint32) + place * np.uint32(512))
+    running = jnp.cumsum(mixed, axis=1, dtype=jnp.uint32)
+    start = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] - distance
+    total = running - take(running, start) + role.astype(jnp.uint32)
+    hashed = _mix(total ^ (distance.astype(jnp.uint32) << np.uint32(24)))
+    return (hashed % np.uint32(table_rows)).astype(jnp.int32)
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """Wellons' lowbias32, an invertible mix of 32 bits."""
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
+
+
+def _look_up(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """Rows of a table (R, C), and zeros for -1."""
+    found = table.at[jnp.maximum(rows, 0)].get(mode="promise_in_bounds")
+    return jnp.where((rows >= 0)[..., None], found, 0.0)

@@ -1,0 +1,321 @@
+"""Windows composed for training: rows of one source, chosen so that the window asks and rewards more.
+
+A window as the store has it holds its source's rows one after the other. Only a third of them name both
+addresses before the result, which is what the model will be asked; and the pair of a row stands among the
+source's last ten in 4 % of the rows, so that recalling an earlier RTT of the pair is hardly ever worth
+learning. A composed window takes the same rows, from up to eight windows of the store, and leaves most of them out:
+those stay that ask, and those whose pair returns. What is left out between two rows also makes the gaps
+in time that a real question has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stores.cut import TokenRows
+from stores.hashing import keyed
+from stores.sampler import MixtureSampler
+from stores.vocabulary import (
+    BYTE0,
+    DST_IPV4,
+    DST_IPV6,
+    FAILED,
+    MEASUREMENT_START,
+    PAYLOAD_BYTES,
+    RTT_START,
+    SRC_IPV4,
+    SRC_IPV6,
+    TIMESTAMP_ABS,
+    TIMESTAMP_DELTA1,
+    TIMESTAMP_DELTA4,
+)
+
+LEAST_FILL = 0.75  # of a composed window; otherwise the window stays as it was
+POOL = 8
+"""Windows of the store that a composed one draws from, at most: some 400 rows."""
+TIMED = 0.5  # share of the composed windows that keep the times that their rows have
+PER_PAIR = 4  # rows of one pair that are taken on purpose
+OTHERS = (
+    0.25  # share of the rows that name an address after the result, which may be chosen as well
+)
+MOST_REPEATS = 0.7  # share of the window that rows of returning pairs may take, at most
+ABSOLUTE, DELTA1, DELTA4 = (1 + PAYLOAD_BYTES[role] for role in range(TIMESTAMP_ABS, RTT_START))
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+class Composer:
+    """Replaces a share of each batch's windows by composed ones. A pure function of seed and step."""
+
+    def __init__(self, sampler: MixtureSampler, context: int, seed: int, share: float):
+        self.sampler = sampler
+        self.context = context
+        self.seed = seed
+        self.share = share
+
+    def replace(self, step: int, tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> None:
+        """Write composed windows over some of a step's rows (B, context), in place."""
+        first = self.sampler.shard_index * len(tokens)
+        keys = keyed(self.seed, step, np.arange(first, first + len(tokens)))
+        rows = np.flatnonzero(_draw(keys, 7) < self.share)
+        if not len(rows):
+            return
+        pool = read_pools(*self.sampler.following(step, rows, POOL))
+        chosen, timed = choose_rows(pool, keys[rows], self.context)
+        composed, composed_lengths = compose(pool, chosen, timed, self.context)
+        full = composed_lengths >= LEAST_FILL * self.context  # not so where a source has few rows
+        tokens[rows[full]], lengths[rows[full]] = composed[full], composed_lengths[full]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The measurements of P pools of windows, in order; every array is (measurements,)."""
+
+    tokens: NDArray[np.uint16]
+    """Of all pools together, one after the other, (tokens,)."""
+    pool: Ints
+    """Counted from 0, ascending."""
+    window: Ints
+    """Of the pool, counted from 0."""
+    start: Ints
+    end: Ints
+    """Where a measurement lies in `tokens`."""
+    source: NDArray[np.uint64]
+    pair: NDArray[np.uint64]
+    """Hashes of the source, and of source and destination."""
+    asks: Mask
+    """Whether the result comes after both addresses."""
+    time_at: Ints
+    """Position of the time's role token in `tokens`; -1: no time."""
+    seconds: Ints
+    """Since 1970, of those that have a time."""
+
+
+def read_pools(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> Pool:
+    """The measurements of pools of windows (P, W, 1024) with lengths (P, W), all valid windows."""
+    pools, windows, width = tokens.shape
+    flat = tokens.reshape(-1)
+    window_end = np.arange(pools * windows) * width + lengths.reshape(-1).astype(np.int64)
+    position = np.arange(len(flat))
+    live = position < np.repeat(window_end, width)
+    is_role = live & (flat < BYTE0)
+    start = np.flatnonzero(is_role & (flat == MEASUREMENT_START))
+    window = start // width
+    end = np.minimum(np.append(start[1:], len(flat)), window_end[window])
+
+    role_at = np.flatnonzero(is_role & (flat != MEASUREMENT_START))
+    role = flat[role_at]
+    of = np.searchsorted(start, role_at, side="right") - 1
+
+    def place(*roles: int) -> Ints:
+        """Where each measurement has one of these roles; -1: nowhere."""
+        at = np.full(len(start), -1)
+        found = np.isin(role, roles)
+        at[of[found]] = role_at[found]
+        return at
+
+    source_at, destination_at = place(SRC_IPV4, SRC_IPV6), place(DST_IPV4, DST_IPV6)
+    time_at = place(TIMESTAMP_ABS, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4)
+    source, destination = _hash_address(flat, source_at), _hash_address(flat, destination_at)
+    return Pool(
+        tokens=flat,
+        pool=window // windows,
+        window=window % windows,
+        start=start,
+        end=end,
+        source=source,
+        pair=source * np.uint64(0x9E3779B97F4A7C15) + destination,
+        asks=place(RTT_START, FAILED) > np.maximum(source_at, destination_at),
+        time_at=time_at,
+        seconds=_seconds(flat, time_at),
+    )
+
+
+def choose_rows(pool: Pool, keys: NDArray[np.uint64], room: int) -> tuple[Mask, Mask]:
+    """Which measurements make up each pool's window: one source's, at most `room` tokens.
+
+    A pure function of the pool and of its key in `keys` (P,). Returns the choice (measurements,), and
+    whether each window keeps its times (P,).
+    """
+    pools, of = len(keys), pool.pool
+    index = np.arange(len(of)) - np.searchsorted(of, of)  # in its own pool
+    timed = _draw(keys, 0) < TIMED
+    reach = 2 ** (_draw(keys, 1) * (POOL.bit_length())).astype(np.int64)  # 1, 2, 4 or 8 windows
+    share = _draw(keys, 2) * MOST_REPEATS
+
+    has_time = (pool.time_at >= 0) & timed[of]
+    mine = (pool.source == pool.source[_first_row(pool, keys)][of]) & (pool.window < reach[of])
+    mine &= ~has_time | _ascending(of, pool.seconds, mine & has_time)
+    old = np.where(pool.time_at >= 0, _time_tokens(pool), 0)
+    size = pool.end - pool.start - old + np.where(has_time, DELTA4, 0)
+    budget = room - np.where(timed, ABSOLUTE - DELTA4, 0)  # the first time is absolute
+
+    wanted = mine & (pool.asks | (_draw(keys[of], 3, index) < OTHERS))
+    draw = _draw(keys[of], 4, index)
+    pair_draw = _draw(keys[of], 5, pool.pair)  # one for all rows of a pair
+    order = np.lexsort((draw, ~wanted, pair_draw, of))
+    pair, place = _runs(order, of, pair_draw)
+    many = np.bincount(pair, wanted) > 1
+
+    repeats = wanted & many[pair] & (place < PER_PAIR)
+    order = np.lexsort((pair_draw, ~repeats, of))
+    repeats = _fitting(of, order, repeats, size, share * budget)
+
+    left = budget - np.bincount(of[repeats], size[repeats], minlength=pools)
+    rest = mine & ~repeats
+    # One row of every other pair, so that frequent pairs do not crowd out the rare ones.
+    once = wanted & (place == 0) & (np.bincount(pair, repeats) == 0)[pair]
+    order = np.lexsort((draw, ~wanted, ~once, ~rest, of))
+    chosen: Mask = repeats | _fitting(of, order, rest, size, left)
+    return chosen, timed
+
+
+def compose(pool: Pool, chosen: Mask, timed: Mask, context: int) -> TokenRows:
+    """The chosen measurements of each pool as one valid window: tokens (P, context), lengths (P,).
+
+    Their order is that of the store. Times are written anew where `timed` (P,), as what has passed since
+    the last one kept, and left out elsewhere.
+    """
+    rows = np.flatnonzero(chosen)
+    of, start, end = pool.pool[rows], pool.start[rows], pool.end[rows]
+    has_time = pool.time_at[rows] >= 0
+    old = np.where(has_time, _time_tokens(pool)[rows], 0)
+    role, value = _new_times(of, pool.seconds[rows], has_time & timed[of])
+    new = np.where(role > 0, 1 + np.array(PAYLOAD_BYTES)[role], 0)
+
+    size = end - start - old + new
+    lengths = np.bincount(of, size, minlength=len(timed)).astype(np.int64)
+    row_start = np.cumsum(size) - size
+    row_start += of * context - (np.cumsum(lengths) - lengths)[of]
+    out = np.zeros(len(timed) * context, np.uint16)
+
+    # All tokens but times: those behind a time move by what it has become longer.
+    length = end - start
+    at = np.repeat(start, length) + _within(length)
+    time_at = np.where(has_time, pool.time_at[rows], end)
+    after = at >= np.repeat(time_at + old, length)
+    kept = after | (at < np.repeat(time_at, length))
+    target = (
+        np.repeat(row_start - start, length) + at + np.where(after, np.repeat(new - old, length), 0)
+    )
+    out[target[kept]] = pool.tokens[at[kept]]
+
+    at_time = row_start + time_at - start
+    out[at_time[new > 0]] = role[new > 0]
+    for place in range(1, ABSOLUTE):
+        written = place < new
+        shift = (8 * (new - 1 - place))[written]
+        out[at_time[written] + place] = BYTE0 + ((value[written] >> shift) & 0xFF)
+    return out.reshape(-1, context), lengths.astype(np.uint16)
+
+
+def _hash_address(flat: NDArray[np.uint16], role_at: Ints) -> NDArray[np.uint64]:
+    """A hash of each address, given where its role token stands; version and bytes count."""
+    role = flat[role_at].astype(np.int64)
+    size = np.array(PAYLOAD_BYTES)[role]
+    total = size.astype(np.uint64)
+    for place in range(1, max(PAYLOAD_BYTES) + 1):
+        has = place <= size
+        byte = flat[np.where(has, role_at + place, 0)].astype(np.uint64)
+        total = np.where(has, (total ^ byte) * np.uint64(0x100000001B3), total)
+    return total
+
+
+def _seconds(flat: NDArray[np.uint16], time_at: Ints) -> Ints:
+    """The time of each measurement, 0 of those without: deltas count from the last absolute time."""
+    timed = np.flatnonzero(time_at >= 0)
+    at = time_at[timed]
+    role = flat[at]
+    size = np.array(PAYLOAD_BYTES)[role]
+    value = np.zeros(len(at), np.int64)
+    for place in range(1, ABSOLUTE):
+        has = place <= size
+        byte = flat[np.where(has, at + place, 0)].astype(np.int64) - BYTE0
+        value = np.where(has, (value << 8) | byte, value)
+    absolute = role == TIMESTAMP_ABS
+    passed = np.cumsum(np.where(absolute, 0, value))
+    last = np.maximum.accumulate(np.where(absolute, np.arange(len(at)), 0))
+    seconds = np.zeros(len(time_at), np.int64)
+    if len(at):
+        seconds[timed] = value[last] + passed - passed[last]
+    return seconds
+
+
+def _time_tokens(pool: Pool) -> Ints:
+    """Tokens of each measurement's time; any number for those without."""
+    role = pool.tokens[pool.time_at].astype(np.int64)
+    return 1 + np.array(PAYLOAD_BYTES)[np.minimum(role, BYTE0 - 1)]
+
+
+def _new_times(of: Ints, seconds: Ints, has_time: Mask) -> tuple[Ints, Ints]:
+    """Role and value of each time field, as the tokenizer writes them; role 0: none."""
+    role, value = np.zeros(len(of), np.int64), np.zeros(len(of), np.int64)
+    timed = np.flatnonzero(has_time)
+    now, pool = seconds[timed], of[timed]
+    passed = np.diff(now, prepend=now[:1])
+    absolute = (np.diff(pool, prepend=-1) != 0) | (passed < 0) | (passed >= 2**32)
+    small = np.where(passed < 256, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4)
+    role[timed] = np.where(absolute, TIMESTAMP_ABS, small)
+    value[timed] = np.where(absolute, now, passed)
+    return role, value
+
+
+def _fitting(of: Ints, order: Ints, allowed: Mask, size: Ints, budget: NDArray[np.float64]) -> Mask:
+    """In each pool, the first of the allowed in `order` (sorted by pool, allowed first) that fit."""
+    taken = np.where(allowed, size, 0)[order].astype(np.float64)
+    total = np.cumsum(taken)
+    first = np.searchsorted(of[order], np.arange(len(budget)))
+    before = np.append(0.0, total)[first]
+    fits = np.zeros(len(of), bool)
+    fits[order] = total - before[of[order]] <= budget[of[order]]
+    return fits & allowed
+
+
+def _first_row(pool: Pool, keys: NDArray[np.uint64]) -> Ints:
+    """A measurement drawn from the first window of each pool."""
+    first = np.flatnonzero(pool.window == 0)
+    begin, stop = (
+        np.searchsorted(pool.pool[first], np.arange(len(keys)), side) for side in ("left", "right")
+    )
+    drawn: Ints = first[begin + (_draw(keys, 6) * (stop - begin)).astype(np.int64)]
+    return drawn
+
+
+def _ascending(of: Ints, seconds: Ints, timed: Mask) -> Mask:
+    """Which of the timed rows of a pool are not earlier than one before them, nor a delta's whole range
+    later than the first: so that only the first time of a window is absolute."""
+    clock = np.where(timed, seconds, 0) + (of << 40)
+    latest = np.maximum.accumulate(clock)
+    first = np.full(of[-1] + 1, 2**40)
+    np.minimum.at(first, of[timed], seconds[timed])
+    return (clock == latest) & (seconds < first[of] + 2**32)
+
+
+def _draw(keys: NDArray[np.uint64], salt: int, *words: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), a pure function of their key, the salt and the words."""
+    return (keyed(keys, salt, *words) >> np.uint64(11)) * 2.0**-53
+
+
+def _runs(order: Ints, *columns: NDArray[Any]) -> tuple[Ints, Ints]:
+    """The number of each row's run of rows equal in all columns, and its place there, both (n,).
+
+    `order` sorts the rows so that equal ones are side by side.
+    """
+    same = np.logical_and.reduce([np.diff(column[order]) == 0 for column in columns])
+    starts = np.append(True, ~same)
+    begin = np.flatnonzero(starts)
+    run, place = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    run[order] = np.cumsum(starts) - 1
+    place[order] = np.arange(len(order)) - np.repeat(begin, np.diff(np.append(begin, len(order))))
+    return run, place
+
+
+def _within(lengths: Ints) -> Ints:
+    """0 … length - 1 for each length, one after the other."""
+    places: Ints = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return places
