@@ -13,6 +13,9 @@ from dataclasses import replace
 from stores.codec import Address, Measurement, encode_window
 
 SHORTEST_MEASUREMENT = 12  # tokens
+PAIR_ROWS = 4
+"""Measurements of the asked pair that go into a prompt before any other: the last few say all that is
+left to say of it."""
 
 
 def write_prompt(
@@ -20,21 +23,33 @@ def write_prompt(
     src: Address | None,
     begun: Callable[[int | None], list[int]],
     room: int,
+    dst: Address | None = None,
 ) -> list[int]:
-    """As many of the latest measurements as fit into `room` tokens, then `begun(clock)`.
+    """As many measurements of the context as fit into `room` tokens, in its order, then `begun(clock)`.
 
-    `begun` writes the unfinished measurement from `src`; `clock` is the second that its time counts
-    from, or `None`. The oldest measurements are left out, and the first one kept has an absolute time:
-    the tokens are those of a window that starts there.
+    `begun` writes the unfinished measurement from `src`, to `dst` if that is known; `clock` is the second
+    that its time counts from, or `None`. Those left out are the oldest, but the last few of the pair
+    itself stay. The first one kept has an absolute time: the tokens are those of a valid window.
     """
-    recent = context[-(room // SHORTEST_MEASUREMENT) :]
+    order = _most_useful_first(context, src, dst)[: room // SHORTEST_MEASUREMENT]
 
-    def write(start: int) -> list[int]:
-        kept = recent[start:]
+    def write(count: int) -> list[int]:
+        kept = [context[at] for at in sorted(order[:count])]
         return encode_window(map(_timed, kept)) + begun(_clock(kept, src))
 
-    start = bisect_left(range(len(recent)), True, key=lambda start: len(write(start)) <= room)
-    return write(start)
+    too_many = bisect_left(range(len(order) + 1), True, key=lambda count: len(write(count)) > room)
+    return write(max(too_many - 1, 0))
+
+
+def _most_useful_first(
+    context: Sequence[Measurement], src: Address | None, dst: Address | None
+) -> list[int]:
+    """Places in the context: the last few of the pair, then all others from the latest on."""
+    latest = range(len(context) - 1, -1, -1)
+    if dst is None:
+        return list(latest)
+    of_pair = [at for at in latest if context[at].dst == dst and context[at].src == src][:PAIR_ROWS]
+    return of_pair + [at for at in latest if at not in of_pair]
 
 
 def _timed(measurement: Measurement) -> tuple[Measurement, bool]:

@@ -69,7 +69,7 @@ class RttQuery:
             known = [token for field in fields for token in encode_field(asked, field, clock)]
             return [MEASUREMENT_START, *known, RTT_START]
 
-        return write_prompt(self.context, self.src, begun, window - RTT_TOKENS + 1)
+        return write_prompt(self.context, self.src, begun, window - RTT_TOKENS + 1, self.dst)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,23 @@ def test_an_answered_prompt_decodes_to_the_latest_context_and_the_query(
             assert len(longer.prompt(2048)) + 2 > window
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_last_rows_of_the_asked_pair_stay_in_the_prompt(seed: int) -> None:
+    context = context_of(seed, 60)
+    src, dst = context[0].src, context[0].dst
+    for at in (3, 5, 8, 11, 20):  # long before the last ones
+        context[at] = replace(context[at], src=src, dst=dst)
+    query = RttQuery(str(src), str(dst), context=context)
+    tokens = query.prompt(300) + RTT_BYTES
+    assert len(tokens) <= 300
+    *kept, _ = decode_window(tokens, len(tokens))
+    places = [context.index(measurement) for measurement in kept]
+    assert places == sorted(places)
+    assert [at for at in places if at < 40] == [5, 8, 11, 20]
+    others = places[4:]
+    assert others == list(range(60 - len(others), 60))
+
+
 def test_every_question_leaves_room_for_its_answer() -> None:
     context = context_of(1, 90)
     for window in range(64, 300):
