@@ -42,8 +42,7 @@ demo: setup
 	$(BIN)/python cli.py serve $(ARGS)
 
 # What model/pretrained was made with; its card.json has what came out.
-SHIPPED := --preset tiny --steps 20000 --batch-size 8 --learning-rate 3e-3 --log-every 50 --eval-every 1000 --save-every 500 \
-    --set optimizer=muon --set schedule=wsd --set warmup_steps=100 --set decay_fraction=0.9 --set final_fraction=0.01 --set answer_weight=10
+SHIPPED := --preset tiny --steps 14000 --eval-every 1000 --save-every 500
 BUILD := build/pretrained
 
 pretrained: setup

@@ -53,6 +53,14 @@ def train_command(
         bool, typer.Option("--profile", help="Write an XLA trace of a few early steps.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="MODEL",
+            help="Start from these weights: a run, an export, or `pretrained`. Its shape is taken over.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a transformer on a store. Run the same command again to continue, or to see the result.
@@ -61,7 +69,9 @@ def train_command(
     """
     from rich import print as rich_print
 
-    from model.config import make_config, parse_assignments
+    from model.config import make_config, parse_assignments, with_shape
+    from model.evaluate.first_look import take_first_look
+    from model.evaluate.report.terminal import first_look_view
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
     from model.training.progress import make_progress
@@ -79,13 +89,27 @@ def train_command(
         **parse_assignments(settings or []),
     }
     config = make_config(preset or default_preset(), overrides)
+    start = None
+    if init_from:
+        from model.inference.ping_model import load_weights
+
+        start = load_weights(init_from)
+        config = with_shape(config, start.config)
     if dry_run:
         plan = make_plan(config, store or find_default_store())
         print_json(plan.as_dict()) if as_json else rich_print(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
-    result = train(config, store or DEFAULT_STORE, out, progress=progress, profile=profile)
-    print_json(result.as_dict()) if as_json else rich_print(result_view(result))
+    store = store or DEFAULT_STORE
+    weights = start.arrays if start else None
+    result = train(config, store, out, start=weights, progress=progress, profile=profile)
+    look = take_first_look(store, out, progress.note) if result.finished else None
+    if as_json:
+        print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
+    else:
+        rich_print(result_view(result))
+        if look:
+            rich_print(first_look_view(look))
 
 
 @app.command("sweep")

@@ -20,6 +20,9 @@ MIN_CONTEXT = 64  # the longest measurement has 47 tokens
 MAX_PREFIX_ROWS = 2**24
 DEFAULT_STORE = "data/store.zarr"
 
+SHAPE = ("vocabulary", "layers", "width", "heads", "mlp", "context", "prefix_rows", "factors")
+"""Fields of a model that its weights depend on, and its context."""
+
 T = TypeVar("T")
 
 
@@ -52,7 +55,7 @@ class ModelConfig:
     """Tokens per row. Below 1024, windows are cut at measurement boundaries."""
     prefix_rows: int = 0
     """Rows of the tables of address prefixes and of whole addresses that tokens look up; 0: no tables."""
-    factors: int = 16
+    factors: int = 32
     """Channels of the product of source and destination, where there are tables."""
     dropout: float = 0.1
     """Applied to the embeddings and to what each sublayer adds to the residual stream."""
@@ -204,14 +207,30 @@ PRESETS = {
     # Two CPU cores train it to something useful in minutes.
     "tiny": Config(
         "tiny",
-        ModelConfig(layers=3, width=128, heads=2, mlp=384, context=256, dropout=0.0),
+        ModelConfig(
+            layers=3,
+            width=128,
+            heads=2,
+            mlp=384,
+            context=256,
+            prefix_rows=32_768,
+            dropout=0.0,
+        ),
         TrainConfig(
-            steps=1_200,
-            batch_size=16,
-            learning_rate=6e-3,
+            steps=2_400,
+            batch_size=8,
+            optimizer="muon",
+            learning_rate=3e-3,
+            schedule="wsd",
             warmup_steps=100,
-            log_every=20,
-            eval_every=400,
+            decay_fraction=0.9,
+            final_fraction=0.01,
+            answer_weight=10.0,
+            second_byte_weight=10.0,
+            hidden_sources=0.1,
+            composed=0.6,
+            log_every=50,
+            eval_every=800,
             eval_batches=20,
             save_every=400,
         ),
@@ -240,6 +259,12 @@ def make_config(preset: str, overrides: Mapping[str, Any]) -> Config:
         known = [f.name for part in ("model", "train") for f in fields(getattr(config, part))]
         raise ConfigError(f"no field {next(iter(given))!r}: expected one of {', '.join(known)}")
     return replace(config, **parts)
+
+
+def with_shape(config: Config, model: ModelConfig) -> Config:
+    """The configuration with the shape of another model, so that its weights fit."""
+    shape = {name: getattr(model, name) for name in SHAPE}
+    return replace(config, model=replace(config.model, **shape))
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:

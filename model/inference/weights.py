@@ -1,32 +1,27 @@
 """Weights of a trained model as named arrays, from a run or an export.
 
-Names are paths in `model.network.transformer.Transformer`: `embedding`, `blocks.0.attention.out.kernel`, …
+`model.network.named_weights` says what the names are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx, traverse_util
+from flax import nnx
 from numpy.typing import NDArray
 
 from model.config import ModelConfig
 from model.devices import compute_dtype
 from model.network.attention import choose_attention
+from model.network.named_weights import fill_weights, flatten_dict
 from model.network.transformer import Transformer
 from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord
 from stores.errors import CheckpointError
 from stores.files import read_json_lines
-
-# Flax leaves these two without types.
-flatten_dict: Callable[..., dict[Any, Any]] = traverse_util.flatten_dict
-unflatten_dict: Callable[..., dict[Any, Any]] = traverse_util.unflatten_dict
 
 
 @dataclass(frozen=True)
@@ -48,26 +43,10 @@ class Weights:
         dtype = compute_dtype(self.config)
         implementation, _ = choose_attention(self.config, dtype)
         model = nnx.eval_shape(lambda: Transformer(self.config, dtype, implementation, nnx.Rngs(0)))
-        expected = flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-        names = {".".join(map(str, path)): path for path in expected}
-        self._check({name: expected[path].shape for name, path in names.items()})
-        filled = {path: jnp.asarray(self.arrays[name], jnp.float32) for name, path in names.items()}
         state = nnx.state(model, nnx.Param)
-        nnx.replace_by_pure_dict(state, unflatten_dict(filled))
+        fill_weights(state, self.arrays)
         nnx.update(model, state)
         return model
-
-    def _check(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        for name in sorted(shapes.keys() ^ self.arrays.keys()):
-            problem = "is missing" if name in shapes else "is not part of a model of this shape"
-            raise CheckpointError(f"weights: {name} {problem}: the files do not belong together")
-        for name, shape in shapes.items():
-            found = self.arrays[name].shape
-            if found != shape:
-                raise CheckpointError(
-                    f"weights: {name} has the shape {found}, expected {shape}: the files do not "
-                    "belong together"
-                )
 
 
 def read_run(path: Path) -> Weights:

@@ -137,10 +137,10 @@ class CachedTransformer:
         at = past.tail.shape[1] + grown
 
         def latest(of_line: jax.Array) -> jax.Array:
-            one = lax.dynamic_index_in_dim(of_line, at, axis=1, keepdims=False)
+            one: jax.Array = lax.dynamic_index_in_dim(of_line, at, axis=1, keepdims=False)
             return one.reshape(batch, branches)
 
-        return jax.tree.map(latest, rows)
+        return LookupRows(*map(latest, rows))
 
 
 def _attend_both(

@@ -41,7 +41,6 @@ from stores.vocabulary import (
 LONGEST_MEASUREMENT = 47
 """Tokens; what a token looks up depends on no more tokens than that, including itself."""
 BYTES = 256
-FACTOR_SCALE = 0.3  # of what they start from
 RESULT_ROWS = 2 * BYTES + 1
 """Rows of the table of results: first bytes of RTTs, second bytes, no answer."""
 
@@ -66,14 +65,17 @@ class Lookups(nnx.Module):
         self.prefix = nnx.Param(jnp.zeros(shape, jnp.float32))
         self.carried = nnx.Param(jnp.zeros(shape, jnp.float32))
         self.result = nnx.Param(jnp.zeros((RESULT_ROWS, config.width), jnp.float32))
-        shape = (config.prefix_rows, config.factors)
-        self.factors = nnx.Param(FACTOR_SCALE * jax.random.normal(rngs.params(), shape))
-        self.of_factors = nnx.Param(jnp.zeros((config.factors, config.width), jnp.float32))
+        self.factors = nnx.Param(jnp.zeros((config.prefix_rows, config.factors), jnp.float32))
+        normal = nnx.initializers.normal(config.factors**-0.5)
+        shape = (config.factors, config.width)
+        self.of_factors = nnx.Param(normal(rngs.params(), shape, jnp.float32))
 
     def __call__(self, rows: LookupRows) -> jax.Array:
         """The sum (…, C) float32 of all that each token looks up."""
-        factors = self.factors[...]
-        pair = _look_up(factors, rows.source) * _look_up(factors, rows.destination)  # (…, F)
+        source = _look_up(self.factors[...], rows.source)  # (…, F)
+        destination = _look_up(self.factors[...], rows.destination)
+        # (1 + s)(1 + d) - 1: alive though all factors start at 0, and neutral where one is unknown.
+        pair = source + destination + source * destination
         return (
             pair @ self.of_factors[...]
             + _look_up(self.prefix[...], rows.prefix)

@@ -37,7 +37,7 @@ from stores.vocabulary import (
 LEAST_FILL = 0.75  # of a composed window; otherwise the window stays as it was
 POOL = 8
 """Windows of the store that a composed one draws from, at most: some 400 rows."""
-TIMED = 0.5  # share of the composed windows that keep the times that their rows have
+TIMED = 0.35  # share of the composed windows that keep the times that their rows have
 PER_PAIR = 4  # rows of one pair that are taken on purpose
 OTHERS = (
     0.25  # share of the rows that name an address after the result, which may be chosen as well
@@ -153,7 +153,9 @@ def choose_rows(pool: Pool, keys: NDArray[np.uint64], room: int) -> tuple[Mask, 
     mine &= ~has_time | _ascending(of, pool.seconds, mine & has_time)
     old = np.where(pool.time_at >= 0, _time_tokens(pool), 0)
     size = pool.end - pool.start - old + np.where(has_time, DELTA4, 0)
-    budget = room - np.where(timed, ABSOLUTE - DELTA4, 0)  # the first time is absolute
+    budget = (room - np.where(timed, ABSOLUTE - DELTA4, 0)).astype(
+        np.float64
+    )  # first time: absolute
 
     wanted = mine & (pool.asks | (_draw(keys[of], 3, index) < OTHERS))
     draw = _draw(keys[of], 4, index)
@@ -265,7 +267,7 @@ def _new_times(of: Ints, seconds: Ints, has_time: Mask) -> tuple[Ints, Ints]:
     return role, value
 
 
-def _fitting(of: Ints, order: Ints, allowed: Mask, size: Ints, budget: NDArray[np.float64]) -> Mask:
+def _fitting(of: Ints, order: Ints, allowed: Mask, size: Ints, budget: NDArray[Any]) -> Mask:
     """In each pool, the first of the allowed in `order` (sorted by pool, allowed first) that fit."""
     taken = np.where(allowed, size, 0)[order].astype(np.float64)
     total = np.cumsum(taken)
@@ -293,12 +295,13 @@ def _ascending(of: Ints, seconds: Ints, timed: Mask) -> Mask:
     latest = np.maximum.accumulate(clock)
     first = np.full(of[-1] + 1, 2**40)
     np.minimum.at(first, of[timed], seconds[timed])
-    return (clock == latest) & (seconds < first[of] + 2**32)
+    ascending: Mask = (clock == latest) & (seconds < first[of] + 2**32)
+    return ascending
 
 
 def _draw(keys: NDArray[np.uint64], salt: int, *words: NDArray[np.integer]) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), a pure function of their key, the salt and the words."""
-    return (keyed(keys, salt, *words) >> np.uint64(11)) * 2.0**-53
+    return (keyed(keys, salt, *words) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _runs(order: Ints, *columns: NDArray[Any]) -> tuple[Ints, Ints]:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.network.structure import MAX_PAYLOAD
 from model.run_folder import LossByMode
 from model.training.held_out import summarize_modes
-from model.training.loss import KIND_TABLE, KINDS, MAX_PAYLOAD, Tally, combine
+from model.training.loss import KIND_TABLE, KINDS, Tally, combine
 from stores.cut import TokenRows
 from stores.layout import MODES
 from stores.reader import TokenStore

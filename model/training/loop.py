@@ -7,11 +7,13 @@ import signal
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
+from numpy.typing import NDArray
 
 from model.config import Config
 from model.devices import memory_statistics, use_compile_cache, visible_devices
@@ -50,10 +52,14 @@ def train(
     store_path: Path,
     out: Path,
     *,
+    start: Mapping[str, NDArray[Any]] | None = None,
     progress: TrainingProgress | None = None,
     profile: bool = False,
 ) -> RunResult:
     """Train up to `config.train.steps`, or until a signal asks to stop; the same call then continues.
+
+    `start` are weights by name to begin with, of a model of the same shape; a run that is continued goes
+    on from its own.
 
     Returns the content of RUN/result.json; after SIGTERM or SIGUSR1, the same with `finished` false and
     `stopped_by` set, and RUN/result.json is not written. SIGINT saves and raises `KeyboardInterrupt`.
@@ -72,7 +78,8 @@ def train(
             return finished
         try:
             with stop_requests() as stop:
-                result = Trainer(config, store, run, progress, profile, began).train(stop)
+                trainer = Trainer(config, store, run, start, progress, profile, began)
+                result = trainer.train(stop)
         except jax.errors.JaxRuntimeError as error:
             raise _device_failure(error, config) from error
         if stop.signal == signal.SIGINT:
@@ -91,6 +98,7 @@ class Trainer:
         config: Config,
         store: TokenStore,
         run: Run,
+        initial: Mapping[str, NDArray[Any]] | None,
         progress: TrainingProgress,
         profile: bool,
         began: float,
@@ -98,6 +106,7 @@ class Trainer:
         self.config = config
         self.store = store
         self.run = run
+        self.initial = initial
         self.progress = progress
         self.profile = profile
         self.devices = visible_devices()
@@ -165,7 +174,7 @@ class Trainer:
         """The state to continue from, and how many steps it has done."""
         done = self.checkpoints.steps()
         if not done:
-            return self.steps.init(), 0
+            return self.steps.start_from(self.initial) if self.initial else self.steps.init(), 0
         step, where = done[-1], self.checkpoints.path / str(done[-1])
         record = self.checkpoints.read_record(step)
         check_record(where, record, self.run.record)

@@ -66,14 +66,14 @@ def _is_matrix(weights: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim == 2, weights)
 
 
-def _is_looked_up(path: str) -> bool:
-    return "lookups" in path and "of_factors" not in path
-
-
 def _is_table(weights: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _is_looked_up(jax.tree_util.keystr(path)), weights
-    )
+    """Which leaves have a row for each prefix; the other look-ups are used all the time."""
+
+    def is_table(path: Any, leaf: Any) -> bool:
+        name = jax.tree_util.keystr(path)
+        return any(f"'{table}'" in name for table in ("prefix", "carried", "factors"))
+
+    return jax.tree_util.tree_map_with_path(is_table, weights)
 
 
 def _hidden_matrices(weights: Any) -> Any:

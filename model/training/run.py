@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from model.config import Config, ModelConfig, TrainConfig
+from model.config import SHAPE, Config, ModelConfig, TrainConfig
 from model.run_folder import RECORD_FILE, RESULT_FILE, RunRecord, RunResult
 from stores.errors import CheckpointError
 from stores.files import write_json
 from stores.folder_lock import claim_folder
 from stores.reader import TokenStore
-
-SHAPE = ("vocabulary", "layers", "width", "heads", "mlp", "context")
 
 
 @dataclass(frozen=True)

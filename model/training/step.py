@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from numpy.typing import NDArray
 
 from model.config import Config
 from model.devices import Devices, compute_dtype
 from model.network.attention import choose_attention
 from model.network.dropout import dropout_keys
+from model.network.named_weights import fill_weights
 from model.network.transformer import Transformer, dropout_sites
 from model.training.hidden import draw_disguise, hide_sources
 from model.training.loss import Tally, empty_tally, next_token_loss
@@ -69,6 +72,17 @@ class Steps:
         self.reset_meter = jax.jit(empty_meter, out_shardings=devices.replicated)
         self.all_finite = jax.jit(_all_finite)
         self.learning_rate = jax.jit(self._learning_rate)
+
+    def start_from(self, arrays: Mapping[str, NDArray[Any]]) -> TrainState:
+        """The state before the first step, with these weights instead of random ones.
+
+        Raises `CheckpointError` naming an array that is missing, unknown, or of another shape.
+        """
+        weights = nnx.eval_shape(lambda: nnx.state(self._model(), nnx.Param))
+        fill_weights(weights, arrays)
+        weights = jax.device_put(weights, self.devices.replicated)
+        fresh: TrainState = self.init()  # its moments and counts are those of any start
+        return TrainState(fresh.step, weights, fresh.optimizer, fresh.meter)
 
     def _model(self) -> Transformer:
         rngs = nnx.Rngs(self.config.train.seed)

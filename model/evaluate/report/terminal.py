@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from model.evaluate.first_look import FirstLook
 from model.evaluate.questions import WITHOUT_TIME
 from model.evaluate.records import Report
 
@@ -61,6 +62,20 @@ def evaluation_view(report: Report, out: Path) -> RenderableType:
         _distributions_table(report),
         *([_models_table(report)] if report.models else []),
         Text(f"Everything else is in {out / 'report.html'} and {out / 'report.json'}"),
+    )
+
+
+def first_look_view(look: FirstLook) -> RenderableType:
+    """What `train` prints last: what the errors of the model are in ms, beside those of others."""
+    table = Table(title="Median absolute error (ms) on test rows", title_justify="left")
+    table.add_column("predictor", no_wrap=True)
+    for group, count in look.asked.items():
+        table.add_column(f"{HEADINGS[group]} ({count})", justify="right")
+    for name, errors in look.errors_ms.items():
+        table.add_row(name, *(_number(errors[group]) for group in look.asked))
+    return Group(
+        table,
+        "A pair is seen if the training data has it. `pinglm evaluate` asks more, and others.",
     )
 
 

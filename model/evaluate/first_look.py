@@ -1,0 +1,102 @@
+"""What a model is worth right after its training: a few hundred test rows, in milliseconds.
+
+`evaluate` asks more rows, more predictors and more questions; this takes a minute, so that `train` can end
+with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from model.evaluate.predictors.coordinates import Dmfsgd, pair_medians
+from model.evaluate.predictors.histories import fit_histories
+from model.evaluate.predictors.trained import ModelPredictor
+from model.evaluate.questions import Predictor, Queries, Questions, choose_questions
+from model.inference.ping_model import PingModel
+from model.run_folder import Saved
+from stores.files import write_json
+from stores.reader import TokenStore
+from stores.rows import Rows, read_rows
+
+FILE = "first_look.json"
+EACH = 150  # rows asked of each group
+MOST_ROWS = 10_000_000
+"""Of a store; reading more and fitting baselines to them would take longer than a look is worth."""
+GROUPS = ("seen_pairs", "unseen_pairs", "unseen_sources")
+
+
+@dataclass(frozen=True)
+class FirstLook(Saved):
+    """Median absolute errors in ms, by predictor and group; groups without answered rows are left out."""
+
+    asked: dict[str, int]
+    """Answered rows of each group."""
+    errors_ms: dict[str, dict[str, float]]
+
+
+def look_at(store_path: Path, model: Path) -> FirstLook | None:
+    """Ask a trained model, DMFSGD and the history of each pair the same test rows; `None` if the store is
+    too large for a look. Raises what opening the store or the model raises."""
+    store = TokenStore.open(store_path)
+    if store.manifest.ledger.rows > MOST_ROWS:
+        return None
+    train, test = read_rows(store)
+    questions = choose_questions(train, _some_of_each(train, test), None)
+    histories = fit_histories(train)
+    by_destination = next(p for p in histories if p.name == "destination_median")
+    history: Predictor = next(p for p in histories if p.name == "pair_median")
+    dmfsgd = Dmfsgd(pair_medians(train), len(train.addresses), by_destination)
+    trained = ModelPredictor("model", PingModel.load(model), with_time=False)
+    queries = questions.queries
+    asked: dict[str, tuple[Predictor, Queries]] = {
+        "model, without context": (trained, queries.with_context(0)),
+        "model, with context": (trained, queries),
+        "DMFSGD": (dmfsgd, queries),
+        "history of the pair": (history, queries),
+    }
+    errors = {name: _errors(questions, *of) for name, of in asked.items()}
+    return FirstLook(_counts(questions), errors)
+
+
+def take_first_look(store: Path, run: Path, note: Callable[[str], None]) -> FirstLook | None:
+    """The first look at a finished run, taken once and kept in RUN/first_look.json.
+
+    `note` is told what is going on. Raises as `look_at`.
+    """
+    kept = run / FILE
+    if kept.exists():
+        return FirstLook.read(kept)
+    note("a first look: asking the model some hundred test rows")
+    look = look_at(store, run)
+    if look is None:
+        note(f"{store}: too large for a first look: run `pinglm evaluate`")
+    else:
+        write_json(kept, look.as_dict())
+    return look
+
+
+def _some_of_each(train: Rows, test: Rows) -> Rows:
+    """At most `EACH` answered test rows of each group, drawn uniformly."""
+    random = np.random.default_rng(0)
+    known_source = np.isin(test.src, train.src)
+    known_pair = np.isin(test.pair, train.pair)
+    chosen = []
+    for group in (known_pair, known_source & ~known_pair, ~known_source):
+        rows = np.flatnonzero(group & ~test.failed)
+        chosen.append(random.choice(rows, min(EACH, len(rows)), replace=False))
+    return test.take(np.sort(np.concatenate(chosen)))
+
+
+def _counts(questions: Questions) -> dict[str, int]:
+    groups = questions.groups()
+    return {name: int(groups[name].sum()) for name in GROUPS if groups[name].any()}
+
+
+def _errors(questions: Questions, predictor: Predictor, queries: Queries) -> dict[str, float]:
+    error = np.abs(predictor.predict(queries).median_ms - questions.rtt_ms)
+    groups = questions.groups()
+    return {name: float(np.median(error[groups[name]])) for name in _counts(questions)}
