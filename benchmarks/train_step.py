@@ -27,7 +27,7 @@ from benchmarks.loaders import make_store
 from model.config import Config, make_config, parse_assignments
 from model.devices import memory_statistics, visible_devices
 from model.network.flops import count_parameters, flops_per_token, peak_flops, utilization
-from model.training.batches import Batches, DeviceBatches, DeviceRows, put
+from model.training.batches import Batches, DeviceBatches, DeviceRows, make_batches, put
 from model.training.step import Steps, TrainState
 from stores import MixtureSampler, TokenStore
 
@@ -64,7 +64,7 @@ def run(config: Config, store_path: Path, seconds: float) -> dict[str, Any]:
     steps = Steps(config, devices)
     store = TokenStore.open(store_path)
     sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
-    batches = Batches(sampler, config.model.context, config.train.seed)
+    batches = make_batches(config, sampler)
 
     host = _host_seconds(batches, lambda rows: put(rows, devices))
     resident = jax.block_until_ready(put(batches.batch(0), devices))

@@ -116,7 +116,6 @@ class Transformer(nnx.Module):
         normal = nnx.initializers.normal
         shape = (config.vocabulary, config.width)
         self.embedding = nnx.Param(normal(1.0)(rngs.params(), shape, jnp.float32))
-        self.lookups = nnx.data(Lookups(config, rngs) if config.prefix_rows else None)
         self.blocks = nnx.List(
             Block(config, dtype, implementation, rngs) for _ in range(config.layers)
         )
@@ -126,6 +125,7 @@ class Transformer(nnx.Module):
         self.head = nnx.Param(
             normal(0.1 * config.width**-0.5)(rngs.params(), shape[::-1], jnp.float32)
         )
+        self.lookups = nnx.data(Lookups(config, rngs) if config.prefix_rows else None)
 
     def __call__(
         self,

@@ -29,16 +29,27 @@ SMALL = {
     "heads": 2,
     "mlp": 64,
     "context": 128,
+    "prefix_rows": 256,
+    "factors": 8,
     "batch_size": 8,
     "dropout": 0.1,
     "steps": 20,
+    "optimizer": "adamw",
+    "learning_rate": 6e-3,
+    "schedule": "cosine",
     "warmup_steps": 2,
+    "final_fraction": 0.1,
+    "decay_fraction": 0.2,
+    "answer_weight": 1.0,
+    "second_byte_weight": 1.0,
+    "hidden_sources": 0.2,
+    "composed": 0.5,
     "log_every": 5,
     "eval_every": 10,
     "eval_batches": 10,
     "save_every": 10,
 }
-"""A model that steps in milliseconds; `dropout` on, so that its randomness is under test, too."""
+"""A model that steps in milliseconds; all that draws at random is on, so that it is under test, too."""
 
 
 @pytest.fixture(autouse=True)

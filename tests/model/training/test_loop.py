@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -114,7 +115,7 @@ def test_evaluation_batches_do_not_depend_on_the_run(
     def trainer(**overrides: object) -> Trainer:
         config = small_config(**overrides)
         run = Run(tmp_path, RunRecord(opened.digest, config, "0.1.0"))
-        return Trainer(config, TokenStore.open(store), run, TrainingProgress(), False, 0.0)
+        return Trainer(config, TokenStore.open(store), run, None, TrainingProgress(), False, 0.0)
 
     one = trainer()
     assert {mode for mode, _ in one.held_out.batches} == {"full", "none", "mixed"}
@@ -183,8 +184,17 @@ def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
         assert np.abs(now).sum() < np.abs(was).sum()
 
 
-@pytest.mark.parametrize("switch", [{"optimizer": "muon"}, {"schedule": "wsd"}])
-def test_switches_train(store: Path, tmp_path: Path, switch: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"optimizer": "muon"},
+        {"schedule": "wsd"},
+        {"prefix_rows": 0},
+        {"composed": 0, "hidden_sources": 0},
+        {"answer_weight": 10, "second_byte_weight": 10},
+    ],
+)
+def test_switches_train(store: Path, tmp_path: Path, switch: dict[str, Any]) -> None:
     config = small_config(steps=30, learning_rate=0.01, eval_every=100, save_every=100, **switch)
     result = train(config, store, tmp_path / "run")
     assert result.losses[-1][1] < result.losses[0][1] - 0.1
