@@ -42,13 +42,15 @@ class Checkpoints:
             LatestN(keep),
             BestN(
                 n=1,
-                get_metric_fn=lambda metrics: metrics[METRIC],
+                get_metric_fn=_test_loss,
                 reverse=True,
                 keep_checkpoints_without_metrics=False,
             ),
         ]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
+            best_fn=_test_loss,  # without it, Orbax writes no metrics, and forgets which one was best
+            best_mode="min",
             cleanup_tmp_directories=True,  # what a killed save left behind
             enable_background_delete=True,
         )
@@ -138,6 +140,11 @@ class Checkpoints:
             return
         with contextlib.suppress(Exception):  # the error on its way says more
             self._manager.close()
+
+
+def _test_loss(metrics: Any) -> float:
+    loss: float = metrics[METRIC]
+    return loss
 
 
 @functools.cache
