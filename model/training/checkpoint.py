@@ -3,9 +3,10 @@
     RUN/checkpoints/<step>/state     the `TrainState`
                           /record    what it belongs to, a `RunRecord`
                           /metrics   the test loss, if it was measured at that step
+                          /sha256.json   the digests of the files in these (see `model.model_files`)
 
-A checkpoint appears under its name only when all its data is on disk (TensorStore syncs its files,
-Orbax then renames the folder), and only then may it displace an older one.
+A checkpoint appears under its name only when all its data and the digests are on disk (Orbax then renames
+the folder), and only then may it displace an older one. Nothing is restored from files of another digest.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint import args
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.options import AsyncOptions
 
+from model.model_files import check_digests, unreadable, write_digests
 from model.run_folder import RunRecord
 from model.training.step import TrainState
-from stores.errors import CheckpointError, OutputError
+from stores.errors import OutputError
 
 METRIC = "test_nats_per_measurement"
 
 
 class Checkpoints:
-    """The checkpoints of one run. Use it as a context manager: leaving it waits for the last save."""
+    """The checkpoints of one run. Use it as a context manager: leaving it waits for the last save.
+
+    Opening raises `CheckpointError` when a test loss is damaged: the wrong checkpoint would be kept as best.
+    """
 
     def __init__(self, path: Path, keep: int):
         self.path = path
@@ -53,7 +59,11 @@ class Checkpoints:
             best_mode="min",
             cleanup_tmp_directories=True,  # what a killed save left behind
             enable_background_delete=True,
+            async_options=AsyncOptions(post_finalization_callback=self._write_digests),
         )
+        for metrics in sorted(path.glob("[0-9]*/metrics")):  # Orbax reads them at once
+            if metrics.parent.name.isdigit():
+                check_digests(metrics.parent, metrics.name)
         handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
         self._saving: int | None = None  # the step of the last save that was started
         self._manager = self._writing(
@@ -92,6 +102,7 @@ class Checkpoints:
 
     def read_record(self, step: int) -> RunRecord:
         """What the checkpoint of a step belongs to. Raises `CheckpointError`."""
+        check_digests(self.path / str(step), "record")
         items = args.Composite(record=args.JsonRestore())
         values = self._reading(step, lambda: self._manager.restore(step, args=items)["record"])
         return RunRecord.from_dict(values, self.path / str(step))
@@ -99,11 +110,16 @@ class Checkpoints:
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, on the devices in the way the abstract state `like` says. Raises
         `CheckpointError`."""
+        check_digests(self.path / str(step), "state")
         items = args.Composite(state=args.StandardRestore(like))
         state: TrainState = self._reading(
             step, lambda: self._manager.restore(step, args=items)["state"]
         )
         return state
+
+    def _write_digests(self) -> None:
+        """Called by Orbax when a save has written all items, before it gives the folder its name."""
+        write_digests(self.path / f"{self._saving}{ocp.path.step.TMP_DIR_SUFFIX}")
 
     def _writing(self, action: Callable[[], Any]) -> Any:
         try:
@@ -126,10 +142,7 @@ class Checkpoints:
         try:
             return action()
         except Exception as error:  # as above
-            raise CheckpointError(
-                f"{self.path / str(step)}: cannot be read ({_reason(error)}): remove this folder to "
-                "continue from the checkpoint before it"
-            ) from error
+            raise unreadable(self.path / str(step), _reason(error)) from error
 
     def __enter__(self) -> Checkpoints:
         return self
