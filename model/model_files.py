@@ -38,14 +38,17 @@ def regular_file(folder: Path, name: str) -> Path:
 
 def read_object(folder: Path, name: str) -> dict[str, Any]:
     """The object in a JSON file of a folder. Raises `CheckpointError` when it cannot be read, is larger
-    than `LARGEST_JSON`, or holds a number that is not finite."""
+    than `LARGEST_JSON`, or holds a number that is not finite or does not fit into 64 bits."""
     file = regular_file(folder, name)
     if file.stat().st_size > LARGEST_JSON:
         raise CheckpointError(
             f"{file}: has {file.stat().st_size} bytes, expected {LARGEST_JSON} at most"
         )
     try:
-        values = json.loads(file.read_bytes(), parse_constant=_not_finite, parse_float=_finite)
+        values = json.loads(
+            file.read_bytes(), parse_constant=_refuse, parse_float=_finite, parse_int=_integer
+        )
+        json.dumps(values, ensure_ascii=False).encode()  # text that cannot be printed fails here
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
     if not isinstance(values, dict):
@@ -97,10 +100,15 @@ def unreadable(checkpoint: Path, reason: str) -> CheckpointError:
     )
 
 
-def _not_finite(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a finite number")
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text[:40]} is out of range")
+
+
+def _integer(text: str) -> int:
+    value = int(text)
+    return value if abs(value) < 1 << 63 else _refuse(text)
 
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _not_finite(text)
+    return value if math.isfinite(value) else _refuse(text)

@@ -12,9 +12,6 @@ the folder), and only then may it displace an older one. Nothing is restored fro
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from orbax.checkpoint.options import AsyncOptions
 
 from model.model_files import check_digests, unreadable, write_digests
+from model.orbax_errors import quiet_orbax, reason
 from model.run_folder import RunRecord
 from model.training.step import TrainState
 from stores.errors import OutputError
@@ -40,10 +38,7 @@ class Checkpoints:
 
     def __init__(self, path: Path, keep: int):
         self.path = path
-        logging.getLogger("absl").setLevel(
-            logging.CRITICAL
-        )  # Orbax also logs the failures that are raised here
-        _ignore_late_writes()
+        quiet_orbax()
         policies = [
             LatestN(keep),
             BestN(
@@ -135,14 +130,14 @@ class Checkpoints:
                 else "there is none yet"
             )
             raise OutputError(
-                f"{where}: cannot save ({_reason(error)}); {kept}: make room and run again"
+                f"{where}: cannot save ({reason(error)}); {kept}: make room and run again"
             ) from error
 
     def _reading(self, step: int, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except Exception as error:  # as above
-            raise unreadable(self.path / str(step), _reason(error)) from error
+            raise unreadable(self.path / str(step), reason(error)) from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -158,25 +153,3 @@ class Checkpoints:
 def _test_loss(metrics: Any) -> float:
     loss: float = metrics[METRIC]
     return loss
-
-
-@functools.cache
-def _ignore_late_writes() -> None:
-    """When one write of a save fails, Orbax closes its event loop, and every other write that fails
-    later in TensorStore's threads prints a traceback about that. The failure itself is raised."""
-    print_exception = sys.unraisablehook
-
-    def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            print_exception(unraisable)
-
-    sys.unraisablehook = hook
-
-
-def _reason(error: Exception) -> str:
-    """The system's words out of a long TensorStore message, or the start of it."""
-    text = " ".join(str(error).split())
-    for words in ("No space left on device", "File too large", "Permission denied", "Read-only"):
-        if words in text:
-            return words
-    return f"{type(error).__name__}: {text[:200]}"
