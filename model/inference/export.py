@@ -55,7 +55,7 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
 
     Returns the content of config.json. Raises `OutputError` if `out` holds anything else.
     """
-    if out.exists() and not (out / CONFIG_FILE).exists() and (out.is_file() or any(out.iterdir())):
+    if out.exists() and (out.is_file() or any(out.iterdir())) and not _is_export(out):
         raise OutputError(
             f"{out}: holds something other than a model: choose an empty or new folder"
         )
@@ -111,6 +111,14 @@ def digest(fields: dict[str, Any]) -> str:
     others = {name: value for name, value in fields.items() if name != "config_sha256"}
     text = json.dumps(others, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_export(path: Path) -> bool:
+    """Whether config.json is one of this project: other programs write files of that name, too."""
+    try:
+        return read_object(path, CONFIG_FILE).get("format") == FORMAT
+    except CheckpointError:
+        return False
 
 
 def _describe(fields: dict[str, Any], file: Path) -> tuple[Description, ModelConfig]:

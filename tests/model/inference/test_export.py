@@ -161,6 +161,17 @@ def test_an_export_replaces_an_export_and_nothing_else(exported: Path, tmp_path:
         write_export(weights, tmp_path / "mine" / "thesis.txt")
 
 
+def test_the_configuration_of_another_program_is_not_overwritten(
+    exported: Path, tmp_path: Path
+) -> None:
+    weights = load_weights(exported)
+    for content in ('{"model_type": "gpt2"}', "{ // with comments\n}", "[]"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(OutputError, match="holds something other than a model"):
+            write_export(weights, tmp_path)
+        assert (tmp_path / "config.json").read_text() == content
+
+
 def test_damaged_or_mixed_files_are_named(exported: Path, tmp_path: Path) -> None:
     folder = copy(exported, tmp_path)
     file = folder / "model.safetensors"
