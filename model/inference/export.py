@@ -39,7 +39,8 @@ DtypeName = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Description:
-    """What config.json says besides the model's configuration. Fields of a newer version are ignored."""
+    """What config.json says besides the model's configuration. Fields of a newer version are ignored, if
+    the digest covers them."""
 
     vocabulary_version: int
     dtype: DtypeName
@@ -129,6 +130,12 @@ def _describe(fields: dict[str, Any], file: Path) -> tuple[Description, ModelCon
             f"{fields.get('format')} version {fields.get('format_version')}: export it again"
         )
     described = convert_saved(Description, fields, file)
+    known = {"format", "format_version", "model", *vars(described)}
+    if described.config_sha256 is None and not fields.keys() <= known:
+        raise CheckpointError(
+            f"{file}: unknown field {min(fields.keys() - known)}, and no config_sha256: it is damaged or was "
+            "edited: export the model again"
+        )
     if described.config_sha256 not in (None, digest(fields)):
         raise CheckpointError(
             f"{file}: its digest differs from its config_sha256: it is damaged or was edited: export the "

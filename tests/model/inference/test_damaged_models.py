@@ -103,6 +103,15 @@ def test_exports_from_before_the_digest_are_loaded(exported: Path, weights: Weig
     assert is_same(read_export(exported), weights)
 
 
+def test_unknown_fields_need_a_digest(exported: Path, weights: Weights) -> None:
+    """A newer version may add some; but a digest under a damaged name is none."""
+    edit(exported, lambda config: config.update(license="CC0"), sign=True)
+    assert is_same(read_export(exported), weights)
+    edit(exported, lambda config: config.update(confiw_sha256=config.pop("config_sha256")))
+    with pytest.raises(CheckpointError, match="unknown field confiw_sha256, and no config_sha256"):
+        read_export(exported)
+
+
 def test_the_shipped_model_can_be_exported_again(tmp_path: Path) -> None:
     shipped = load_weights("pretrained")
     config = write_export(shipped, tmp_path / "again", "bfloat16")
