@@ -48,7 +48,7 @@ class Description:
     origin: Origin
     weights_sha256: str
     config_sha256: str | None = None
-    """Of the canonical JSON (sorted keys, no spaces, UTF-8) of all other fields; exports of 0.1 have none."""
+    """Of the canonical JSON (sorted keys, no spaces, UTF-8) of all other fields; older exports have none."""
 
 
 def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> dict[str, Any]:
