@@ -23,7 +23,7 @@ from model.inference.weights import Origin, Weights, check_finite, check_shapes,
 from model.model_files import read_object, regular_file
 from model.network.flops import count_parameters
 from stores.errors import CheckpointError, OutputError
-from stores.files import sha256_file, write_bytes, write_json
+from stores.files import TEMPORARY_SUFFIX, sha256_file, write_bytes, write_json
 from stores.vocabulary import PAYLOAD_BYTES, VOCABULARY_SIZE, VOCABULARY_VERSION, token_name
 
 FORMAT = "pinglm-model"
@@ -52,11 +52,11 @@ class Description:
 
 
 def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> dict[str, Any]:
-    """Write the three files into `out`, replacing an export that is already there.
+    """Write the three files into `out`, replacing an export that is already there, finished or not.
 
     Returns the content of config.json. Raises `OutputError` if `out` holds anything else.
     """
-    if out.exists() and (out.is_file() or any(out.iterdir())) and not _is_export(out):
+    if out.exists() and (out.is_file() or not _is_export(out)):
         raise OutputError(
             f"{out}: holds something other than a model: choose an empty or new folder"
         )
@@ -115,10 +115,18 @@ def digest(fields: dict[str, Any]) -> str:
 
 
 def _is_export(path: Path) -> bool:
-    """Whether config.json is one of this project: other programs write files of that name, too."""
+    """Whether a folder holds an export, or what a killed one left there. Files of these names alone say
+    nothing: other programs use them, too."""
+    names = {file.name for file in path.iterdir() if not file.name.endswith(TEMPORARY_SUFFIX)}
     try:
-        return read_object(path, CONFIG_FILE).get("format") == FORMAT
-    except CheckpointError:
+        if CONFIG_FILE in names:
+            return read_object(path, CONFIG_FILE).get("format") == FORMAT
+        if WEIGHTS_FILE in names:
+            with safe_open(regular_file(path, WEIGHTS_FILE), "np") as opened:
+                ours = (opened.metadata() or {}).get("format") == FORMAT
+            return ours and names <= {WEIGHTS_FILE, VOCABULARY_FILE}
+        return not names
+    except (CheckpointError, OSError, SafetensorError):
         return False
 
 
