@@ -137,3 +137,12 @@ def write_metadata(path: Path, windows: dict[tuple[str, str], int], per_chunk: i
         metadata = json.loads(file.read_bytes())
         metadata["chunk_grid"]["configuration"]["chunk_shape"][0] = per_chunk
         file.write_text(json.dumps(metadata))
+
+
+def flip_bit(folder: Path, rng: random.Random) -> Path:
+    """Flip a random bit of a random file below `folder`; returns the file."""
+    file = rng.choice(sorted(file for file in folder.rglob("*") if file.is_file()))
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
+    return file

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,28 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from model.config import ModelConfig
+from model.config import ModelConfig, convert_saved
 from model.devices import compute_dtype
+from model.model_files import check_digests, regular_file, unreadable
 from model.network.attention import choose_attention
-from model.network.named_weights import fill_weights, flatten_dict
+from model.network.flops import count_parameters
+from model.network.named_weights import Shapes, compare_shapes, fill_weights, flatten_dict
 from model.network.transformer import Transformer
+from model.orbax_errors import quiet_orbax, reason
 from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord
 from stores.errors import CheckpointError
 from stores.files import read_json_lines
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from."""
+
+    store_digest: str
+    code_version: str
+    step: int
+    test_loss: float | None
+    """Nats per measurement."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +48,46 @@ class Weights:
     arrays: dict[str, NDArray[Any]]
     """By name, float32 or bfloat16."""
     origin: dict[str, Any]
-    """Where they come from, JSON-able: `store_digest`, `code_version`, `step`, `test_loss` (nats per
-    measurement, or `None`)."""
+    """Where they come from, JSON-able: the fields of `Origin`."""
 
     def model(self) -> Transformer:
         """The transformer with these weights in float32; it computes in the device's precision.
 
         Raises `CheckpointError` naming an array that is missing, unknown, or of another shape.
         """
-        dtype = compute_dtype(self.config)
-        implementation, _ = choose_attention(self.config, dtype)
-        model = nnx.eval_shape(lambda: Transformer(self.config, dtype, implementation, nnx.Rngs(0)))
+        check_shapes(self.config, {name: array.shape for name, array in self.arrays.items()})
+        model = _abstract_model(self.config)
         state = nnx.state(model, nnx.Param)
         fill_weights(state, self.arrays)
         nnx.update(model, state)
         return model
+
+
+def check_size(config: ModelConfig, shapes: Shapes, where: Path) -> None:
+    """Raise `CheckpointError` naming `where` unless arrays of these shapes have together as many weights as
+    the configuration says. It takes no time, whatever the configuration claims."""
+    described, found = count_parameters(config)["total"], sum(map(math.prod, shapes.values()))
+    if described != found:
+        raise CheckpointError(
+            f"{where}: describes a model of {described} weights, but there are {found}: the files are damaged "
+            "or do not belong together"
+        )
+
+
+def check_shapes(config: ModelConfig, shapes: Shapes) -> None:
+    """Raise `CheckpointError` naming an array that the model lacks, does not have, or has in another shape."""
+    compare_shapes(_expected_shapes(config, most_layers=len(shapes) + 1), shapes)
+
+
+def check_finite(arrays: Mapping[str, NDArray[Any]], where: Path) -> None:
+    """Raise `CheckpointError` naming `where` and an array that holds NaN or infinity."""
+    for name, array in arrays.items():
+        wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
+        if wrong:
+            raise CheckpointError(
+                f"{where}: {name} holds {wrong} weights that are NaN or infinite, so the model cannot answer: "
+                "use another checkpoint or export"
+            )
 
 
 def read_run(path: Path) -> Weights:
@@ -54,24 +95,14 @@ def read_run(path: Path) -> Weights:
 
     It only reads, so a run that is still training is not disturbed. Raises `CheckpointError`.
     """
-    import orbax.checkpoint as ocp  # exported models do not need it
-
     folder = (path / CHECKPOINTS_FOLDER).absolute()
-    steps = sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+    names = (p.name for p in folder.glob("*") if p.name.isascii())
+    steps = sorted(int(name) for name in names if name.isdigit())
     if not steps:
         raise CheckpointError(f"{path}: has no finished checkpoint yet: let it train longer")
     tested = {step: loss for step, loss in _test_losses(path).items() if step in steps}
     step = min(tested, key=tested.__getitem__) if tested else steps[-1]
-    try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as json_reader:
-            saved = json_reader.restore(folder / str(step) / "record")
-        arrays = _restore_weights(folder / str(step) / "state")
-    except Exception as error:  # Orbax and TensorStore raise many classes for system errors
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{folder / str(step)}: cannot be read ({type(error).__name__}: {reason})"
-        ) from error
-    record = RunRecord.from_dict(saved, folder / str(step) / "record")
+    record, arrays = _read_checkpoint(folder / str(step))
     origin = {
         "store_digest": record.store_digest,
         "code_version": record.code_version,
@@ -81,20 +112,83 @@ def read_run(path: Path) -> Weights:
     return Weights(record.config.model, arrays, origin)
 
 
-def _restore_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Only the weights of a checkpoint's `TrainState`, a third of its bytes."""
-    import orbax.checkpoint as ocp
+def _read_checkpoint(path: Path) -> tuple[RunRecord, dict[str, NDArray[np.float32]]]:
+    """What a checkpoint belongs to, and its weights: a third of the bytes of its `TrainState`."""
+    import orbax.checkpoint as ocp  # exported models do not need it
 
-    handler = ocp.PyTreeCheckpointHandler()
-    wanted = {"weights": handler.metadata(path).tree["weights"]}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    arguments = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
-    with ocp.Checkpointer(handler) as reader:
-        tree = reader.restore(path, args=arguments)["weights"]
-    return {name.removesuffix(".value"): a for name, a in flatten_dict(tree, sep=".").items()}
+    quiet_orbax()
+    for item in ("record", "state"):
+        check_digests(path, item)
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as json_reader:
+            record = RunRecord.from_dict(json_reader.restore(path / "record"), path / "record")
+        handler = ocp.PyTreeCheckpointHandler()
+        wanted = {"weights": handler.metadata(path / "state").tree["weights"]}
+        shapes = {name: tuple(leaf.shape) for name, leaf in _by_name(wanted).items()}
+        check_size(record.config.model, shapes, path / "record")
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        arguments = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
+        with ocp.Checkpointer(handler) as reader:
+            arrays = _by_name(reader.restore(path / "state", args=arguments))
+    except CheckpointError:
+        raise
+    except Exception as error:  # Orbax and TensorStore raise many classes for system errors
+        raise unreadable(path, reason(error)) from error
+    check_shapes(record.config.model, {name: array.shape for name, array in arrays.items()})
+    check_finite(arrays, path)
+    return record, arrays
+
+
+def _by_name(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of the weights of a `TrainState`, by the names of this module."""
+    leaves = flatten_dict(state["weights"], sep=".").items()
+    return {name.removesuffix(".value"): leaf for name, leaf in leaves}
+
+
+@dataclass(frozen=True)
+class _TestLoss:
+    """What is needed of a line of evaluations.jsonl."""
+
+    step: int
+    nats_per_measurement: float
 
 
 def _test_losses(path: Path) -> dict[int, float]:
-    """Nats per measurement by step, of a run's evaluations."""
-    lines = read_json_lines(path / EVALUATIONS_FILE)
-    return {line["step"]: line["nats_per_measurement"] for line in lines}
+    """Nats per measurement by step, of a run's evaluations whose loss is a number. Raises `CheckpointError`."""
+    file = path / EVALUATIONS_FILE
+    if not file.exists():
+        return {}
+    try:
+        lines = read_json_lines(regular_file(path, EVALUATIONS_FILE))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file}: cannot be read ({error}): remove the damaged line"
+        ) from error
+    losses = [convert_saved(_TestLoss, line, file) for line in lines]
+    return {
+        line.step: line.nats_per_measurement
+        for line in losses
+        if math.isfinite(line.nats_per_measurement)
+    }
+
+
+def _abstract_model(config: ModelConfig) -> Transformer:
+    """The transformer with shapes in the place of arrays."""
+    dtype = compute_dtype(config)
+    implementation, _ = choose_attention(config, dtype)
+    model: Transformer = nnx.eval_shape(
+        lambda: Transformer(config, dtype, implementation, nnx.Rngs(0))
+    )
+    return model
+
+
+def _expected_shapes(config: ModelConfig, most_layers: int) -> dict[str, tuple[int, ...]]:
+    """Of the model's arrays, by name, up to that many layers. All layers are alike, so one is traced."""
+    state = nnx.state(_abstract_model(replace(config, layers=1)), nnx.Param)
+    shapes = {}
+    for path, leaf in flatten_dict(nnx.to_pure_dict(state)).items():
+        in_layer = path[0] == "blocks"
+        for layer in range(min(config.layers, most_layers)) if in_layer else (0,):
+            names = ("blocks", layer, *path[2:]) if in_layer else path
+            shapes[".".join(map(str, names))] = tuple(leaf.shape)
+    return shapes

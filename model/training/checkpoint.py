@@ -3,17 +3,15 @@
     RUN/checkpoints/<step>/state     the `TrainState`
                           /record    what it belongs to, a `RunRecord`
                           /metrics   the test loss, if it was measured at that step
+                          /sha256.json   the digests of the files in these (see `model.model_files`)
 
-A checkpoint appears under its name only when all its data is on disk (TensorStore syncs its files,
-Orbax then renames the folder), and only then may it displace an older one.
+A checkpoint appears under its name only when all its data and the digests are on disk (Orbax then renames
+the folder), and only then may it displace an older one. Nothing is restored from files of another digest.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,37 +19,46 @@ from typing import Any
 import orbax.checkpoint as ocp
 from orbax.checkpoint import args
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.options import AsyncOptions
 
+from model.model_files import check_digests, unreadable, write_digests
+from model.orbax_errors import quiet_orbax, reason
 from model.run_folder import RunRecord
 from model.training.step import TrainState
-from stores.errors import CheckpointError, OutputError
+from stores.errors import OutputError
 
 METRIC = "test_nats_per_measurement"
 
 
 class Checkpoints:
-    """The checkpoints of one run. Use it as a context manager: leaving it waits for the last save."""
+    """The checkpoints of one run. Use it as a context manager: leaving it waits for the last save.
+
+    Opening raises `CheckpointError` when a test loss is damaged: the wrong checkpoint would be kept as best.
+    """
 
     def __init__(self, path: Path, keep: int):
         self.path = path
-        logging.getLogger("absl").setLevel(
-            logging.CRITICAL
-        )  # Orbax also logs the failures that are raised here
-        _ignore_late_writes()
+        quiet_orbax()
         policies = [
             LatestN(keep),
             BestN(
                 n=1,
-                get_metric_fn=lambda metrics: metrics[METRIC],
+                get_metric_fn=_test_loss,
                 reverse=True,
                 keep_checkpoints_without_metrics=False,
             ),
         ]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
+            best_fn=_test_loss,  # without it, Orbax writes no metrics, and forgets which one was best
+            best_mode="min",
             cleanup_tmp_directories=True,  # what a killed save left behind
             enable_background_delete=True,
+            async_options=AsyncOptions(post_finalization_callback=self._write_digests),
         )
+        for metrics in sorted(path.glob("[0-9]*/metrics")):  # Orbax reads them at once
+            if metrics.parent.name.isdigit():
+                check_digests(metrics.parent, metrics.name)
         handlers = {"state": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
         self._saving: int | None = None  # the step of the last save that was started
         self._manager = self._writing(
@@ -90,6 +97,7 @@ class Checkpoints:
 
     def read_record(self, step: int) -> RunRecord:
         """What the checkpoint of a step belongs to. Raises `CheckpointError`."""
+        check_digests(self.path / str(step), "record")
         items = args.Composite(record=args.JsonRestore())
         values = self._reading(step, lambda: self._manager.restore(step, args=items)["record"])
         return RunRecord.from_dict(values, self.path / str(step))
@@ -97,11 +105,16 @@ class Checkpoints:
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, on the devices in the way the abstract state `like` says. Raises
         `CheckpointError`."""
+        check_digests(self.path / str(step), "state")
         items = args.Composite(state=args.StandardRestore(like))
         state: TrainState = self._reading(
             step, lambda: self._manager.restore(step, args=items)["state"]
         )
         return state
+
+    def _write_digests(self) -> None:
+        """Called by Orbax when a save has written all items, before it gives the folder its name."""
+        write_digests(self.path / f"{self._saving}{ocp.path.step.TMP_DIR_SUFFIX}")
 
     def _writing(self, action: Callable[[], Any]) -> Any:
         try:
@@ -117,17 +130,14 @@ class Checkpoints:
                 else "there is none yet"
             )
             raise OutputError(
-                f"{where}: cannot save ({_reason(error)}); {kept}: make room and run again"
+                f"{where}: cannot save ({reason(error)}); {kept}: make room and run again"
             ) from error
 
     def _reading(self, step: int, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except Exception as error:  # as above
-            raise CheckpointError(
-                f"{self.path / str(step)}: cannot be read ({_reason(error)}): remove this folder to "
-                "continue from the checkpoint before it"
-            ) from error
+            raise unreadable(self.path / str(step), reason(error)) from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -140,23 +150,6 @@ class Checkpoints:
             self._manager.close()
 
 
-@functools.cache
-def _ignore_late_writes() -> None:
-    """When one write of a save fails, Orbax closes its event loop, and every other write that fails
-    later in TensorStore's threads prints a traceback about that. The failure itself is raised."""
-    print_exception = sys.unraisablehook
-
-    def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            print_exception(unraisable)
-
-    sys.unraisablehook = hook
-
-
-def _reason(error: Exception) -> str:
-    """The system's words out of a long TensorStore message, or the start of it."""
-    text = " ".join(str(error).split())
-    for words in ("No space left on device", "File too large", "Permission denied", "Read-only"):
-        if words in text:
-            return words
-    return f"{type(error).__name__}: {text[:200]}"
+def _test_loss(metrics: Any) -> float:
+    loss: float = metrics[METRIC]
+    return loss

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from cli import app
@@ -159,6 +160,35 @@ def test_an_export_replaces_an_export_and_nothing_else(exported: Path, tmp_path:
         write_export(weights, tmp_path / "mine")
     with pytest.raises(OutputError, match="holds something other than a model"):
         write_export(weights, tmp_path / "mine" / "thesis.txt")
+
+
+def test_the_configuration_of_another_program_is_not_overwritten(
+    exported: Path, tmp_path: Path
+) -> None:
+    weights = load_weights(exported)
+    for content in ('{"model_type": "gpt2"}', "{ // with comments\n}", "[]"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(OutputError, match="holds something other than a model"):
+            write_export(weights, tmp_path)
+        assert (tmp_path / "config.json").read_text() == content
+
+
+def test_what_a_killed_export_left_is_replaced(exported: Path, tmp_path: Path) -> None:
+    weights = load_weights(exported)
+    folder = copy(exported, tmp_path)
+    (folder / ".model.safetensors.1a2b3c4d.tmp").write_bytes(b"half")
+    for last_written in ("vocabulary.json", "model.safetensors", None):
+        (folder / "config.json").unlink()
+        if last_written != "vocabulary.json":
+            (folder / "vocabulary.json").unlink()
+        if last_written is None:
+            (folder / "model.safetensors").unlink()
+        write_export(weights, folder)
+        assert load_weights(folder).origin == weights.origin
+    (folder / "config.json").unlink()
+    save_file({"a": np.zeros(3)}, folder / "model.safetensors")  # of another program
+    with pytest.raises(OutputError, match="holds something other than a model"):
+        write_export(weights, folder)
 
 
 def test_damaged_or_mixed_files_are_named(exported: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from model.config import make_config
 from model.devices import visible_devices
 from model.inference.weights import read_run
+from model.model_files import DIGESTS_FILE, write_digests
 from model.run_folder import RunRecord, RunResult
 from model.training.checkpoint import Checkpoints
 from model.training.loop import Trainer, train
@@ -137,6 +138,8 @@ def test_an_unknown_field_in_a_checkpoint_is_named(
     run = shutil.copytree(finished[0], tmp_path / "run")
     for note in (run / "run.json", *run.glob("checkpoints/*/record/metadata")):
         note.write_text(note.read_text().replace('"layers":', '"depth": 3, "layers":'))
+    for checkpoint in run.glob("checkpoints/*"):
+        write_digests(checkpoint)
     for read in (lambda: read_run(run), lambda: train(small_config(), store, run)):
         with pytest.raises(CheckpointError, match="unknown field depth of ModelConfig"):
             read()
@@ -284,6 +287,8 @@ def test_a_run_from_before_a_field_existed_had_its_default(
             text.replace('"answer_weight": 1.0, ', "").replace('"answer_weight": 1.0,', "")
         )
         assert '"answer_weight"' not in note.read_text()
+    for digests in run.glob(f"checkpoints/*/{DIGESTS_FILE}"):
+        digests.unlink()
     (run / "result.json").unlink()
     assert train(small_config(), store, run).steps == finished[1].steps
     with pytest.raises(CheckpointError, match=r"answer_weight=1\.0, not 2\.0"):
