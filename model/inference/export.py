@@ -1,6 +1,7 @@
 """A trained model as three plain files, usable without Orbax or the training code.
 
-DIR/model.safetensors   weights, float32 or bfloat16, named as in `model.inference.weights`
+DIR/model.safetensors   weights, float32 or bfloat16, named as in `model.network.named_weights`; tables
+                        trimmed as in `model.inference.trimmed`
 DIR/vocabulary.json     the tokens, by id
 DIR/config.json         shape, origin, versions, digests; written last, so a folder without it is no model
 """
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from model.config import ModelConfig, convert_saved
+from model.inference.trimmed import ROWS, restore_tables, trim_tables, whole_shapes
 from model.inference.weights import Origin, Weights, check_finite, check_shapes, check_size
 from model.model_files import read_object, regular_file
 from model.network.flops import count_parameters
@@ -63,7 +65,7 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
     arrays = {name: np.ascontiguousarray(a, DTYPES[dtype]) for name, a in weights.arrays.items()}
     check_finite(arrays, out)
     (out / CONFIG_FILE).unlink(missing_ok=True)
-    write_bytes(out / WEIGHTS_FILE, save(arrays, metadata={"format": FORMAT}))
+    write_bytes(out / WEIGHTS_FILE, save(trim_tables(arrays), metadata={"format": FORMAT}))
     write_json(out / VOCABULARY_FILE, vocabulary())
     config = {
         "format": FORMAT,
@@ -92,7 +94,7 @@ def read_export(path: Path) -> Weights:
         )
     file = regular_file(path, WEIGHTS_FILE)
     try:
-        shapes = _read_shapes(file, described.dtype)
+        shapes = whole_shapes(_read_shapes(file, described.dtype), config.prefix_rows, file)
         check_size(config, shapes, path / CONFIG_FILE)
         check_shapes(config, shapes)
         if sha256_file(file) != described.weights_sha256:
@@ -104,7 +106,7 @@ def read_export(path: Path) -> Weights:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
     check_finite(arrays, file)
-    return Weights(config, arrays, fields["origin"])
+    return Weights(config, restore_tables(arrays, config.prefix_rows, file), fields["origin"])
 
 
 def digest(fields: dict[str, Any]) -> str:
@@ -165,7 +167,8 @@ def _read_shapes(file: Path, dtype: DtypeName) -> dict[str, tuple[int, ...]]:
     with safe_open(file, "np") as opened:
         slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
         for name, array in slices.items():
-            if array.get_dtype() != SAFETENSORS_DTYPES[dtype]:
+            expected = "I32" if name.endswith(ROWS) else SAFETENSORS_DTYPES[dtype]
+            if array.get_dtype() != expected:
                 raise CheckpointError(
                     f"{file}: {name} is of type {array.get_dtype()}, but config.json says {dtype}: the files "
                     "do not belong together"

@@ -134,7 +134,15 @@ def test_the_files_can_be_read_without_this_project(exported: Path) -> None:
     with safe_open(exported / "model.safetensors", "np") as file:
         assert file.metadata() == {"format": "pinglm-model"}
         assert file.get_tensor("embedding").shape == (267, 32)
-        parameters = sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tables = [name.removesuffix(".rows") for name in arrays if name.endswith(".rows")]
+    assert tables == ["lookups.carried", "lookups.factors", "lookups.prefix"]
+    parameters = 0
+    for name in arrays.keys() - {f"{table}.rows" for table in tables}:
+        rows = config["model"]["prefix_rows"] if name in tables else len(arrays[name])
+        parameters += rows * (arrays[name].size // len(arrays[name]))
+        if name in tables:
+            assert len(arrays[f"{name}.rows"]) == len(arrays[name]) <= rows
     assert parameters == config["parameters"]
 
 

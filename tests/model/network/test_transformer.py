@@ -40,10 +40,15 @@ def some_tokens(rows: int = 2, length: int = 64) -> jax.Array:
 def test_counted_weights_are_the_weights_of_the_model(preset: str) -> None:
     config = PRESETS[preset].model
     model = nnx.eval_shape(lambda: Transformer(config, FLOAT32, "xla", nnx.Rngs(0)))
-    leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+    state = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
+    tables = [leaf for path, leaf in state if "lookups" in jax.tree_util.keystr(path)]
+    leaves = [leaf for path, leaf in state if "lookups" not in jax.tree_util.keystr(path)]
     matrices = sum(leaf.size for leaf in leaves if leaf.ndim == 2)
-    assert count_parameters(config)["matrices"] == matrices
-    assert count_parameters(config)["total"] == sum(leaf.size for leaf in leaves)
+    counted = count_parameters(config)
+    assert counted["matrices"] == matrices
+    assert counted["tables"] == sum(leaf.size for leaf in tables)
+    assert counted["total"] == sum(leaf.size for leaf in [*leaves, *tables])
+    assert bool(tables) == bool(config.prefix_rows)
     assert all(leaf.ndim == 1 and leaf.size == config.width for leaf in leaves if leaf.ndim != 2)
 
 
