@@ -19,7 +19,8 @@ from pipeline.ingest.atlas_json import BROKEN, OTHER, RESULT, TRUNCATED, find_re
 from pipeline.ingest.atlas_result import Row, Source, Statistic, make_parser
 from pipeline.ingest.duplicates import read_duplicates
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
-from pipeline.inputs import InputFile, open_input
+from pipeline.input_stream import open_input
+from pipeline.inputs import InputFile
 from pipeline.records import Record, TableFile, to_json
 from pipeline.rejects import RejectWriter, as_json
 
