@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.ingest.atlas_json import BROKEN, OTHER, RESULT, TRUNCATED, find_results
+from pipeline.ingest.atlas_json import find_results
 from pipeline.ingest.atlas_result import Row, Source, Statistic, make_parser
 from pipeline.ingest.duplicates import read_duplicates
+from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.input_stream import open_input
 from pipeline.inputs import InputFile
