@@ -15,8 +15,11 @@ from pipeline.hashed_file import BLOCK, Blocks, HashedFile, open_hashed
 from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA
 from stores.errors import InputError
 
-_ADDRESSES = ("src_addr", "dst_addr", "source_file")
 _MAX_TIME = 1 << 62  # microseconds: the year 148,108, which can still be written as a date
+_TEXT_BYTES = {"src_addr": 256, "dst_addr": 256, "source_file": 4096}
+"""How long text may be on average, and how much of it is kept. An address has at most 45 characters, a
+name that a row is rejected for 255, and a path 4,096."""
+_TEXT_SLACK = 1 << 20
 MAX_INTEGER = (1 << 63) - 1
 
 
@@ -50,7 +53,8 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
     """
     with _reading(path, name), open_hashed(path) as source, _open(source, []) as file:
         schema = file.schema_arrow
-        groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        metadata = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    groups = [group.num_rows for group in metadata]
     columns = []
     for field in (*SCHEMA, PRB_ID, *ORIGIN):
         if schema.get_field_index(field.name) < 0:
@@ -64,6 +68,8 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
         if not _fits(field.type, found):
             raise InputError(f"{name}: column {field.name} has type {found}, expected {field.type}")
         columns.append(field.name)
+    for group in metadata:
+        _check_text(group, name)
     return ParquetSummary(source.size, source.blocks, sum(groups), groups, columns)
 
 
@@ -77,7 +83,7 @@ def read_tables(
     that it can be rejected. Row groups are streamed, however large, and never held whole.
     """
     with _reading(source.path, name):
-        as_dictionary = [column for column in columns if column in _ADDRESSES]
+        as_dictionary = [column for column in columns if column in _TEXT_BYTES]
         with _open(source, as_dictionary) as file:
             batches: list[pa.RecordBatch] = []
             held = 0
@@ -102,6 +108,20 @@ def _open(source: HashedFile, as_dictionary: list[str]) -> pq.ParquetFile:
     )
 
 
+def _check_text(group: pq.RowGroupMetaData, name: str) -> None:
+    """Raise `InputError` if a row group's text would take far more memory than addresses can."""
+    for column in map(group.column, range(group.num_columns)):
+        longest = _TEXT_BYTES.get(column.path_in_schema)
+        if longest is None:
+            continue
+        size = column.total_uncompressed_size
+        if size > longest * column.num_values + _TEXT_SLACK:
+            raise InputError(
+                f"{name}: column {column.path_in_schema} has {size:,} bytes for {column.num_values:,} rows, "
+                f"expected at most {longest} a row: its text is too long for a measurement table"
+            )
+
+
 def _fits(expected: pa.DataType, found: pa.DataType) -> bool:
     """Whether a column of type `found` is accepted where `expected` is wanted."""
     kinds = pa.types
@@ -124,11 +144,12 @@ def _canonical(batches: list[pa.RecordBatch]) -> pa.Table:
     table = pa.Table.from_batches(batches)
     for name in table.column_names:
         column = table.column(name)
-        if name in _ADDRESSES:
+        if name in _TEXT_BYTES:
             dictionary = pa.dictionary(pa.int32(), pa.string())
             if not pa.types.is_dictionary(column.type):
                 column = column.dictionary_encode()
-            columns[name] = column.cast(dictionary).unify_dictionaries().combine_chunks()
+            column = column.cast(dictionary).unify_dictionaries().combine_chunks()
+            columns[name] = _readable(column, _TEXT_BYTES[name])
             continue
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
@@ -140,6 +161,17 @@ def _canonical(batches: list[pa.RecordBatch]) -> pa.Table:
             column = column.cast(types[name])
         columns[name] = column.combine_chunks()
     return pa.table(columns)
+
+
+def _readable(column: pa.DictionaryArray, longest: int) -> pa.DictionaryArray:
+    """Text cut after so many characters, for what is longer is no address, and the record of each row that is
+    rejected would repeat it; bytes that are no UTF-8 as \\xff."""
+    try:
+        text = pc.utf8_slice_codeunits(column.dictionary, 0, longest)
+    except pa.ArrowInvalid:
+        values = column.dictionary.cast(pa.binary()).to_pylist()
+        text = pa.array([value[:longest].decode("utf-8", "backslashreplace") for value in values])
+    return pa.DictionaryArray.from_arrays(column.indices, text)
 
 
 def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:

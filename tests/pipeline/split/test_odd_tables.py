@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.measurements import INGESTED_SCHEMA, SCHEMA
 from tests.pipeline.tables import START, as_rows, measurement_table, with_column, write_parquet
 from tests.pipeline.tables import read_split as read_shards
 
+ROOT = Path(__file__).parents[3]
 TICKS = {"ms": 10**3, "us": 10**6, "ns": 10**9}
 YEAR_10000 = 253_402_300_800
 
@@ -111,3 +116,85 @@ def test_a_table_whose_files_are_all_unknown_is_taken(tmp_path: Path, run_split)
             table = table.append_column(field, pa.nulls(10, field.type))
     record = run_split([write_parquet(table, tmp_path / "a.parquet")], tmp_path / "out")
     assert record.totals.train + record.totals.test == 10
+
+
+# --- Text that is too long --------------------------------------------------------------------------
+
+
+def peak(path: Path, out: Path) -> tuple[int, str]:
+    """Peak memory in bytes of `split`, and its last line of errors."""
+    command = ["split", "--input", path, "--out", out, "--workers", 1]
+    program = (
+        "import resource, subprocess, sys;"
+        "found = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss;"
+        "print(peak * 1024, found.stderr.strip().rpartition('\\n')[2])"
+    )
+    whole = [sys.executable, "-c", program, sys.executable, ROOT / "cli.py", *command]
+    found = subprocess.run([*map(str, whole)], capture_output=True, text=True, check=True)
+    size, _, error = found.stdout.strip().partition(" ")
+    return int(size), error
+
+
+@pytest.mark.parametrize("column", ["src_addr", "dst_addr"])
+def test_long_strings_are_refused_before_they_are_read(column: str, tmp_path: Path) -> None:
+    """A few KB that would be 400 MB, and several times that while they are read."""
+    rows = 200
+    table = measurement_table(rows)
+    short = write_parquet(table, tmp_path / "short.parquet")
+    long = [f"{i:04}" + "x" * 2_000_000 for i in range(20)]
+    path = tmp_path / "long.parquet"
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=False) as writer:
+        for start in range(0, rows, 20):
+            part = table.slice(start, 20)
+            writer.write_table(with_column(part, column, long))
+    assert path.stat().st_size < 1 << 20
+    expected, _ = peak(short, tmp_path / "o1")
+    found, error = peak(path, tmp_path / "o2")
+    assert f"long.parquet: column {column} has " in error
+    assert found < expected + (64 << 20)
+
+
+def test_a_long_string_that_all_rows_share_is_not_repeated_in_their_rejects(
+    tmp_path: Path, run_split
+) -> None:
+    table = measurement_table(5000)
+    names = [
+        "x" * 600_000 if i % 2 else address
+        for i, address in enumerate(table["src_addr"].to_pylist())
+    ]
+    table = with_column(table, "src_addr", pa.array(names).dictionary_encode())
+    run_split([write_parquet(table, tmp_path / "a.parquet")], tmp_path / "out")
+    found = pl.read_parquet(tmp_path / "out/rejected/*.parquet")
+    assert set(found["reason"]) == {"bad_src_addr"}
+    assert len(found) == 2500
+    assert found["record"].str.len_bytes().max() < 1000
+    assert found["record"].str.contains("x" * 256, literal=True).all()
+
+
+def test_names_in_place_of_addresses_are_rejected_row_by_row(tmp_path: Path, run_split) -> None:
+    table = measurement_table(100)
+    names = [
+        f"{i}.{'y' * 200}.example" if i % 2 else a
+        for i, a in enumerate(table["dst_addr"].to_pylist())
+    ]
+    path = write_parquet(with_column(table, "dst_addr", names), tmp_path / "a.parquet")
+    record = run_split([path], tmp_path / "out")
+    assert record.totals.rejected == {"bad_dst_addr": 50}
+
+
+@pytest.mark.parametrize("name", ["src_addr", "source_file"])
+def test_text_that_is_no_utf_8_is_rejected_or_unknown(name: str, tmp_path: Path, run_split) -> None:
+    table = measurement_table(4)
+    for field in INGESTED_SCHEMA:
+        if field.name not in SCHEMA.names:
+            table = table.append_column(field.name, pa.nulls(4, field.type))
+    values = [text and text.encode() for text in table[name].to_pylist()]
+    values[1] = b"\xff8.8.8.8"
+    binary = pa.array(values, pa.binary())
+    table = with_column(table, name, pa.Array.from_buffers(pa.string(), 4, binary.buffers()))
+    record = run_split([write_parquet(table, tmp_path / "a.parquet")], tmp_path / "out")
+    assert record.totals.rejected == ({"bad_src_addr": 1} if name == "src_addr" else {})
+    if name == "src_addr":
+        [text] = pl.read_parquet(tmp_path / "out/rejected/*.parquet")["record"]
+        assert json.loads(text)["src_addr"] == r"\xff8.8.8.8"
