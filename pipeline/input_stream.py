@@ -41,7 +41,9 @@ class InputStream:
             compression = compression_of(os.pread(self._raw.fileno(), 4, 0))
             source: Any = self
             if compression == "gzip":
-                source = gzip.GzipFile(fileobj=self)  # type: ignore[arg-type]  # unlike PyArrow, takes zeros at the end
+                source = gzip.GzipFile(
+                    fileobj=source, mode="rb"
+                )  # takes zeros at the end: PyArrow does not
             elif compression:
                 source = pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)
             while block := source.read(BLOCK):

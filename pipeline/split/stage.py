@@ -69,11 +69,12 @@ class SplitOptions:
 @dataclass(frozen=True)
 class Table:
     """A Parquet file of measurements: its path, its name in ledgers and errors, and whether an earlier
-    stage wrote it (in which case it is not one of the user's inputs and needs no digest)."""
+    stage wrote it (in which case it is not one of the user's inputs, and `sha256` is in that stage's record)."""
 
     path: Path
     name: str
     ours: bool = False
+    sha256: str = ""
 
 
 def tables_of(files: Sequence[InputFile]) -> list[Table]:
@@ -90,7 +91,7 @@ def own_tables(folder: OutputFolder) -> list[Table]:
     """What `ingest` or `simulate` wrote in this folder, in order; empty if neither has finished."""
     record = folder.record(IngestRecord) or folder.record(SimulateRecord)
     return [
-        Table(folder.path / output.path, output.path, ours=True)
+        Table(folder.path / output.path, output.path, ours=True, sha256=output.sha256)
         for output in (record.outputs if record else ())
         if output.path.startswith("measurements/")
     ]
@@ -249,11 +250,14 @@ def _check_unchanged(
 
 
 def _identity(table: Table) -> list[Any]:
+    """What tells a table from others: the time of one that an earlier stage wrote says nothing."""
     try:
         stat = table.path.stat()
     except OSError as error:
         raise InputError(f"{table.path}: cannot be read: {error.strerror}") from error
-    return [table.name, stat.st_size, stat.st_mtime_ns]
+    if not table.ours:
+        return [table.name, stat.st_size, stat.st_mtime_ns]
+    return [table.name, stat.st_size, *([table.sha256] if table.sha256 else [])]
 
 
 def _no_rows(tables: Sequence[Table], spilled: list[SpilledRuns]) -> str:
