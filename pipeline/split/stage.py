@@ -123,7 +123,7 @@ def split(
     summaries = [inspect_parquet(table.path, table.name) for table in tables]
     units = _run_units(tables, summaries, folder, scratch)
     theirs = [table for table in tables if not table.ours]
-    digests = [Unit(f"digest-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
+    digests = [Unit(f"hash-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
     results = run_units("split: sort", [*units, *digests], markers, executor, progress)
     spilled = read_results(results[: len(units)], SpilledRuns, markers)
     digested = read_results(results[len(units) :], FileDigest, markers)
@@ -190,7 +190,8 @@ def _run_units(
                     scratch / "runs" / name,
                     folder.path / "rejected" / f"split-{name}.parquet",
                 )
-                units.append(Unit(name, write_runs, arguments))
+                # earlier versions' units, named differently, did not say what they had read
+                units.append(Unit(f"sort-{len(units):05d}", write_runs, arguments))
                 first_row += held
                 groups, held = [], 0
     return units

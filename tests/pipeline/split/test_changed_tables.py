@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
 import subprocess
 import sys
@@ -118,21 +119,26 @@ def test_a_table_that_changes_is_named_or_was_read_as_it_was_hashed(
     assert not (tmp_path / "out/splits").exists()
 
 
-@pytest.mark.parametrize("unit", ["runs-00000", "digest-00000", None])
-def test_a_byte_that_changes_between_a_kill_and_the_next_run_is_noticed(
-    unit: str | None, table: Path, tmp_path: Path
-) -> None:
-    """`unit` is the one that had not finished."""
-    before = sha256_file(table)
+def sort_only(table: Path, out: Path) -> None:
+    """Run until the shards are due."""
 
     def until_shards(stage: str, done: int, total: int) -> None:
         if stage == "split: shards":
             raise KeyboardInterrupt
 
-    out = tmp_path / "out"
     tables = tables_of(find_inputs([table]))
     with open_folder(out) as folder, pytest.raises(KeyboardInterrupt):
         split(tables, folder, SplitOptions(), InTurn(), until_shards)
+
+
+@pytest.mark.parametrize("unit", ["sort-00000", "hash-00000", None])
+def test_a_byte_that_changes_between_a_kill_and_the_next_run_is_noticed(
+    unit: str | None, table: Path, tmp_path: Path
+) -> None:
+    """`unit` is the one that had not finished."""
+    before = sha256_file(table)
+    out = tmp_path / "out"
+    sort_only(table, out)
     overwrite(table)
     if unit is None:
         assert run(table, out, InTurn()).inputs[0].sha256 == before
@@ -141,6 +147,19 @@ def test_a_byte_that_changes_between_a_kill_and_the_next_run_is_noticed(
     for _ in range(2):
         with pytest.raises(InputError, match=r"a\.parquet: changed since this run began"):
             run(table, out, InTurn())
+
+
+def test_a_split_that_an_earlier_version_began_is_done_again(table: Path, tmp_path: Path) -> None:
+    """Its units left no blocks."""
+    out = tmp_path / "out"
+    sort_only(table, out)
+    for old, new in (("runs", "sort"), ("digest", "hash")):
+        for marker in (out / ".pinglm/split/units").glob(f"{new}-*.json"):
+            record = json.loads(marker.read_bytes())
+            del record["result"]["blocks"]
+            marker.with_name(marker.name.replace(new, old)).write_text(json.dumps(record))
+            marker.unlink()
+    assert run(table, out, InTurn()).totals.rows == 40_000
 
 
 def test_a_table_cut_short_while_it_is_read_is_an_error_and_no_bus_error(table: Path) -> None:
