@@ -152,7 +152,7 @@ def _folders(roots: Iterable[str]) -> Iterator[str]:
             _refuse(error)
         yield folder
         for entry in inside:
-            if entry.is_dir():
+            if os.path.isdir(entry.path):  # unlike entry.is_dir(), false for a link to itself
                 (links if entry.is_symlink() else waiting).append(entry.path)
 
 

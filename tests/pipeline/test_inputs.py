@@ -153,6 +153,12 @@ def test_a_glob_through_links_in_circles_takes_each_file_once(loops: int, tmp_pa
     assert names(f"{tmp_path}/d/**/**/b.json", f"{tmp_path}/d/a.json") == ["a.json", "e/b.json"]
 
 
+def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    assert names(f"{tmp_path}/**/*.json") == ["a.json"]
+
+
 def test_two_stars_mean_what_they_mean_to_a_shell(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
