@@ -77,13 +77,15 @@ class HashedFile:
         if number in self._held:
             self._held.move_to_end(number)
             return self._held[number]
-        expected = min(BLOCK, self.size - number * BLOCK)
+        start, end = number * BLOCK, min(self.size, (number + 1) * BLOCK)
+        block = b""
         try:
-            block = os.pread(self._descriptor, expected, number * BLOCK)
+            while piece := os.pread(self._descriptor, end - start - len(block), start + len(block)):
+                block += piece
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
         digest = hashlib.sha256(block).hexdigest()
-        if len(block) < expected or self.blocks.setdefault(number, digest) != digest:
+        if len(block) < end - start or self.blocks.setdefault(number, digest) != digest:
             raise changed(self.path)
         self._held[number] = block
         if len(self._held) > _HELD_BLOCKS:
