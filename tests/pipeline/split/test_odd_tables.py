@@ -159,11 +159,11 @@ def test_a_long_string_that_all_rows_share_is_not_repeated_in_their_rejects(
     tmp_path: Path, run_split
 ) -> None:
     table = measurement_table(5000)
-    names = [
-        "x" * 600_000 if i % 2 else address
-        for i, address in enumerate(table["src_addr"].to_pylist())
-    ]
-    table = with_column(table, "src_addr", pa.array(names).dictionary_encode())
+    src = table["src_addr"].combine_chunks().dictionary_encode()
+    texts = pa.array([*src.dictionary.to_pylist(), "x" * 600_000])
+    codes = [len(texts) - 1 if i % 2 else code for i, code in enumerate(src.indices.to_pylist())]
+    names = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), texts)
+    table = with_column(table, "src_addr", names)
     run_split([write_parquet(table, tmp_path / "a.parquet")], tmp_path / "out")
     found = pl.read_parquet(tmp_path / "out/rejected/*.parquet")
     assert set(found["reason"]) == {"bad_src_addr"}
