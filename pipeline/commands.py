@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -65,21 +66,45 @@ IMPORT_STAGES = partial(import_module, "pipeline.prepare")
 """What new worker processes do first: import every stage, while this process prepares their work."""
 
 
+_SIMULATED_ROWS, _SIMULATED_ROW = 2_000_000, 10  # rows, and bytes of one
+_BYTES_PER_WORKER = 1 << 20  # of input, for the workers that start before their work is known
+
+
+@contextmanager
+def _executor(workers: int | None, scheduler: str | None, size: int) -> Iterator[Executor]:
+    """An executor of at most as many workers as memory suffices for; `size` is that of the input in bytes."""
+    from pipeline.units import WORKER_BYTES, affordable_workers, available_cores, open_executor
+
+    wanted = workers or available_cores()
+    count = wanted if scheduler else affordable_workers(wanted)
+    if count < wanted:
+        print(
+            f"{count} of {wanted} workers: there is no memory for more ({WORKER_BYTES >> 20} MB each)",
+            file=sys.stderr,
+        )
+    with open_executor(count, scheduler, IMPORT_STAGES, 1 + size // _BYTES_PER_WORKER) as executor:
+        yield executor
+
+
 @contextmanager
 def _working(
-    out: Path, workers: int | None, scheduler: str | None, as_json: bool
+    out: Path, workers: int | None, scheduler: str | None, as_json: bool, size: int
 ) -> Iterator[tuple[OutputFolder, Executor, Progress]]:
-    """Output folder, executor and progress callback of an offline stage."""
+    """Output folder, executor and progress callback of an offline stage with `size` bytes of input."""
     from pipeline.folder import open_folder
-    from pipeline.units import available_cores, open_executor
     from pipeline.views import progress_bars
 
     with (
         open_folder(out) as folder,
-        open_executor(workers or available_cores(), scheduler, IMPORT_STAGES) as executor,
+        _executor(workers, scheduler, size) as executor,
         progress_bars(silent=as_json) as progress,
     ):
         yield folder, executor, progress
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of the Parquet files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*.parquet"))
 
 
 @app.command("prepare")
@@ -120,7 +145,8 @@ def prepare_command(
     if inputs and rows is not None:
         raise typer.BadParameter("--rows applies only to the simulated Internet, not to --input")
     files, left_out = (find_inputs(inputs), find_left_out(inputs)) if inputs else ([], [])
-    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
+    size = sum(file.size for file in files) if files else _SIMULATED_ROW * (rows or _SIMULATED_ROWS)
+    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
         # imported only now, while the workers import theirs
         from pipeline.ingest.stage import IngestOptions
         from pipeline.prepare import PrepareOptions, prepare
@@ -176,8 +202,10 @@ def split_command(
     options = SplitOptions(
         by, rows_per_shard=rows_per_shard, train_shards=train_shards, test_shards=test_shards
     )
-    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
-        tables = tables_of(find_inputs(inputs)) if inputs else own_tables(folder)
+    files = find_inputs(inputs) if inputs else []
+    size = sum(file.size for file in files) or _size_of(out / "measurements")
+    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
+        tables = tables_of(files) or own_tables(folder)
         record = split(tables, folder, options, executor, progress)
     print_json(to_json(record)) if as_json else print_split(record, out)
 
@@ -199,7 +227,8 @@ def tokenize_command(
     from pipeline.tokenize.stage import TokenizeOptions, tokenize
     from pipeline.views import print_store
 
-    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
+    size = _size_of(out / "splits")
+    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
         record = tokenize(folder, TokenizeOptions(seed, passes), executor, progress)
     print_json(to_json(record)) if as_json else print_store(record, out)
 
@@ -229,7 +258,8 @@ def ingest_command(
 
     files, left_out = find_inputs(inputs), find_left_out(inputs)
     options = IngestOptions(source, allow_private, rtt)
-    with _working(out, workers, scheduler, as_json) as (folder, executor, progress):
+    size = sum(file.size for file in files)
+    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
         record = ingest(files, folder, options, executor, progress, left_out)
     print_json(to_json(record)) if as_json else print_ingest(record, out)
 
@@ -237,7 +267,7 @@ def ingest_command(
 @app.command("simulate")
 def simulate_command(
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
-    rows: Annotated[int, typer.Option("--rows", help="Number of measurements.")] = 2_000_000,
+    rows: Annotated[int, typer.Option("--rows", help="Number of measurements.")] = _SIMULATED_ROWS,
     seed: Annotated[
         int, typer.Option("--seed", help="Random seed of the Internet and of its noise.")
     ] = 0,
@@ -260,12 +290,11 @@ def simulate_command(
     from pipeline.records import to_json
     from pipeline.simulate.stage import SimulateOptions, simulate_file
     from pipeline.simulate.view import simulate_view
-    from pipeline.units import available_cores, open_executor
     from pipeline.views import progress_bars
 
     options = SimulateOptions(rows, seed, networks, probes, targets)
     with (
-        open_executor(workers or available_cores(), scheduler, IMPORT_STAGES) as executor,
+        _executor(workers, scheduler, _SIMULATED_ROW * rows) as executor,
         progress_bars(silent=as_json) as progress,
     ):
         record = simulate_file(out, options, executor, progress)

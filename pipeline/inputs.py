@@ -1,27 +1,25 @@
-"""Input files: find those that the user means, and read them as streams."""
+"""Input files: find those that the user means."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
-
-import pyarrow as pa
+from typing import Literal, NoReturn
 
 from pipeline.folder import WORK
+from pipeline.regular_file import open_regular
 from stores.errors import InputError
 
 _SUFFIXES = {".json", ".ndjson", ".jsonl", ".txt", ".parquet"}
 _COMPRESSION = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 _COMPRESSED_SUFFIXES = {".gz", ".bz2", ".zst"}
 _PARQUET = b"PAR1"
-
-BLOCK = 4 << 20
+_BEFORE_JSON = b"\xef\xbb\xbf\x1e \t\r\n"  # byte order mark, record separator, space
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,11 @@ def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
 
     A file that is named is always taken. From a folder come *.json, *.ndjson, *.jsonl, *.txt and
     *.parquet, also with .gz, .bz2 or .zst, and other files that are compressed or begin with { or [
-    (`find_left_out` returns the rest). Hidden files and output folders of pinglm are skipped.
+    (`find_left_out` returns the rest). Hidden files and output folders of pinglm are skipped. `**` in a
+    glob also enters folders that are links, each of them once.
 
-    Raises `InputError` naming a path or glob that matches nothing, or a file that cannot be read.
+    Raises `InputError` naming a path or glob that matches nothing, or a file that cannot be read or is no
+    regular file (in a folder or glob, pipes and devices are left out instead).
     """
     files = _unique_names([pair for pair in _walk(paths) if pair[2]])
     if not files:
@@ -61,65 +61,8 @@ def find_left_out(paths: Sequence[str | Path]) -> list[str]:
     return sorted(_unique_names([pair for pair in _walk(paths) if not pair[2]]))
 
 
-class InputStream:
-    """A file being read: yields its text in blocks, and computes the digest of its bytes as stored on disk."""
-
-    def __init__(self, file: InputFile, raw: Any) -> None:
-        self._file = file
-        self._raw = raw
-        self._digest = hashlib.sha256()
-        self.closed = False
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the (decompressed) content in blocks of at most 4 MiB.
-
-        Compression is detected by the first bytes, not by the name. Raises `InputError` when the file is
-        cut off or damaged, or has changed since it was found.
-        """
-        compression = None
-        try:
-            found = os.fstat(self._raw.fileno())
-            if (found.st_size, found.st_mtime_ns) != (self._file.size, self._file.mtime_ns):
-                raise InputError(
-                    f"{self._file.path}: changed since this run began: run the command again"
-                )
-            compression = _compression(os.pread(self._raw.fileno(), 4, 0))
-            source: Any = self
-            if compression:
-                source = pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)
-            while block := source.read(BLOCK):
-                yield block
-        except (OSError, pa.ArrowException) as error:
-            what = f"damaged or cut-off {compression} file" if compression else "cannot be read"
-            raise InputError(f"{self._file.path}: {what}: {error}") from error
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of the file's bytes, complete once `blocks` has ended."""
-        return self._digest.hexdigest()
-
-    def read(self, size: int) -> bytes:
-        """Read raw bytes and add them to the digest (PyArrow's decompressor calls this)."""
-        data: bytes = self._raw.read(size)
-        self._digest.update(data)
-        return data
-
-    def close(self) -> None:
-        """Does nothing: `open_input` closes the file."""
-
-
-@contextmanager
-def open_input(file: InputFile) -> Iterator[InputStream]:
-    """Open a file for one pass. Raises `InputError` when it cannot be opened."""
-    try:
-        raw = open(file.path, "rb", buffering=0)  # noqa: SIM115, closed below
-    except OSError as error:
-        raise InputError(f"{file.path}: cannot be read: {error.strerror}") from error
-    with raw:
-        yield InputStream(file, raw)
-
-
-def _compression(start: bytes) -> str | None:
+def compression_of(start: bytes) -> str | None:
+    """How a file that starts with these bytes is compressed: "gzip", "bz2", "zstd" or not."""
     return next((name for magic, name in _COMPRESSION.items() if start.startswith(magic)), None)
 
 
@@ -129,7 +72,7 @@ def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
         if os.path.lexists(given):
             matches, root = [given], given
         else:
-            matches = sorted(glob.glob(given, recursive=True))
+            matches = sorted(_expand(given))
             fixed = given[: min(map(given.find, filter(given.__contains__, "*?[")), default=0)]
             root = os.path.dirname(fixed) or "."
         if not matches:
@@ -137,7 +80,7 @@ def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
         for match in matches:
             if not os.path.isdir(match):
                 name = os.path.basename(match) if match == given else os.path.relpath(match, root)
-                yield os.path.abspath(match), name, True
+                yield os.path.abspath(match), name, match == given or _is_regular(match)
                 continue
             for folder, folders, files in os.walk(match, onerror=_refuse):
                 if WORK in folders and folder != match:
@@ -152,19 +95,75 @@ def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
 
 def _is_taken(path: str) -> bool:
     """Whether a file in a folder looks like input."""
+    if not _is_regular(path):
+        return False
     stem, suffix = os.path.splitext(path.lower())
     if suffix in _COMPRESSED_SUFFIXES:
         suffix = os.path.splitext(stem)[1]
     if suffix in _SUFFIXES:
         return True
     start = _read_start(path, 512)
-    packed = start.startswith(_PARQUET) or _compression(start) is not None
-    return packed or start.lstrip()[:1] in (b"{", b"[")
+    packed = start.startswith(_PARQUET) or compression_of(start) is not None
+    return packed or start.lstrip(_BEFORE_JSON)[:1] in (b"{", b"[")
+
+
+def _is_regular(path: str) -> bool:
+    """Whether a file is no pipe, socket or device; true where that cannot be seen, as reading it will tell."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True
+
+
+def _expand(pattern: str) -> list[str]:
+    """Paths that match a glob."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        return glob.glob(pattern)
+    at = parts.index("**")
+    before, after = os.sep.join(parts[:at]), parts[at + 1 :]
+    if not before:
+        before = os.sep if at else os.curdir
+    found = []
+    for folder in _folders(path for path in glob.glob(before) if os.path.isdir(path)):
+        if after:
+            found += _expand(os.path.join(glob.escape(folder), *after))
+        else:
+            found += [folder, *glob.glob(os.path.join(glob.escape(folder), "*"))]
+    return found
+
+
+def _folders(roots: Iterable[str]) -> Iterator[str]:
+    """`roots` and all folders in them that are not hidden, each once, however many links lead to it."""
+    seen: set[tuple[int, int]] = set()
+    waiting, links = list(roots), list[str]()
+    while waiting or links:
+        folder = (waiting or links).pop(0)
+        try:
+            found = os.stat(folder)
+            if (found.st_dev, found.st_ino) in seen:
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as entries:
+                inside = sorted(
+                    (e for e in entries if not e.name.startswith(".")), key=attrgetter("name")
+                )
+        except OSError as error:
+            _refuse(error)
+        yield folder
+        for entry in inside:
+            if os.path.isdir(entry.path):  # unlike entry.is_dir(), false for a link to itself
+                (links if entry.is_symlink() else waiting).append(entry.path)
 
 
 def _unique_names(found: list[tuple[str, str, bool]]) -> dict[str, str]:
-    """Paths by name; names shared by several files are extended by parent folders until they differ."""
-    names = {path: name for path, name, _ in found}
+    """Paths by name, each file under its shortest path; names shared by several files are extended by parent
+    folders until they differ."""
+    shortest: dict[str, str] = {}  # path by what it leads to
+    for path in sorted({path for path, _, _ in found}, key=lambda path: (path.count(os.sep), path)):
+        shortest.setdefault(os.path.realpath(path), path)
+    kept = set(shortest.values())
+    names = {path: name for path, name, _ in found if path in kept}
     parts = 1
     while len(set(names.values())) < len(names):
         by_name: dict[str, list[str]] = {}
@@ -178,25 +177,24 @@ def _unique_names(found: list[tuple[str, str, bool]]) -> dict[str, str]:
 
 
 def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A name with bytes that are no UTF-8 as \\xff, and where it has a \\x of its own, \\x5cx: no two names
+    become the same."""
+    return os.fsencode(name).replace(rb"\x", rb"\x5cx").decode("utf-8", "backslashreplace")
 
 
 def _input_file(path: str, name: str) -> InputFile:
     is_parquet = _read_start(path, 4) == _PARQUET or path.lower().endswith(".parquet")
-    stat = os.stat(path)
+    found = os.stat(path)
     kind: Literal["atlas", "parquet"] = "parquet" if is_parquet else "atlas"
-    return InputFile(path, name, stat.st_size, stat.st_mtime_ns, kind)
+    return InputFile(path, name, found.st_size, found.st_mtime_ns, kind)
 
 
 def _read_start(path: str, size: int) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(size)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    with open_regular(path) as descriptor:
+        return os.read(descriptor, size)
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -82,7 +82,7 @@ def prepare(
         totals=rows.totals,
         left_out=tuple(left_out),
         inputs=inputs(folder),
-        configuration={**configuration(folder), "tokenize": store.options},
+        configuration={**configuration(folder), "tokenize": asdict(options.tokenize)},
         overlap=divided.overlap,
         store=StoreSummary(STORE, store.digest, store.arrays),
         seconds=seconds,

@@ -77,6 +77,13 @@ class TableFile(OutputFile, frozen=True):
     rows: int
 
 
+class MeasurementFile(TableFile, frozen=True, omit_defaults=True):
+    """A part of the measurement table."""
+
+    sha256: str = ""
+    """Empty where an earlier version wrote the part."""
+
+
 class ShardFile(TableFile, frozen=True):
     """A shard, with the times of its first and last row in microseconds since 1970."""
 
@@ -170,7 +177,7 @@ class IngestRecord(StageRecord, frozen=True, tag="ingest", kw_only=True):
     inputs: tuple[InputDigest, ...]
     files: tuple[IngestedFile, ...]
     totals: IngestedTotals
-    outputs: tuple[TableFile, ...]
+    outputs: tuple[MeasurementFile, ...]
     left_out: tuple[str, ...]
 
 
@@ -182,7 +189,7 @@ class SimulateRecord(StageRecord, frozen=True, tag="simulate", kw_only=True):
     inputs: tuple[InputDigest, ...] = ()
     rows: int
     days: float
-    outputs: tuple[TableFile, ...]
+    outputs: tuple[MeasurementFile, ...]
     truth: tuple[TableFile, ...]
     sources: int
     destinations: int

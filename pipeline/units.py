@@ -24,10 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.memory import available_memory
 from stores.errors import ConfigError, OutputError
 from stores.files import write_json
 
 BROKEN_POLL_SECONDS = 1.0
+WORKER_BYTES = 300 << 20
+"""What a worker of any stage needs at its peak."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 Progress = Callable[[str, int, int], None]
@@ -127,13 +130,16 @@ def open_executor(
     workers: int,
     scheduler: str | None = None,
     warm_up: Callable[[], object] | None = None,
+    at_once: int | None = None,
 ) -> Iterator[concurrent.futures.Executor]:
-    """An executor for `run_units`: a thread of this process for one worker, `workers` processes for
+    """An executor for `run_units`: a thread of this process for one worker, up to `workers` processes for
     more, or the workers of the Dask scheduler at address `scheduler` (which must see the same file
     system).
 
-    Worker processes start at once and each calls `warm_up`, which must be picklable, while the caller
-    is still preparing the units. It typically imports the modules of the units, about a second of work.
+    `at_once` worker processes (by default all) start at once and each calls `warm_up`, which must be
+    picklable, while the caller is still preparing the units. It typically imports the modules of the units,
+    about a second of work. The others start one by one, when a unit finds no idle worker: there are never
+    many more than units.
 
     Raises `ConfigError` if the scheduler cannot be reached or Dask is not installed.
     """
@@ -151,7 +157,7 @@ def open_executor(
         executor = concurrent.futures.ProcessPoolExecutor(workers, spawn, _start_worker)
         # A pool that breaks here is reported by `run_units`.
         with contextlib.suppress(concurrent.futures.BrokenExecutor, OSError):
-            for _ in range(workers):  # every submission starts one more worker
+            for _ in range(min(workers, at_once or workers)):  # every submission starts one more
                 executor.submit(warm_up or _do_nothing)
         try:
             yield executor
@@ -161,6 +167,11 @@ def open_executor(
                 for worker in multiprocessing.active_children():
                     worker.kill()
             executor.shutdown(cancel_futures=True)
+
+
+def affordable_workers(wanted: int) -> int:
+    """How many of `wanted` workers the memory suffices for, at least one."""
+    return min(wanted, max(1, available_memory() // WORKER_BYTES))
 
 
 def available_cores() -> int:

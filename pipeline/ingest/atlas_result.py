@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal
@@ -44,6 +45,7 @@ prb_id"""
 
 _END_OF_TIME = 4_102_444_800  # 2100-01-01: catches milliseconds
 _MAX_INTEGER = (1 << 63) - 1
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?").fullmatch
 
 
 class _Packet(msgspec.Struct, gc=False):
@@ -204,7 +206,7 @@ def _integer(value: Any) -> int | None:
     """A JSON number or digits as an integer from 0 to 2**63 - 1, else None."""
     if type(value) is not int:
         if isinstance(value, str) and value.isascii() and value.isdigit():
-            value = int(value[:20])
+            value = int(value.lstrip("0")[:20] or "0")
         elif isinstance(value, float) and value.is_integer():
             value = int(value)
         else:
@@ -216,6 +218,8 @@ def _number(value: Any) -> float:
     """A JSON number, or a string that holds one, as float; NaN for anything else."""
     if type(value) is float:
         return value
+    if isinstance(value, str) and not _NUMBER(value.strip()):
+        return math.nan  # float() takes more: "1_0", "١"
     if isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)

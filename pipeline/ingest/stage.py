@@ -26,8 +26,8 @@ from pipeline.records import (
     IngestedFile,
     IngestedTotals,
     IngestRecord,
+    MeasurementFile,
     SimulateRecord,
-    TableFile,
     read_results,
 )
 from pipeline.units import Progress, Unit, run_units
@@ -196,7 +196,7 @@ def _ledger_entry(file: ParsedFile, duplicate: Mapping[str, int]) -> IngestedFil
     return entry
 
 
-def _totals(files: Sequence[IngestedFile], outputs: Sequence[TableFile]) -> IngestedTotals:
+def _totals(files: Sequence[IngestedFile], outputs: Sequence[MeasurementFile]) -> IngestedTotals:
     rejected: Counter[str] = Counter()
     for file in files:
         rejected.update(file.rejected)

@@ -15,13 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.ingest.atlas_json import BROKEN, OTHER, RESULT, TRUNCATED, find_results
+from pipeline.ingest.atlas_json import find_results
 from pipeline.ingest.atlas_result import Row, Source, Statistic, make_parser
 from pipeline.ingest.duplicates import read_duplicates
+from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
-from pipeline.inputs import InputFile, open_input
-from pipeline.records import Record, TableFile, to_json
+from pipeline.input_stream import open_input
+from pipeline.inputs import InputFile
+from pipeline.records import MeasurementFile, Record, to_json
 from pipeline.rejects import RejectWriter, as_json
+from stores.files import sha256_file
 
 _SPAN_REASONS = {OTHER: "not_a_result", BROKEN: "bad_json", TRUNCATED: "truncated"}
 _MAX_REJECTED_TEXT = 1 << 16  # bytes of a rejected record that are kept
@@ -50,7 +53,7 @@ class ParsedBatch(Record, frozen=True):
 class WrittenPart(Record, frozen=True):
     """What `write_part` returns: the file, if any row was left, and the duplicates by input file."""
 
-    output: TableFile | None
+    output: MeasurementFile | None
     duplicates: dict[str, int]
 
 
@@ -124,7 +127,8 @@ def write_part(
         return to_json(WrittenPart(None, dropped))
     rows = pq.read_metadata(output).num_rows
     path = f"{output.parent.name}/{output.name}"
-    return to_json(WrittenPart(TableFile(path, output.stat().st_size, rows), dropped))
+    file = MeasurementFile(path, output.stat().st_size, rows, sha256_file(output))
+    return to_json(WrittenPart(file, dropped))
 
 
 def _reject_duplicates(table: pa.Table, path: Path) -> dict[str, int]:

@@ -27,7 +27,14 @@ from numpy.typing import NDArray
 
 from pipeline.folder import OutputFolder, open_folder
 from pipeline.measurements import PRB_ID, SCHEMA
-from pipeline.records import Record, SimulateRecord, TableFile, read_results, to_json
+from pipeline.records import (
+    MeasurementFile,
+    Record,
+    SimulateRecord,
+    TableFile,
+    read_results,
+    to_json,
+)
 from pipeline.simulate.schedule import (
     ONE_OFF_SHARE,
     Schedule,
@@ -44,7 +51,7 @@ from pipeline.simulate.summary import (
 from pipeline.simulate.world import Hosts, quotas
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError
-from stores.files import atomic_path
+from stores.files import atomic_path, sha256_file
 from stores.truth import World
 
 END = int(datetime(2025, 7, 1, tzinfo=UTC).timestamp())  # no row is later than this
@@ -104,6 +111,8 @@ class WrittenBlock(Record, frozen=True):
     truth: str
     rows: int
     counts: BlockCounts
+    sha256: str = ""
+    """Of the measurements; earlier versions did not note it."""
 
 
 def simulate(
@@ -140,7 +149,12 @@ def simulate(
         options=noted,
         rows=options.rows,
         days=schedule.span(options.rows) / 86_400,
-        outputs=tuple(_table_file(folder.path, b.measurements, b.rows) for b in done),
+        outputs=tuple(
+            MeasurementFile(
+                b.measurements, (folder.path / b.measurements).stat().st_size, b.rows, b.sha256
+            )
+            for b in done
+        ),
         truth=tuple(_table_file(folder.path, b.truth, b.rows) for b in done),
         sources=len(np.unique(pairs // targets)),
         destinations=len(np.unique(pairs % targets)),
@@ -219,7 +233,8 @@ def write_block(options: SimulateOptions, folder: Path, number: int) -> dict[str
     name = pa.DictionaryArray.from_arrays(np.zeros(len(rtt), np.int32), ["log-logistic"])
     _write(folder / names[1], TRUTH_SCHEMA, [time, *addresses, noise[0], name, *noise[1:]])
     counts = count_block(schedule, rows, rtt, END - schedule.span(options.rows) / 10)
-    return to_json(WrittenBlock(*names, last - first, counts))
+    digest = sha256_file(folder / names[0])
+    return to_json(WrittenBlock(*names, last - first, counts, digest))
 
 
 def _internet(options: SimulateOptions) -> tuple[World, Schedule]:

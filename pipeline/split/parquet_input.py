@@ -8,18 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.hashed_file import BLOCK, Blocks, HashedFile, open_hashed
 from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA
 from stores.errors import InputError
 
-_ADDRESSES = ("src_addr", "dst_addr", "source_file")
+_MAX_TIME = 1 << 62  # microseconds: the year 148,108, which can still be written as a date
+_TEXT_BYTES = {"src_addr": 256, "dst_addr": 256, "source_file": 4096}
+"""How long text may be on average, and how much of it is kept. An address has at most 45 characters, a
+name that a row is rejected for 255, and a path 4,096."""
+_TEXT_SLACK = 1 << 20
+MAX_INTEGER = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class ParquetSummary:
-    """What the footer of a file says."""
+    """What the footer of a file says, and the file's size and the blocks in which that was read."""
 
+    size: int
+    blocks: Blocks
     rows: int
     row_groups: list[int]  # rows of each
     columns: list[str]  # those of the canonical table, then the optional ones present
@@ -42,9 +51,10 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
 
     Raises `InputError` naming the file, the column, and the type expected and found.
     """
-    with _reading(path, name), pq.ParquetFile(path) as file:
+    with _reading(path, name), open_hashed(path) as source, _open(source, []) as file:
         schema = file.schema_arrow
-        groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        metadata = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    groups = [group.num_rows for group in metadata]
     columns = []
     for field in (*SCHEMA, PRB_ID, *ORIGIN):
         if schema.get_field_index(field.name) < 0:
@@ -58,21 +68,23 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
         if not _fits(field.type, found):
             raise InputError(f"{name}: column {field.name} has type {found}, expected {field.type}")
         columns.append(field.name)
-    return ParquetSummary(sum(groups), groups, columns)
+    for group in metadata:
+        _check_text(group, name)
+    return ParquetSummary(source.size, source.blocks, sum(groups), groups, columns)
 
 
 def read_tables(
-    path: Path, name: str, row_groups: list[int], columns: list[str], rows: int
+    source: HashedFile, name: str, row_groups: list[int], columns: list[str], rows: int
 ) -> Iterator[pa.Table]:
     """Yield tables of about `rows` rows from some row groups, in order, with canonical types.
 
     Addresses come as dictionary<int32, string> with one dictionary per table, times as microseconds in UTC,
-    numbers as int64 and float64. Row groups are streamed, however large, and never held whole.
+    numbers as int64 and float64. A time or integer too large for that is held at the largest that fits, so
+    that it can be rejected. Row groups are streamed, however large, and never held whole.
     """
-    with _reading(path, name):
-        as_dictionary = [column for column in columns if column in _ADDRESSES]
-        # mapped: a plain read would hold a whole row group's bytes, whatever the batch size
-        with pq.ParquetFile(path, read_dictionary=as_dictionary, memory_map=True) as file:
+    with _reading(source.path, name):
+        as_dictionary = [column for column in columns if column in _TEXT_BYTES]
+        with _open(source, as_dictionary) as file:
             batches: list[pa.RecordBatch] = []
             held = 0
             for batch in file.iter_batches(
@@ -85,6 +97,29 @@ def read_tables(
                 held += len(batch)
             if held:
                 yield _canonical(batches)
+
+
+def _open(source: HashedFile, as_dictionary: list[str]) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        pa.PythonFile(source, mode="r"),
+        read_dictionary=as_dictionary,
+        buffer_size=BLOCK,  # or it would hold a row group's bytes, however many
+        coerce_int96_timestamp_unit="us",  # nanoseconds reach no further than the year 2262
+    )
+
+
+def _check_text(group: pq.RowGroupMetaData, name: str) -> None:
+    """Raise `InputError` if a row group's text would take far more memory than addresses can."""
+    for column in map(group.column, range(group.num_columns)):
+        longest = _TEXT_BYTES.get(column.path_in_schema)
+        if longest is None:
+            continue
+        size = column.total_uncompressed_size
+        if size > longest * column.num_values + _TEXT_SLACK:
+            raise InputError(
+                f"{name}: column {column.path_in_schema} has {size:,} bytes for {column.num_values:,} rows, "
+                f"expected at most {longest} a row: its text is too long for a measurement table"
+            )
 
 
 def _fits(expected: pa.DataType, found: pa.DataType) -> bool:
@@ -109,17 +144,49 @@ def _canonical(batches: list[pa.RecordBatch]) -> pa.Table:
     table = pa.Table.from_batches(batches)
     for name in table.column_names:
         column = table.column(name)
-        if name in _ADDRESSES:
+        if name in _TEXT_BYTES:
             dictionary = pa.dictionary(pa.int32(), pa.string())
             if not pa.types.is_dictionary(column.type):
                 column = column.dictionary_encode()
-            column = column.cast(dictionary).unify_dictionaries()
-        elif pa.types.is_timestamp(column.type):
-            # nanoseconds are cut to microseconds; a time without zone is UTC
-            column = column.cast(pa.timestamp("us"), safe=False).cast(types[name])
-        elif pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode().cast(types[name])
+            column = column.cast(dictionary).unify_dictionaries().combine_chunks()
+            columns[name] = _readable(column, _TEXT_BYTES[name])
+            continue
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_timestamp(column.type):
+            column = _microseconds(column).cast(types[name])
+        elif column.type == pa.uint64():
+            column = _held_between(column, 0, MAX_INTEGER).cast(types[name])
         else:
             column = column.cast(types[name])
         columns[name] = column.combine_chunks()
     return pa.table(columns)
+
+
+def _readable(column: pa.DictionaryArray, longest: int) -> pa.DictionaryArray:
+    """Text cut after so many characters, for what is longer is no address, and the record of each row that is
+    rejected would repeat it; bytes that are no UTF-8 as \\xff."""
+    try:
+        text = pc.utf8_slice_codeunits(column.dictionary, 0, longest)
+    except pa.ArrowInvalid:
+        values = column.dictionary.cast(pa.binary()).to_pylist()
+        text = pa.array([value[:longest].decode("utf-8", "backslashreplace") for value in values])
+    return pa.DictionaryArray.from_arrays(column.indices, text)
+
+
+def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times of any unit as timestamp[us] without zone, which is UTC: finer ones are floored, and those
+    further from 1970 than `_MAX_TIME` are held there, where a cast would wrap them to another time."""
+    ticks, factor = column.cast(pa.int64()), 1000 if column.type.unit == "ms" else 1
+    if column.type.unit == "ns":
+        cut = pc.divide(ticks, 1000)  # towards zero
+        ticks = pc.subtract(cut, pc.greater(pc.multiply(cut, 1000), ticks).cast(pa.int64()))
+    limit = _MAX_TIME // factor
+    return pc.multiply(_held_between(ticks, -limit, limit), factor).cast(pa.timestamp("us"))
+
+
+def _held_between(column: pa.ChunkedArray, low: int, high: int) -> pa.ChunkedArray:
+    """Integers with those below `low` or above `high` set to it; nulls stay."""
+    low, high = (pa.scalar(bound, column.type) for bound in (low, high))
+    raised = pc.max_element_wise(column, low, skip_nulls=False)
+    return pc.min_element_wise(raised, high, skip_nulls=False)

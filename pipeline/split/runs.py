@@ -25,10 +25,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.addresses import KEY_BYTES, Keys, families, parse_addresses
+from pipeline.hashed_file import open_hashed
 from pipeline.measurements import SCHEMA
 from pipeline.ordering import order_rows
 from pipeline.rejects import RejectWriter, as_json
-from pipeline.split.parquet_input import read_tables
+from pipeline.split.parquet_input import MAX_INTEGER, read_tables
 from stores.files import atomic_path
 
 RUN_ROWS = 1 << 20
@@ -36,6 +37,7 @@ NO_PROBE = -1
 INTEGERS = ("msm_id", "size", "packet_error_count", "prb_id", "file", "row")
 MICROSECONDS = 1_000_000
 _YEAR_10000 = 253_402_300_800 * MICROSECONDS
+_UNKNOWN = -1  # in place of the index of an input file
 
 
 @dataclass(frozen=True)
@@ -68,15 +70,15 @@ def write_runs(
 
     `first_row` is the number of rows of the file before these groups; `file_names` is a JSON file with
     the list of input names that `file` indexes. Returns {"runs": [name], "files": {index: {"rows",
-    "rejected": {reason: rows}}}}.
+    "rejected": {reason: rows}}}, "blocks": what it read of the file, as in `pipeline.hashed_file`}.
     """
     names: list[str] = json.loads(file_names.read_bytes())
     index_of = {text: i for i, text in enumerate(names)}
     runs: list[str] = []
     rows: Counter[int] = Counter()
     rejected: Counter[tuple[int, str]] = Counter()
-    with RejectWriter(rejects) as reject:
-        for table in read_tables(path, name, row_groups, columns, RUN_ROWS):
+    with RejectWriter(rejects) as reject, open_hashed(path) as source:
+        for table in read_tables(source, name, row_groups, columns, RUN_ROWS):
             file, row = _origin(table, index_of, name, first_row)
             first_row += len(table)
             src = _Addresses(table.column("src_addr"))
@@ -101,7 +103,11 @@ def write_runs(
     }
     for (index, reason), count in sorted(rejected.items()):
         ledger[index]["rejected"][reason] = count
-    return {"runs": runs, "files": {str(index): entry for index, entry in sorted(ledger.items())}}
+    return {
+        "runs": runs,
+        "files": {str(index): entry for index, entry in sorted(ledger.items())},
+        "blocks": {str(number): digest for number, digest in source.blocks.items()},
+    }
 
 
 def open_run(path: Path) -> Run:
@@ -147,6 +153,7 @@ class Reason(StrEnum):
     BAD_DST_ADDR = "bad_dst_addr"
     IP_VERSION_MISMATCH = "ip_version_mismatch"
     RTT_NOT_FINITE = "rtt_not_finite"
+    INTEGER_TOO_LARGE = "integer_too_large"
     TIME_BEFORE_1970 = "time_before_1970"
     TIME_AFTER_9999 = "time_after_9999"
     DUPLICATE = "duplicate"  # found later, by `pipeline.split.shards`
@@ -170,6 +177,7 @@ MEANINGS: dict[str, str] = {
     Reason.BAD_DST_ADDR: "dst_addr is not an IPv4 or IPv6 address",
     Reason.IP_VERSION_MISMATCH: "ip_version, or one address, is of another family",
     Reason.RTT_NOT_FINITE: "rtt is NaN or infinite",
+    Reason.INTEGER_TOO_LARGE: "msm_id, size, packet_error_count or prb_id is 2^63 - 1 or more",
     Reason.TIME_BEFORE_1970: "event_time has no Unix time of 0 or more",
     Reason.TIME_AFTER_9999: "event_time is past the year 9999",
     Reason.DUPLICATE: "an equal row, or result, came before",
@@ -197,6 +205,9 @@ def _find_reasons(table: pa.Table, src: _Addresses, dst: _Addresses) -> NDArray[
     version = _integers(table, "ip_version")
     mark((src.family != version) | (dst.family != version), Reason.IP_VERSION_MISMATCH)
     mark(~np.isfinite(_floats(table, "rtt")), Reason.RTT_NOT_FINITE)
+    for name in INTEGERS[:3]:
+        mark(_integers(table, name) == MAX_INTEGER, Reason.INTEGER_TOO_LARGE)
+    mark(_probes(table) == MAX_INTEGER, Reason.INTEGER_TOO_LARGE)
     time = _integers(table, "event_time")
     mark(time < 0, Reason.TIME_BEFORE_1970)
     mark(time >= _YEAR_10000, Reason.TIME_AFTER_9999)
@@ -235,14 +246,20 @@ def _write_run(
 def _origin(
     table: pa.Table, index_of: dict[str, int], name: str, first_row: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Index of the input file, and row number in it, of each row: int64 (rows,) each."""
+    """Index of the input file, and row number in it, of each row: int64 (rows,) each.
+
+    A row that does not say where `ingest` found it, or names a file that is no input of this folder, comes
+    from file `name`, of which `first_row` rows came before the table.
+    """
+    here = np.arange(first_row + 1, first_row + 1 + len(table))
     if "source_file" not in table.column_names or "source_row" not in table.column_names:
-        file = np.full(len(table), index_of[name])
-        return file, np.arange(first_row + 1, first_row + 1 + len(table))
-    array = table.column("source_file").chunk(0)
-    index = np.array([index_of.get(text, index_of[name]) for text in array.dictionary.to_pylist()])
-    file = index[array.indices.to_numpy()]
-    return file, _integers(table, "source_row")
+        return np.full(len(table), index_of[name]), here
+    column = table.column("source_file").chunk(0)
+    known = [index_of.get(text, _UNKNOWN) for text in column.dictionary.to_pylist()]
+    file = np.array([*known, _UNKNOWN])[_filled(column.indices, len(known)).to_numpy()]
+    row = _integers(table, "source_row")
+    unknown = (file == _UNKNOWN) | (row < 1)
+    return np.where(unknown, index_of[name], file), np.where(unknown, here, row)
 
 
 def _probes(table: pa.Table) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.folder import OutputFolder
+from pipeline.hashed_file import Blocks, FileDigest, hash_file
 from pipeline.inputs import InputFile
 from pipeline.measurements import PRB_ID
 from pipeline.provenance import sum_ledger
@@ -22,20 +23,20 @@ from pipeline.records import (
     CutRecord,
     IngestRecord,
     OutputFile,
-    Record,
     SimulateRecord,
     SplitRecord,
     read_results,
     to_json,
 )
-from pipeline.split.parquet_input import inspect_parquet
+from pipeline.regular_file import changed
+from pipeline.split.parquet_input import ParquetSummary, inspect_parquet
 from pipeline.split.plan import Cut, Slice, find_cut_second, plan_shards
 from pipeline.split.runs import RUN_ROWS, write_runs
 from pipeline.split.shards import WrittenShard, write_shard
 from pipeline.split.summary import SpilledRuns, count_overlap, ledger_files, shard_files
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
-from stores.files import sha256_file, write_json
+from stores.files import write_json
 from stores.layout import SPLITS
 from stores.manifest import InputDigest
 
@@ -65,21 +66,15 @@ class SplitOptions:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
 
 
-class FileDigest(Record, frozen=True):
-    """What `_digest` returns."""
-
-    size: int
-    sha256: str
-
-
 @dataclass(frozen=True)
 class Table:
     """A Parquet file of measurements: its path, its name in ledgers and errors, and whether an earlier
-    stage wrote it (in which case it is not one of the user's inputs and needs no digest)."""
+    stage wrote it (in which case it is not one of the user's inputs, and `sha256` is in that stage's record)."""
 
     path: Path
     name: str
     ours: bool = False
+    sha256: str = ""
 
 
 def tables_of(files: Sequence[InputFile]) -> list[Table]:
@@ -96,7 +91,7 @@ def own_tables(folder: OutputFolder) -> list[Table]:
     """What `ingest` or `simulate` wrote in this folder, in order; empty if neither has finished."""
     record = folder.record(IngestRecord) or folder.record(SimulateRecord)
     return [
-        Table(folder.path / output.path, output.path, ours=True)
+        Table(folder.path / output.path, output.path, ours=True, sha256=output.sha256)
         for output in (record.outputs if record else ())
         if output.path.startswith("measurements/")
     ]
@@ -125,12 +120,14 @@ def split(
     origins = [file.file for file in ingested.files] if ingested else []
     names = list(dict.fromkeys([*origins, *(table.name for table in tables)]))
     write_json(scratch / "files.json", names)
-    units, with_probes = _run_units(tables, folder, scratch)
+    summaries = [inspect_parquet(table.path, table.name) for table in tables]
+    units = _run_units(tables, summaries, folder, scratch)
     theirs = [table for table in tables if not table.ours]
-    digests = [Unit(f"digest-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
+    digests = [Unit(f"hash-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
     results = run_units("split: sort", [*units, *digests], markers, executor, progress)
     spilled = read_results(results[: len(units)], SpilledRuns, markers)
     digested = read_results(results[len(units) :], FileDigest, markers)
+    _check_unchanged(tables, summaries, units, spilled, digested)
     runs = [scratch / "runs" / name for result in spilled for name in result.runs]
     if not runs:
         raise InputError(_no_rows(tables, spilled))
@@ -139,6 +136,7 @@ def split(
     cut = Cut(options.by, options.test_fraction, second)
     wanted = {"train": options.train_shards, "test": options.test_shards}
     plan = plan_shards(runs, cut, wanted, options.rows_per_shard)
+    with_probes = any(PRB_ID.name in summary.columns for summary in summaries)
     units = _shard_units(plan, cut, with_probes, folder, scratch)
     results = run_units("split: shards", units, markers, executor, progress)
     written = read_results(results, WrittenShard, markers)
@@ -166,14 +164,14 @@ def split(
 
 
 def _run_units(
-    tables: Sequence[Table], folder: OutputFolder, scratch: Path
-) -> tuple[list[Unit], bool]:
-    """Units of pass one, each some row groups of one file; and whether any file has probe ids."""
+    tables: Sequence[Table],
+    summaries: Sequence[ParquetSummary],
+    folder: OutputFolder,
+    scratch: Path,
+) -> list[Unit]:
+    """Units of pass one, each some row groups of one file."""
     units: list[Unit] = []
-    with_probes = False
-    for table in tables:
-        summary = inspect_parquet(table.path, table.name)
-        with_probes |= PRB_ID.name in summary.columns
+    for table, summary in zip(tables, summaries, strict=True):
         first_row = 0
         groups: list[int] = []
         held = 0
@@ -192,10 +190,11 @@ def _run_units(
                     scratch / "runs" / name,
                     folder.path / "rejected" / f"split-{name}.parquet",
                 )
-                units.append(Unit(name, write_runs, arguments))
+                # earlier versions' units, named differently, did not say what they had read
+                units.append(Unit(f"sort-{len(units):05d}", write_runs, arguments))
                 first_row += held
                 groups, held = [], 0
-    return units, with_probes
+    return units
 
 
 def _shard_units(
@@ -227,16 +226,39 @@ def _shard_units(
 
 
 def _digest(path: Path) -> dict[str, Any]:
-    """A unit: size and SHA-256 of an input file. Returns a `FileDigest` as JSON."""
-    return to_json(FileDigest(path.stat().st_size, sha256_file(path)))
+    """A unit: the hash of an input file. Returns a `FileDigest` as JSON."""
+    return to_json(hash_file(path))
+
+
+def _check_unchanged(
+    tables: Sequence[Table],
+    summaries: Sequence[ParquetSummary],
+    units: Sequence[Unit],
+    spilled: Sequence[SpilledRuns],
+    digested: Sequence[FileDigest],
+) -> None:
+    """Raise `InputError` unless the plan and all units read the bytes of the user's files that were hashed."""
+    read: dict[Path, list[Blocks]] = {}
+    for unit, result in zip(units, spilled, strict=True):
+        read.setdefault(unit.arguments[0], []).append(result.blocks)
+    digests = iter(digested)
+    for table, summary in zip(tables, summaries, strict=True):
+        if not table.ours:
+            digest = next(digests)
+            blocks = [summary.blocks, *read.get(table.path, [])]
+            if not all(digest.holds(summary.size, some) for some in blocks):
+                raise changed(table.path)
 
 
 def _identity(table: Table) -> list[Any]:
+    """What tells a table from others: the time of one that an earlier stage wrote says nothing."""
     try:
         stat = table.path.stat()
     except OSError as error:
         raise InputError(f"{table.path}: cannot be read: {error.strerror}") from error
-    return [table.name, stat.st_size, stat.st_mtime_ns]
+    if not table.ours:
+        return [table.name, stat.st_size, stat.st_mtime_ns]
+    return [table.name, stat.st_size, *([table.sha256] if table.sha256 else [])]
 
 
 def _no_rows(tables: Sequence[Table], spilled: list[SpilledRuns]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.hashed_file import Blocks
 from pipeline.records import LedgerFile, Overlap, OverlapCounts, Record, ShardFile, TimeRanges
 from pipeline.split.shards import WrittenShard
 from stores.layout import SPLITS
@@ -29,10 +30,12 @@ class SpilledFile(Record, frozen=True):
 
 
 class SpilledRuns(Record, frozen=True):
-    """What `pipeline.split.runs.write_runs` returns: names of runs, and counts by index of input file."""
+    """What `pipeline.split.runs.write_runs` returns: names of runs, counts by index of input file, and
+    the blocks that it read."""
 
     runs: list[str]
     files: dict[int, SpilledFile]
+    blocks: Blocks
 
 
 def shard_files(counts: dict[str, int], written: Sequence[WrittenShard]) -> Shards:
@@ -124,4 +127,4 @@ def _time_range(shards: Sequence[ShardFile]) -> tuple[str, str] | None:
 
 
 def _iso(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,79 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to(tmp_path / "gone.json")
     with pytest.raises(InputError, match=r"a\.json: cannot be read: No such file"):
         find_inputs([tmp_path])
+
+
+@pytest.mark.timeout(20)
+def test_pipes_and_devices_in_a_folder_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    os.mkfifo(tmp_path / "pipe.json")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device.json").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for given in (tmp_path, f"{tmp_path}/*", f"{tmp_path}/**"):
+            assert names(given) == ["a.json"]
+            assert find_left_out([given]) == ["device.json", "pipe", "pipe.json", "socket"]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_device_that_is_named_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(InputError, match=r"pipe\.json: is a pipe, expected a regular file"):
+        find_inputs([tmp_path / "pipe.json"])
+    with pytest.raises(InputError, match="/dev/zero: is a device, expected a regular file"):
+        find_inputs(["/dev/zero"])
+
+
+def test_names_that_print_alike_stay_apart(tmp_path: Path) -> None:
+    for name in (b"\xff\xfe.json", rb"\xff\xfe.json", rb"\x5cxff.json", b"\\\xff.json"):
+        (tmp_path / os.fsdecode(name)).write_text("{}")
+    files = find_inputs([tmp_path])
+    assert len({file.path for file in files}) == 4
+    assert sorted(file.name for file in files) == [
+        r"\\xff.json", r"\x5cx5cxff.json", r"\x5cxff\x5cxfe.json", r"\xff\xfe.json"
+    ]  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("loops", [1, 3])
+def test_a_glob_through_links_in_circles_takes_each_file_once(loops: int, tmp_path: Path) -> None:
+    """With more than one circle, the paths that lead to a file are without number."""
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "d/a.json").write_text("{}")
+    (tmp_path / "d/e/b.json").write_text("{}")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/c.json").write_text("{}")
+    for i in range(loops):
+        (tmp_path / f"d/circle{i}").symlink_to(tmp_path / "d")
+    (tmp_path / "d/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "d/same.json").symlink_to(tmp_path / "d/a.json")
+    expected = ["a.json", "e/b.json", "link/c.json"]
+    assert names(f"{tmp_path}/d/**/*.json") == expected
+    assert names(f"{tmp_path}/d/**") == expected
+    assert names(f"{tmp_path}/**/d/**/*.json") == [f"d/{name}" for name in expected]
+    assert names(f"{tmp_path}/d/**/**/b.json", f"{tmp_path}/d/a.json") == ["a.json", "e/b.json"]
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    assert names(f"{tmp_path}/**/*.json") == ["a.json"]
+
+
+def test_two_stars_mean_what_they_mean_to_a_shell(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert names("**/*.json") == ["a.json", "data/report.json"]
+    inside = ["b.ndjson.gz", "c.jsonl", "deep/d.txt.zst", "e.PARQUET", "table"]
+    assert names("sub/**/") == inside
+    assert names("sub/**/*") == sorted([*inside, "empty", "notes.md", "script.py"])
+    assert names("sub/**/d*") == ["deep/d.txt.zst"]
+    assert names(f"{folder}/**/deep/*") == ["sub/deep/d.txt.zst"]
+
+
+def test_a_text_sequence_is_known_by_its_first_record(tmp_path: Path) -> None:
+    (tmp_path / "sequence").write_bytes(b'\x1e{"a": 1}\n')
+    (tmp_path / "marked").write_bytes(b'\xef\xbb\xbf[{"a": 1}]')
+    assert names(tmp_path) == ["marked", "sequence"]

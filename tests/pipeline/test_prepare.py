@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -114,6 +116,26 @@ def test_ledger_adds_up_for_every_file_and_reason(mixed_input: Path, tmp_path: P
     names = [entry["name"] for entry in report["inputs"]]
     assert names == sorted(files)
     assert verify_store(tmp_path / "out/store.zarr").problems == []
+
+
+def test_more_workers_than_there_is_work_or_memory_for_do_not_start(tmp_path: Path) -> None:
+    import psutil
+
+    path = write_parquet(measurement_table(300), tmp_path / "a.parquet")
+    command = [*CLI, "prepare", "--input", path, "--out", tmp_path / "out", "--workers", "100000"]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    most = 0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            most = max(most, len(psutil.Process(process.pid).children()))
+        time.sleep(0.01)
+    error = process.communicate()[1]
+    assert process.returncode == 0, error
+    assert most <= 12  # of a stage at most six units wait at once
+    assert re.fullmatch(r"\d+ of 100000 workers: there is no memory for more .*", error.strip())
+    assert prepare(path, tmp_path / "one") == read_manifest(tmp_path / "out/store.zarr").digest
 
 
 def units_done(out: Path) -> int:

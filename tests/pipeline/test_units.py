@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from pipeline.units import Unit, open_executor, run_units
+from pipeline.memory import available_memory
+from pipeline.units import WORKER_BYTES, Unit, affordable_workers, open_executor, run_units
 from stores.errors import OutputError
 
 
@@ -52,3 +55,51 @@ def test_an_interrupt_while_units_are_submitted_runs_none_of_those_that_wait(
         threading.Timer(0.1, go_on.set).start()
         raise KeyboardInterrupt
     assert not waiting.exists()
+
+
+def test_there_are_never_many_more_workers_than_units(tmp_path: Path) -> None:
+    with open_executor(40, at_once=2) as executor:
+        units = [Unit(str(i), process_number, (i,)) for i in range(3)]
+        run_units("any", units, tmp_path, executor, lambda *_: None)
+        assert 2 <= len(psutil.Process().children()) <= 6  # one of them tracks resources
+
+
+def process_number(_: int) -> dict[str, Any]:
+    """A unit: the number of the process that it runs in."""
+    return {"process": os.getpid()}
+
+
+def test_workers_are_as_many_as_the_memory_suffices_for() -> None:
+    assert affordable_workers(1) == 1
+    assert 1 <= affordable_workers(10**9) <= 2 * available_memory() // WORKER_BYTES
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:   8 kB\n"}, 8 << 10),
+        ({"proc/meminfo": "MemAvailable: 8 kB\n", "groups/memory.max": "5000\n"}, 5000),
+        ({"proc/meminfo": "MemAvailable: 8 kB\n", "groups/memory.max": "max\n"}, 8 << 10),
+        ({"groups/memory/memory.limit_in_bytes": "7000\n"}, 7000),
+        ({"proc/self/cgroup": "0::/a/b\n", "groups/a/b/memory.max": "6000\n"}, 6000),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,memory:/a\n0::/\n",
+                "groups/memory/a/memory.limit_in_bytes": "4000\n",
+                "groups/memory.max": "5000",
+            },
+            4000,
+        ),
+    ],
+)
+def test_memory_is_what_is_free_or_what_a_container_is_allowed(
+    files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert available_memory(tmp_path / "proc", tmp_path / "groups") == expected
+
+
+def test_without_any_of_these_memory_is_that_of_the_machine(tmp_path: Path) -> None:
+    assert available_memory(tmp_path, tmp_path) >= available_memory()

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.ingest import atlas_json
-from pipeline.ingest.atlas_json import BROKEN, OTHER, RESULT, TRUNCATED, find_results
+from pipeline.ingest.atlas_json import find_results
+from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
 
 FIRST = {"msm_id": 1, "prb_id": 7, "timestamp": 5, "result": [{"rtt": 1.5}, {"x": "*"}]}
 SECOND = {"dst_name": 'a "quoted" {name} \\', "prb_id": 8, "msm_id": 2, "result": [{"x": ["]"]}]}
@@ -213,11 +214,84 @@ def test_a_result_that_is_too_long_is_reported_without_its_text(
 
 
 def test_more_spans_than_fit_at_once_all_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = b"[" + b'{"prb_id":1},' * (3 * atlas_json._MAX_SPANS) + b'{"prb_id":1}]'
+    text = b"[" + b'{"prb_id":1},' * (3 * atlas_json.MAX_SPANS) + b'{"prb_id":1}]'
     rows = [row for _, row, _ in found(text)]
-    assert rows == list(range(1, 3 * atlas_json._MAX_SPANS + 2))
+    assert rows == list(range(1, 3 * atlas_json.MAX_SPANS + 2))
 
 
 def test_nesting_without_end_does_not_stop_the_scan() -> None:
     text = b"[" * 10_000 + b"\n" + json.dumps(FIRST).encode()
     assert (RESULT, json.dumps(FIRST).encode()) in [(k, piece) for k, _, piece in found(text)]
+
+
+def deep(levels: int, inside: Any = 1, **keys: Any) -> str:
+    """An object with `keys`, and with `inside` in so many lists and objects."""
+    opening = "".join('{"a":' if level % 2 else "[" for level in range(levels))
+    closing = "".join("}" if level % 2 else "]" for level in reversed(range(levels)))
+    start = json.dumps(keys)[:-1] + (", " if keys else "")
+    return f'{start}"x":{opening}{json.dumps(inside)}{closing}}}'
+
+
+@pytest.mark.parametrize("levels", [257, 300, 1000, 50_000])
+@pytest.mark.parametrize("keys", [{}, {"prb_id": 4}, {"msm_id": 1, "timestamp": 2}])
+def test_a_line_nested_too_deep_is_one_broken_line(levels: int, keys: dict[str, int]) -> None:
+    good = json.dumps(FIRST)
+    for line in (deep(levels, **keys), deep(levels, {"prb_id": 1}, **keys), deep(levels + 1)[5:-1]):
+        spans = found("\n".join([good, line, good, line, good, *[good] * 6]).encode())
+        assert [row for _, row, _ in spans] == list(range(1, 12))
+        assert [row for kind, row, _ in spans if kind != RESULT] == [2, 4]
+        assert spans[1][0] == BROKEN
+        assert line.encode().strip(b"[]") in (spans[1][2] or b"").strip(b"[]")
+
+
+@given(
+    elements=st.lists(
+        st.sampled_from([0, 200, 255, 256, 257, 258, 259, 600, 1111]), min_size=1, max_size=6
+    ),
+    keys=st.sampled_from([{}, {"prb_id": 4}]),
+    shape=st.sampled_from(["[{}]", '{{"data": [{}]}}', "{}"]),
+    block=st.integers(1, 3000),
+)
+@settings(max_examples=150, deadline=None)
+def test_an_element_nested_too_deep_is_one_broken_element(
+    elements: list[int], keys: dict[str, int], shape: str, block: int
+) -> None:
+    """After a good result, so that whatever follows is an element where a result is due."""
+    outside = {"[{}]": 1, "{}": 0}.get(shape, 2)
+    texts = [json.dumps(FIRST), *(deep(levels, **keys) for levels in elements)]
+    spans = found(shape.format(",\n ".join(texts)).encode(), block)
+    fine = RESULT if keys else OTHER
+    kinds = [BROKEN if levels + 1 + outside > 256 else fine for levels in elements]
+    assert [kind for kind, _, _ in spans] == [RESULT, *kinds]
+    assert [piece for _, _, piece in spans] == [text.encode() for text in texts]
+
+
+def test_an_indented_element_nested_too_deep_is_one_broken_element() -> None:
+    value: Any = 1
+    for _ in range(400):
+        value = [value]
+    text = json.dumps([FIRST, {"x": value}, SECOND], indent=1)
+    for block in (100, 1 << 20):
+        assert [kind for kind, _, _ in found(text.encode(), block)] == [RESULT, BROKEN, RESULT]
+
+
+def test_an_unclosed_element_nested_too_deep_is_one_broken_element() -> None:
+    good = json.dumps(FIRST)
+    for text in (f"[{good}, {'[{' * 300} ]", f'{{"data": [{good}, {{"x": {"[" * 700}]}}'):
+        kinds = [kind for kind, _, _ in found(text.encode())]
+        assert kinds[0] == RESULT
+        assert kinds[1:] in ([BROKEN], [TRUNCATED])
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_the_separators_of_rfc_7464_are_no_records(indent: int | None, block: int) -> None:
+    texts = [b"\x1e" + json.dumps(result, indent=indent).encode() + b"\n" for result in RESULTS]
+    if indent is None:
+        block = max(block, 1 << 10)  # whether it is NDJSON is seen in the first block
+    assert results(b"".join(texts), block) == RESULTS
+    assert found(b"\x1e\n") == []
+    cut = texts[1][:-20]
+    pieces = found(texts[0] + cut + b"".join(texts[2:]), block)
+    assert [kind for kind, _, _ in pieces] == [RESULT, BROKEN, RESULT]
+    assert json.loads(pieces[2][2] or b"") == THIRD

@@ -248,3 +248,28 @@ def test_rows_are_finite_and_reasons_are_listed() -> None:
                 assert outcome[5] == -1.0 or outcome[5] >= 0
                 assert outcome[7] >= 0
                 assert outcome[6] >= 0
+
+
+@pytest.mark.parametrize(
+    "text", ["1_0", "1_0.5", "\u0661\u0662", "0x10", "nan", "inf", "1e", ".", "", "1 0"]
+)
+def test_an_rtt_that_only_python_would_read_is_bad(text: str) -> None:
+    assert parse({"result": [{"rtt": text}]}) == "bad_rtt"
+    summary = {"avg": text, "rcvd": 1}
+    assert parse(summary, ("result",)) == "bad_rtt"
+
+
+@pytest.mark.parametrize(
+    ("text", "rtt"),
+    [("12", 12), (" 1.5 ", 1.5), ("1e2", 100), ("+0.5", 0.5), (".5", 0.5), ("3.", 3)],
+)
+def test_an_rtt_may_be_any_number_in_a_string(text: str, rtt: float) -> None:
+    assert row({"result": [{"rtt": text}]})[5] == rtt
+
+
+def test_an_integer_in_a_string_is_not_cut() -> None:
+    assert row({"msm_id": "0" * 30 + "17"})[0] == 17
+    assert row({"prb_id": "0" * 30})[8] == 0
+    assert row({"msm_id": str(2**63 - 1)})[0] == 2**63 - 1
+    for digits in (str(2**63), "1" + "0" * 40, "9" * 5000):
+        assert parse({"msm_id": digits}) == "missing_msm_id"

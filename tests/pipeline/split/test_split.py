@@ -335,9 +335,11 @@ def test_a_shard_lost_after_the_split_is_noticed(tmp_path: Path, run_split) -> N
 
 def test_memory_is_one_shard_whatever_a_row_group_holds(tmp_path: Path) -> None:
     """A run is cut inside a row group, which is never held whole."""
+    from pipeline.hashed_file import open_hashed
     from pipeline.split.parquet_input import read_tables
 
     path = write_parquet(measurement_table(5000), tmp_path / "a.parquet", row_group_size=5000)
     assert pq.ParquetFile(path).num_row_groups == 1
-    sizes = [len(table) for table in read_tables(path, "a", [0], SCHEMA.names, 1000)]
+    with open_hashed(path) as file:
+        sizes = [len(table) for table in read_tables(file, "a", [0], SCHEMA.names, 1000)]
     assert sizes == [1000] * 5

@@ -1,0 +1,109 @@
+"""A file that is hashed block by block as it is read, so that it can be told whether all readers read the
+same bytes: those of which the manifest states the hash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.records import Record
+from pipeline.regular_file import changed, open_regular
+from stores.errors import InputError
+
+BLOCK = 1 << 20
+_HELD_BLOCKS = 32  # a row group is read column by column, or from all its columns in turn
+
+Blocks = dict[int, str]
+"""SHA-256 of some blocks of a file, by number. A block is 1 MiB, only the last is shorter."""
+
+
+class FileDigest(Record, frozen=True):
+    """A whole file, as `hash_file` read it."""
+
+    size: int
+    sha256: str
+    blocks: Blocks
+
+    def holds(self, size: int, blocks: Blocks) -> bool:
+        """Whether a reader that found `size` bytes and read these `blocks` read this very content."""
+        return size == self.size and blocks.items() <= self.blocks.items()
+
+
+class HashedFile:
+    """An open file for PyArrow's readers. It holds the blocks read last, 32 MiB of them."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._position = 0
+        self._held: OrderedDict[int, bytes] = OrderedDict()
+        self.size = os.fstat(descriptor).st_size
+        self.blocks: Blocks = {}
+        """Of every block that was read."""
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes, fewer only at the end of the file.
+
+        Raises `InputError` when the file has shrunk, or a block is not what it was when it was read before.
+        """
+        start = self._position
+        end = self.size if size < 0 else min(self.size, start + size)
+        pieces = []
+        while start < end:
+            number, offset = divmod(start, BLOCK)
+            pieces.append(self._block(number)[offset : offset + end - start])
+            start += len(pieces[-1])
+        self._position = max(self._position, end)
+        return b"".join(pieces)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to `offset`, from the start, here or the end of the file; return it from the start."""
+        self._position = offset + (0, self._position, self.size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        """Where the next `read` begins."""
+        return self._position
+
+    def close(self) -> None:
+        """Does nothing: `open_hashed` closes the file."""
+
+    def _block(self, number: int) -> bytes:
+        if number in self._held:
+            self._held.move_to_end(number)
+            return self._held[number]
+        start, end = number * BLOCK, min(self.size, (number + 1) * BLOCK)
+        block = b""
+        try:
+            while piece := os.pread(self._descriptor, end - start - len(block), start + len(block)):
+                block += piece
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+        digest = hashlib.sha256(block).hexdigest()
+        if len(block) < end - start or self.blocks.setdefault(number, digest) != digest:
+            raise changed(self.path)
+        self._held[number] = block
+        if len(self._held) > _HELD_BLOCKS:
+            self._held.popitem(last=False)
+        return block
+
+
+@contextmanager
+def open_hashed(path: Path) -> Iterator[HashedFile]:
+    """Open a file. Raises `InputError` when it cannot be opened."""
+    with open_regular(path) as descriptor:
+        yield HashedFile(path, descriptor)
+
+
+def hash_file(path: Path) -> FileDigest:
+    """Read a file from beginning to end. Raises `InputError` when it cannot be read."""
+    with open_hashed(path) as file:
+        whole = hashlib.sha256()
+        while block := file.read(BLOCK):
+            whole.update(block)
+        return FileDigest(file.size, whole.hexdigest(), file.blocks)
