@@ -39,7 +39,9 @@ def parse_time(name: str, value: Any) -> int | None:
         return None
     seconds = parse_number(name, value)
     if not 0 <= seconds <= LAST_SECOND:
-        raise QueryError(name, f"{cut(str(value))}: expected Unix seconds from 0 to the end of 2099")
+        raise QueryError(
+            name, f"{cut(str(value))}: expected Unix seconds from 0 to the end of 2099"
+        )
     return int(seconds)
 
 

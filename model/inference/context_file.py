@@ -93,7 +93,9 @@ def _csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _measurement(where: str, row: dict[str, Any]) -> Measurement:
     unknown = row.keys() - set(FIELDS)
     if unknown:
-        raise InputError(f"{where}: unknown field {cut(min(unknown))}: expected {', '.join(FIELDS)}")
+        raise InputError(
+            f"{where}: unknown field {cut(min(unknown))}: expected {', '.join(FIELDS)}"
+        )
     rtt_ms, failed = row.get("rtt_ms"), row.get("failed")
     if isinstance(rtt_ms, str) and rtt_ms.lower() == FAILED:
         rtt_ms, failed = None, True

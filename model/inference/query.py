@@ -144,10 +144,14 @@ class SampleQuery:
     def __post_init__(self) -> None:
         target = parse_number("target_rtt_ms", self.target_rtt_ms)
         if target <= 0:
-            raise QueryError("target_rtt_ms", f"{cut(str(self.target_rtt_ms))}: expected more than 0 ms")
+            raise QueryError(
+                "target_rtt_ms", f"{cut(str(self.target_rtt_ms))}: expected more than 0 ms"
+            )
         share = parse_number("tolerance", self.tolerance)
         if not 0 <= share < 1:
-            raise QueryError("tolerance", f"{cut(str(self.tolerance))}: expected 0 or more and below 1")
+            raise QueryError(
+                "tolerance", f"{cut(str(self.tolerance))}: expected 0 or more and below 1"
+            )
         _normalise(
             self,
             target_rtt_ms=target,

@@ -174,7 +174,9 @@ def test_array_rtt_code_equals_the_plain_one(rtt_ms: float) -> None:
 @given(
     st.one_of(
         st.floats(0, allow_nan=False, allow_infinity=False),
-        st.integers(0, 0x7FEF_FFFF_FFFF_FFFF).map(lambda bits: float(np.int64(bits).view(np.float64))),
+        st.integers(0, 0x7FEF_FFFF_FFFF_FFFF).map(
+            lambda bits: float(np.int64(bits).view(np.float64))
+        ),
     )
 )
 @example(sys.float_info.max)

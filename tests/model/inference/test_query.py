@@ -279,12 +279,24 @@ def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> 
         ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,-1\n", "here:2: rtt_ms -1: expected 0 ms or more"),
         ("192.0.2.1,192.0.2.2,1\n", "here: expected JSON lines, or CSV whose first line is"),
         ("", "here: expected JSON lines, or CSV"),
-        ('{"src": ' + "[" * 100_000, "here:1: expected one JSON object per line .nested too deeply"),
+        (
+            '{"src": ' + "[" * 100_000,
+            "here:1: expected one JSON object per line .nested too deeply",
+        ),
         ('{"src": ' + "[" * 400 + "]" * 400 + "}", "here:1: rtt_ms: expected"),
-        ('{"rtt_ms": 1, "src": ' + "[" * 400 + "]" * 400 + "}", r"here:1: src \[{60}…: expected an"),
-        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2," + "1" * 100_000, "here:2: rtt_ms '1{59}…: expected"),
+        (
+            '{"rtt_ms": 1, "src": ' + "[" * 400 + "]" * 400 + "}",
+            r"here:1: src \[{60}…: expected an",
+        ),
+        (
+            "src,dst,rtt_ms\n192.0.2.1,192.0.2.2," + "1" * 100_000,
+            "here:2: rtt_ms '1{59}…: expected",
+        ),
         ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2," + "1" * 100_000 + "x", "here:2: rtt_ms '1{59}…: "),
-        (f"src,dst,{'x' * 100_000}\n192.0.2.1,192.0.2.2,1", "here:2: unknown field x{60}…: expected"),
+        (
+            f"src,dst,{'x' * 100_000}\n192.0.2.1,192.0.2.2,1",
+            "here:2: unknown field x{60}…: expected",
+        ),
     ],
 )
 def test_a_wrong_context_file_is_an_error_that_names_the_line(text: str, message: str) -> None:
