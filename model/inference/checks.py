@@ -81,7 +81,8 @@ def make_measurement(src: Any, dst: Any, rtt_ms: Any, time: Any) -> Measurement:
 
 def parse_whole(name: str, value: Any, least: int, most: int) -> int:
     """A whole number from `least` to `most`. Raises `QueryError`, also for a bool."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not least <= int(value) <= most:
         raise QueryError(name, f"{shown(value)}: expected a whole number from {least} to {most}")
     return int(value)
 

@@ -52,7 +52,7 @@ def _shape(*examples: Any) -> ConfigDict:
 
 def _pair(*examples: Any) -> ConfigDict:
     """The shape of what has `src` and `dst`: both are of one address family."""
-    families = [
+    families: list[Any] = [
         {"properties": {field: {"format": family} for field in ("src", "dst")}}
         for family in ("ipv4", "ipv6")
     ]
