@@ -11,9 +11,12 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from model.inference.checks import shown
+from model.service.hosts import Hosts
 from stores.errors import QueryError
 
 BODY_BYTES = 1 << 20
@@ -32,12 +35,13 @@ log = logging.getLogger("pinglm.service")
 
 
 class Guard:
-    """ASGI middleware: reads the whole body (at most 1 MiB, within 20 s), sets the headers, and turns
-    exceptions into responses. While `busy`, queries are refused unparsed: under overload, parsing them
-    would take time away from answering others."""
+    """ASGI middleware: refuses requests to other hosts and from pages of other origins, reads the whole body
+    (at most 1 MiB, within 20 s), sets the headers, and turns exceptions into responses. While `busy`, queries
+    are refused unparsed: under overload, parsing them would take time away from answering others."""
 
-    def __init__(self, app: ASGIApp, busy: Callable[[], bool]):
+    def __init__(self, app: ASGIApp, hosts: Hosts, busy: Callable[[], bool]):
         self.app = app
+        self.hosts = hosts
         self.busy = busy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,6 +56,9 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
+        foreign = self._foreign(Headers(scope=scope))
+        if foreign is not None:
+            return await foreign(scope, receive, send_with_headers)
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _read_body(receive)
@@ -84,6 +91,18 @@ class Guard:
             return
         if not begun:
             await answer(scope, receive, send_with_headers)
+
+    def _foreign(self, headers: Headers) -> Response | None:
+        """The refusal of a request that a page of another site may have sent, else `None`."""
+        host = headers.get("host", "")
+        if not self.hosts.allows(host):
+            expected = f"expected {self.hosts}: allow another name with --allowed-host"
+            return problem(421, f"{shown(host)}: {expected}", ("header", "host"))
+        for origin in headers.getlist("origin"):
+            if not self.hosts.allows_origin(origin, host):
+                expected = f"expected a page of {shown(host)}"
+                return problem(403, f"{shown(origin)}: {expected}", ("header", "origin"))
+        return None
 
 
 async def _read_body(receive: Receive) -> bytes | None:
