@@ -138,6 +138,7 @@ async def _wait(request: Request, futures: list[Future[Any]], timeout: float) ->
     Raises `TimeoutError`, or what the model raised.
     """
     everything = asyncio.gather(*map(asyncio.wrap_future, futures))
+    everything.add_done_callback(_retrieve)
     try:
         async with asyncio.timeout(timeout):
             while True:
@@ -151,3 +152,9 @@ async def _wait(request: Request, futures: list[Future[Any]], timeout: float) ->
             everything.cancel()
         for future in futures:
             future.cancel()
+
+
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Look at the exception of what nobody waits for any more, or asyncio logs it as forgotten."""
+    if not done.cancelled():
+        done.exception()

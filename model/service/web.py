@@ -112,10 +112,10 @@ async def _read_body(receive: Receive) -> bytes | None:
         message = await receive()
         if message["type"] == "http.disconnect":
             return b""
-        body += message["body"]
+        body += message.get("body", b"")  # both fields may be left out
         if len(body) > BODY_BYTES:
             return None
-        if not message["more_body"]:
+        if not message.get("more_body", False):
             return bytes(body)
 
 
