@@ -15,6 +15,7 @@ import uvicorn
 from rich.console import Console
 
 from model.service.app import make_app
+from model.service.connections import BACKLOG, Connection
 from model.service.hosts import Hosts
 from model.service.ready import ReadyModel
 from stores.errors import ConfigError
@@ -64,6 +65,9 @@ def serve(
 
     config = uvicorn.Config(
         make_app(model, hosts, timeout),
+        http=Connection,
+        ws="none",
+        backlog=BACKLOG,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=STOP_SECONDS,
