@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -45,7 +46,7 @@ class Connection(H11Protocol):
         if len(self.connections) >= CONNECTIONS and not self._make_room():
             REFUSED.count(self.loop)
             self.transport = transport
-            transport.write(REFUSAL)
+            transport.write(refusal(503, "busy: too many connections: try again in a second"))
             transport.close()
             return
         super().connection_made(transport)
@@ -66,6 +67,14 @@ class Connection(H11Protocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, unless an answer has begun. uvicorn's own is plain text, and an exception
+        where what is wrong is the rest of a body that is answered already."""
+        MALFORMED.count(self.loop)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(refusal(400, "this is not HTTP"))
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -140,15 +149,15 @@ class Tally:
 
 
 REFUSED = Tally("too many connections: refused %d")
+MALFORMED = Tally("not HTTP: answered %d with 400")
 REPLACED = Tally("too many connections: closed %d that had no request")
 SLOW = Tally(f"no whole request within {WAIT_SECONDS:.0f} s, or answer not read: closed %d")
 
 
-def _refusal() -> bytes:
-    answer = problem(503, "busy: too many connections: try again in a second")
+def refusal(status: int, message: str) -> bytes:
+    """A whole HTTP response in the shape of all errors, for a connection that is then closed."""
+    answer = problem(status, message)
     answer.headers["Connection"] = "close"
+    line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
     headers = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
-    return b"HTTP/1.1 503 Service Unavailable\r\n" + headers + b"\r\n" + bytes(answer.body)
-
-
-REFUSAL = _refusal()
+    return line + headers + b"\r\n" + bytes(answer.body)

@@ -68,7 +68,7 @@ def serve(
         http=Connection,
         ws="none",
         backlog=BACKLOG,
-        log_level="warning",
+        log_level="error",  # its warnings are a line per malformed request: `connections` counts them
         access_log=False,
         timeout_graceful_shutdown=STOP_SECONDS,
         server_header=False,

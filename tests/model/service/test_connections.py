@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import socket
@@ -138,6 +139,22 @@ def test_where_all_have_a_request_one_more_is_refused(server: Server, connect: C
         client.close()
     assert answers(url)
     logged(process, "too many connections: refused 1")
+
+
+def test_what_is_not_http_is_an_error_of_the_usual_shape(server: Server, connect: Connect) -> None:
+    for _ in range(50):
+        head, body = connect(b"GET / HTTP/1.1\r\n\r\n").recv(65536).split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert json.loads(body)["detail"][0]["loc"] == []
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n"
+    answered = connect(BODY + b"Origin: http://evil.example\r\n" + chunked)
+    assert answered.recv(65536).startswith(b"HTTP/1.1 403 ")
+    answered.sendall(b"not a chunk\r\n")  # when there is nothing left to answer
+    while not is_closed(answered):
+        time.sleep(0.1)
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert connect(REQUEST + upgrade).recv(65536).startswith(b"HTTP/1.1 ")
+    assert len(logged(server[0], "not HTTP").splitlines()) < 5
 
 
 def test_a_client_that_reads_no_answers_is_closed(server: Server, connect: Connect) -> None:
