@@ -40,13 +40,14 @@ class Hosts:
     def allows(self, host: str) -> bool:
         """Whether requests with this `Host` are answered."""
         name = _name_of(host)
-        if name in self._names | self._added:
+        if name and name in self._names | self._added:
             return True
         address = _address_of(name)
         if address is None:
             return False
-        ours = self._address
-        return ours.is_unspecified or address == ours or (ours.is_loopback and address.is_loopback)
+        ours = self._address  # which may have a scope, as in fe80::1%eth0
+        same = address.packed == ours.packed
+        return same or ours.is_unspecified or (ours.is_loopback and address.is_loopback)
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether a page of this `Origin` may send requests to this `Host`: if it comes from there, or from

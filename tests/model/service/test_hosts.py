@@ -43,6 +43,8 @@ QUERY = {"src": "192.0.2.1", "dst": "198.51.100.7"}
         (("0.0.0.0", "0.0.0.0"), "localhost:1", True),
         (("0.0.0.0", "0.0.0.0"), socket.gethostname(), True),
         (("::", "::"), "evil.example", False),
+        (("", "0.0.0.0"), "", False),
+        (("fe80::1%eth0", "fe80::1%eth0"), "[fe80::1]:8000", True),
     ],
 )
 def test_hosts_are_those_it_listens_on(listens: tuple[str, str], host: str, allowed: bool) -> None:
