@@ -33,19 +33,19 @@ def server(exported: Path, compile_cache: Path) -> Iterator[Server]:
     """The process and its address; it may open few descriptors. It is enough that it listens."""
     options = {"descriptors": DESCRIPTORS}
     with listening(exported, compile_cache, free_port(), **options) as (process, url):
-        assert process.stderr
-        os.set_blocking(process.stderr.fileno(), False)
         yield process, url
 
 
 def logged(process: subprocess.Popen[str], expected: str) -> str:
     """What it has logged since the last call, with `expected` in it."""
     assert process.stderr
-    text = ""
+    file, text = process.stderr.fileno(), ""
     deadline = time.monotonic() + 30
-    while expected not in text and time.monotonic() < deadline:
-        text += process.stderr.read() or ""
-        time.sleep(0.1)
+    while (
+        expected not in text
+        and select.select([file], [], [], max(deadline - time.monotonic(), 0))[0]
+    ):
+        text += os.read(file, 65536).decode()
     assert expected in text
     assert "Traceback" not in text
     return text
