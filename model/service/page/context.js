@@ -10,6 +10,7 @@ export class ContextError extends Error {}
 
 export function parseContext(text) {
   const lines = text.replace(/^\uFEFF/, "").split(LINE_END).map((line, at) => ({ line: line.trim(), number: at + 1 }));
+  if (!lines.at(-1).line) lines.pop(); // behind the last line end there is no line
   const first = lines.findIndex(({ line }) => line);
   if (first < 0) return []; // an empty box is an empty context
   const rows = lines[first].line.startsWith("{") ? jsonRows(lines) : csvRows(lines.slice(first));
