@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model.inference.checks import shown
+from model.inference.checks import cut, shown
 from model.service.hosts import Hosts
 from stores.errors import QueryError
 
@@ -85,7 +85,7 @@ class Guard:
             answer = problem(503, "the service is stopping")
         except Exception:
             number = secrets.token_hex(4)
-            log.exception("%s %s failed, id %s", scope["method"], scope["path"], number)
+            log.exception("%s %r failed, id %s", scope["method"], scope["path"], number)
             answer = problem(500, f"server error: see id {number} in the log of the service")
         else:
             return
@@ -147,7 +147,7 @@ def query_problem(error: QueryError, at: Sequence[str | int]) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """404, 405, and bodies that cannot be parsed."""
     assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
+    where = cut(f"{request.method} {request.scope['path']}")
     loc = ("body",) if error.status_code == 400 else ()
     return problem(error.status_code, f"{where}: {error.detail}", loc, headers=error.headers)
 
