@@ -71,7 +71,7 @@ def encode_rtt(rtt_ms: float) -> int:
     """
     if not 0 <= rtt_ms < float("inf"):
         raise ValueError(f"RTT {rtt_ms} ms has no code: expected a finite number, 0 or more")
-    us = max(rtt_ms * 1000.0, 1.0)
+    us = min(max(rtt_ms * 1000.0, 1.0), MAX_MANTISSA * 2.0**31)
     for exponent in range(32):
         mantissa = round(us / (1 << exponent))
         if mantissa <= MAX_MANTISSA:
@@ -86,7 +86,8 @@ def decode_rtt(code: int) -> float:
 
 def encode_rtts(rtt_ms: NDArray[np.float64]) -> NDArray[np.uint16]:
     """`encode_rtt` of an array (any shape), float64 ms to uint16 codes. All must be finite, 0 or more."""
-    us = np.clip(np.asarray(rtt_ms, np.float64) * 1000.0, 1.0, MAX_MANTISSA * 2.0**31)
+    with np.errstate(over="ignore"):  # what is infinite in us is clipped, too
+        us = np.clip(np.asarray(rtt_ms, np.float64) * 1000.0, 1.0, MAX_MANTISSA * 2.0**31)
     exponent = np.maximum(np.frexp(us)[1] - 11, 0)  # us < 2**(exponent + 11)
     mantissa = np.rint(np.ldexp(us, -exponent))
     carry = mantissa > MAX_MANTISSA  # rounded up to 2048: one exponent more, mantissa 1024

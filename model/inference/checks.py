@@ -6,14 +6,19 @@ All raise `QueryError` that names the field.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from numbers import Integral
 from typing import Any
 
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
 
 LAST_SECOND = 4_102_444_799  # the end of 2099, the same limit as for `ingest`
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+"""A number as text. The page reads the same ones; `float` alone also takes 1_0 and digits of other scripts."""
+LONGEST_TEXT = 60  # characters of a value in a message
 
 
 def parse_address(name: str, value: Any) -> Address:
@@ -22,9 +27,9 @@ def parse_address(name: str, value: Any) -> Address:
         try:
             value = ip_address(value.strip())
         except ValueError:
-            raise QueryError(name, f"{value!r}: expected an IPv4 or IPv6 address") from None
+            raise QueryError(name, f"{shown(value)}: expected an IPv4 or IPv6 address") from None
     if not isinstance(value, IPv4Address | IPv6Address) or getattr(value, "scope_id", None):
-        raise QueryError(name, f"{value!r}: expected an IPv4 or IPv6 address")
+        raise QueryError(name, f"{shown(value)}: expected an IPv4 or IPv6 address")
     return value
 
 
@@ -34,7 +39,9 @@ def parse_time(name: str, value: Any) -> int | None:
         return None
     seconds = parse_number(name, value)
     if not 0 <= seconds <= LAST_SECOND:
-        raise QueryError(name, f"{value}: expected Unix seconds from 0 to the end of 2099")
+        raise QueryError(
+            name, f"{cut(str(value))}: expected Unix seconds from 0 to the end of 2099"
+        )
     return int(seconds)
 
 
@@ -44,7 +51,8 @@ def parse_rtt(name: str, value: Any) -> float | None:
         return None
     rtt_ms = parse_number(name, value)
     if rtt_ms < 0:
-        raise QueryError(name, f"{value}: expected 0 ms or more, or none where the ping failed")
+        problem = "expected 0 ms or more, or none where the ping failed"
+        raise QueryError(name, f"{cut(str(value))}: {problem}")
     return rtt_ms
 
 
@@ -71,17 +79,18 @@ def make_measurement(src: Any, dst: Any, rtt_ms: Any, time: Any) -> Measurement:
     return measurement
 
 
-def parse_count(name: str, value: Any, limit: int) -> int:
-    """A whole number from 1 to `limit`. Raises `QueryError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-        raise QueryError(name, f"{value!r}: expected a whole number from 1 to {limit}")
-    return value
+def parse_whole(name: str, value: Any, least: int, most: int) -> int:
+    """A whole number from `least` to `most`. Raises `QueryError`, also for a bool."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not least <= int(value) <= most:
+        raise QueryError(name, f"{shown(value)}: expected a whole number from {least} to {most}")
+    return int(value)
 
 
 def parse_prefix(text: str) -> tuple[int, bytes]:
     """Family (4 or 6) and known bytes of a prefix, as `CompletionQuery` accepts it. Raises `QueryError`."""
-    prefix = text.strip()
     try:
+        prefix = text.strip()
         if "%" in prefix:
             raise ValueError
         if "/" in prefix:
@@ -90,10 +99,10 @@ def parse_prefix(text: str) -> tuple[int, bytes]:
                 raise ValueError
             return network.version, network.network_address.packed[: network.prefixlen // 8]
         return (6, _known_groups(prefix)) if ":" in prefix else (4, _known_octets(prefix))
-    except ValueError:
+    except (AttributeError, ValueError):  # not a text at all, or not a prefix
         raise QueryError(
             "prefix",
-            f"{text!r}: expected whole bytes, as in 192.0.2, 2001:db8: or 2001:d00::/24",
+            f"{shown(text)}: expected whole bytes, as in 192.0.2, 2001:db8: or 2001:d00::/24",
         ) from None
 
 
@@ -122,11 +131,28 @@ def check_families(src: Address, dst: Address) -> None:
 
 
 def parse_number(name: str, value: Any) -> float:
-    """A finite number. Raises `QueryError`, also for a bool."""
+    """A finite number, also from text. Raises `QueryError`, also for a bool."""
+    wrong = isinstance(value, bool)
+    if isinstance(value, str):
+        wrong = not NUMBER.fullmatch(value.strip())
     try:
-        number = float(value)
+        number = math.nan if wrong else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise QueryError(name, f"{value!r}: expected a finite number")
+    if not math.isfinite(number):
+        raise QueryError(name, f"{shown(value)}: expected a finite number")
     return number
+
+
+def shown(value: Any) -> str:
+    """A value from outside as messages show it: its `repr`, cut short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of 5,000 digits; lists in lists in lists
+        text = f"<{type(value).__name__}>"
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """The text if it is short, else its beginning."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

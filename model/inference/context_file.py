@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model.inference.checks import make_measurement
+from model.inference.checks import cut, make_measurement
 from stores.codec import Measurement
 from stores.errors import InputError, QueryError
 
@@ -51,16 +51,22 @@ def _json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
-        except ValueError as error:
+            row = json.loads(content, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
             raise InputError(
-                f"{where}:{line}: expected one JSON object per line ({error})"
+                f"{where}:{line}: expected one JSON object per line ({reason})"
             ) from None
         if not isinstance(row, dict):
             raise InputError(
-                f"{where}:{line}: expected one JSON object per line, found {content[:40]}"
+                f"{where}:{line}: expected one JSON object per line, found {cut(content)}"
             )
         yield line, row
+
+
+def _no_number(name: str) -> None:
+    """Refuse NaN and Infinity: Python's reader takes them, but JSON does not have them."""
+    raise ValueError(f"{name} is not JSON")
 
 
 def _csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -87,7 +93,9 @@ def _csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _measurement(where: str, row: dict[str, Any]) -> Measurement:
     unknown = row.keys() - set(FIELDS)
     if unknown:
-        raise InputError(f"{where}: unknown field {min(unknown)}: expected {', '.join(FIELDS)}")
+        raise InputError(
+            f"{where}: unknown field {cut(min(unknown))}: expected {', '.join(FIELDS)}"
+        )
     rtt_ms, failed = row.get("rtt_ms"), row.get("failed")
     if isinstance(rtt_ms, str) and rtt_ms.lower() == FAILED:
         rtt_ms, failed = None, True

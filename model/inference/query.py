@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 from model.inference.checks import (
     check_families,
+    cut,
     parse_address,
     parse_context,
-    parse_count,
     parse_number,
     parse_prefix,
     parse_time,
+    parse_whole,
+    shown,
 )
 from model.inference.prompts import write_prompt
 from stores.codec import Address, Measurement, encode_field
@@ -32,6 +34,7 @@ from stores.vocabulary import (
 RTT_TOKENS = 3  # RTT_START and two bytes
 ADDRESS_BYTES = {4: 4, 6: 16}
 MAX_BRANCHES = 256  # completions or draws of one device call
+MAX_SEED = 2**32 - 1
 
 AddressLike = Address | str
 AddressField = Literal["src", "dst"]
@@ -89,9 +92,12 @@ class CompletionQuery:
     def __post_init__(self) -> None:
         parse_prefix(self.prefix)
         if self.field not in ("src", "dst"):
-            raise QueryError("field", f"{self.field!r}: expected src or dst")
-        parse_count("k", self.k, MAX_BRANCHES)
-        _normalise(self, context=parse_context(self.context))
+            raise QueryError("field", f"{shown(self.field)}: expected src or dst")
+        _normalise(
+            self,
+            k=parse_whole("k", self.k, 1, MAX_BRANCHES),
+            context=parse_context(self.context),
+        )
 
     @cached_property
     def _parsed(self) -> tuple[int, bytes]:
@@ -138,15 +144,23 @@ class SampleQuery:
     def __post_init__(self) -> None:
         target = parse_number("target_rtt_ms", self.target_rtt_ms)
         if target <= 0:
-            raise QueryError("target_rtt_ms", f"{self.target_rtt_ms}: expected more than 0 ms")
+            raise QueryError(
+                "target_rtt_ms", f"{cut(str(self.target_rtt_ms))}: expected more than 0 ms"
+            )
         share = parse_number("tolerance", self.tolerance)
         if not 0 <= share < 1:
-            raise QueryError("tolerance", f"{self.tolerance}: expected 0 or more and below 1")
-        if not 0 <= self.seed < 2**32:
-            raise QueryError("seed", f"{self.seed}: expected 0 to 2**32 - 1")
-        _normalise(self, target_rtt_ms=target, src=parse_address("src", self.src), tolerance=share)
-        parse_count("n", self.n, MAX_BRANCHES)
-        _normalise(self, context=parse_context(self.context))
+            raise QueryError(
+                "tolerance", f"{cut(str(self.tolerance))}: expected 0 or more and below 1"
+            )
+        _normalise(
+            self,
+            target_rtt_ms=target,
+            src=parse_address("src", self.src),
+            n=parse_whole("n", self.n, 1, MAX_BRANCHES),
+            context=parse_context(self.context),
+            tolerance=share,
+            seed=parse_whole("seed", self.seed, 0, MAX_SEED),
+        )
 
     def prompt(self, window: int) -> list[int]:
         """Tokens up to the destination's role, leaving room in `window` for its bytes and the RTT."""

@@ -36,8 +36,9 @@ def rtt_view(query: RttQuery, prediction: RttPrediction, used: int) -> Renderabl
 def histogram(prediction: RttPrediction, bins: int = 12) -> Table:
     """Probability of the RTT in `bins` bins of equal width, from the 1 % to the 99 % quantile."""
     low, high = prediction.quantile([0.01, 0.99])
-    edges = np.linspace(low, max(high, low + 0.001), bins + 1)
-    shares = np.diff(prediction.cdf(edges))
+    edges = np.linspace(low, max(high, low + 0.01 * bins), bins + 1)  # 0.01 ms is what labels show
+    # The first bin takes in what lies exactly on its lower edge.
+    shares = np.diff(prediction.cdf(np.append(np.nextafter(low, 0), edges[1:])))
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right")
     for edge, share in zip(edges[1:], shares, strict=True):

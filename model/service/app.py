@@ -17,6 +17,7 @@ from model.inference.query import context_used
 from model.service import schemas, web
 from model.service.answers import KINDS, Kind
 from model.service.batcher import QueueFull
+from model.service.hosts import Hosts
 from model.service.ready import ReadyModel
 from stores.errors import QueryError
 
@@ -24,8 +25,9 @@ PAGE = Path(__file__).parent / "page"
 DISCONNECT_POLL = 0.25  # seconds
 
 
-def make_app(model: ReadyModel, timeout: float) -> FastAPI:
-    """The application around a model that may still be warming up; a request may take `timeout` seconds."""
+def make_app(model: ReadyModel, hosts: Hosts, timeout: float) -> FastAPI:
+    """The application around a model that may still be warming up. It answers requests to `hosts`; one may
+    take `timeout` seconds."""
     app = FastAPI(
         title="pinglm",
         description="Predicts the RTT between two addresses, finds addresses at an RTT, and completes addresses.",
@@ -34,7 +36,7 @@ def make_app(model: ReadyModel, timeout: float) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(web.Guard, busy=lambda: model.batcher.full)
+    app.add_middleware(web.Guard, hosts=hosts, busy=lambda: model.batcher.full)
     app.add_exception_handler(HTTPException, web.on_http_error)
     app.add_exception_handler(RequestValidationError, web.on_invalid)
     app.include_router(_about(model, timeout))
@@ -69,8 +71,10 @@ def _queries(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
     """The two routes of a kind of query."""
     statuses = {
         400: "Not JSON",
+        403: "From a page of another site",
         408: "The body arrived too slowly",
         413: "The body is too large",
+        421: "To a host name that is not allowed",
         422: "A field is wrong",
     }
     statuses |= {
@@ -134,6 +138,7 @@ async def _wait(request: Request, futures: list[Future[Any]], timeout: float) ->
     Raises `TimeoutError`, or what the model raised.
     """
     everything = asyncio.gather(*map(asyncio.wrap_future, futures))
+    everything.add_done_callback(_retrieve)
     try:
         async with asyncio.timeout(timeout):
             while True:
@@ -147,3 +152,9 @@ async def _wait(request: Request, futures: list[Future[Any]], timeout: float) ->
             everything.cancel()
         for future in futures:
             future.cancel()
+
+
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Look at the exception of what nobody waits for any more, or asyncio logs it as forgotten."""
+    if not done.cancelled():
+        done.exception()

@@ -32,6 +32,15 @@ def serve_command(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")
     ] = 30.0,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            metavar="NAME",
+            help="Name that requests may be addressed to beside the address it listens on, as behind a proxy. "
+            "May be given several times.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a model over HTTP, with a web page at `/`, until Ctrl-C. --json prints one line once it is ready.
@@ -49,4 +58,4 @@ def serve_command(
             f"serve: {error.name} is not installed: run pip install '.[serve]' in a clone of the "
             "repository, or install its wheel with the extra serve, as in 'FILE.whl[serve]'"
         ) from None
-    serve(model, host, port, queue, timeout, as_json)
+    serve(model, host, port, queue, timeout, allowed_hosts or (), as_json)

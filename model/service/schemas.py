@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from model.inference.query import MAX_BRANCHES
+from model.inference.checks import LAST_SECOND
+from model.inference.query import MAX_BRANCHES, MAX_SEED
+from stores.codec import decode_rtt
 
 MAX_CONTEXT = 1_000  # measurements; a window of 1,024 tokens holds at most 85
 MAX_QUERIES = 64  # per batch request
 
+LONGEST_MS = decode_rtt(0xFFFF)  # 50 days; the codec has no code for more
+
+
+def _whole(value: Any) -> Any:
+    """5.0 as 5: to JSON they are the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Whole = Annotated[int, Field(strict=True)]
-AddressText = Annotated[str, Field(max_length=64, examples=["192.0.2.1"])]
+Rtt = Annotated[Number, Field(ge=0, le=LONGEST_MS)]
+Time = Annotated[Number, Field(ge=0, le=LAST_SECOND)]
+Target = Annotated[Number, Field(gt=0, le=LONGEST_MS)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MAX_BRANCHES), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED), BeforeValidator(_whole)]
+Text = Annotated[str, Field(max_length=64)]
+AddressText = Annotated[
+    Text,
+    Field(
+        examples=["192.0.2.1"],
+        json_schema_extra={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+    ),
+]
 
 _CONTEXT = [
     {"src": "192.0.2.1", "dst": "198.51.100.8", "rtt_ms": 21.7, "time": 1751000000},
@@ -28,14 +50,25 @@ def _shape(*examples: Any) -> ConfigDict:
     return ConfigDict(extra="forbid", json_schema_extra={"examples": list(examples)})
 
 
+def _pair(*examples: Any) -> ConfigDict:
+    """The shape of what has `src` and `dst`: both are of one address family."""
+    families: list[Any] = [
+        {"properties": {field: {"format": family} for field in ("src", "dst")}}
+        for family in ("ipv4", "ipv6")
+    ]
+    return ConfigDict(
+        extra="forbid", json_schema_extra={"examples": list(examples), "anyOf": families}
+    )
+
+
 class Earlier(BaseModel):
     """An earlier measurement. `rtt_ms` is null if the ping failed; `time` is in Unix seconds, or null."""
 
-    model_config = _shape(*_CONTEXT)
+    model_config = _pair(*_CONTEXT)
     src: AddressText
     dst: AddressText
-    rtt_ms: Number | None
-    time: Number | None = None
+    rtt_ms: Rtt | None
+    time: Time | None = None
 
 
 Context = Annotated[list[Earlier], Field(max_length=MAX_CONTEXT)]
@@ -44,10 +77,10 @@ Context = Annotated[list[Earlier], Field(max_length=MAX_CONTEXT)]
 class RttQuery(BaseModel):
     """What will a ping return? `context`: earlier measurements, oldest first."""
 
-    model_config = _shape(_RTT)
+    model_config = _pair(_RTT)
     src: AddressText
     dst: AddressText
-    time: Number | None = None
+    time: Time | None = None
     context: Context = []
 
 
@@ -55,11 +88,11 @@ class SampleQuery(BaseModel):
     """Which destinations are `target_rtt_ms` (± the share `tolerance` of it) away from `src`?"""
 
     model_config = _shape(_SAMPLE)
-    target_rtt_ms: Number
+    target_rtt_ms: Target
     src: AddressText
-    n: Annotated[Whole, Field(ge=1, le=MAX_BRANCHES)] = 10
-    tolerance: Number = 0.05
-    seed: Whole = 0
+    n: Count = 10
+    tolerance: Share = 0.05
+    seed: Seed = 0
     context: Context = []
 
 
@@ -67,8 +100,8 @@ class CompletionQuery(BaseModel):
     """Which addresses begin with `prefix` (whole bytes, or a CIDR at a byte boundary)?"""
 
     model_config = _shape(_COMPLETION)
-    prefix: AddressText
-    k: Annotated[Whole, Field(ge=1, le=MAX_BRANCHES)] = 10
+    prefix: Annotated[Text, Field(examples=["198.51", "2001:db8:", "2001:d00::/24"])]
+    k: Count = 10
     field: Literal["dst", "src"] = "dst"
     context: Context = []
 

@@ -9,11 +9,14 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
 import uvicorn
 from rich.console import Console
 
 from model.service.app import make_app
+from model.service.connections import BACKLOG, Connection
+from model.service.hosts import Hosts
 from model.service.ready import ReadyModel
 from stores.errors import ConfigError
 
@@ -21,15 +24,23 @@ STOP_SECONDS = 10  # for in-flight requests to finish
 
 
 def serve(
-    path: str, host: str, port: int, queue: int, timeout: float, as_json: bool = False
+    path: str,
+    host: str,
+    port: int,
+    queue: int,
+    timeout: float,
+    allowed_hosts: Sequence[str] = (),
+    as_json: bool = False,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; in-flight requests then get up to 10 s to finish.
 
     Listens at once and answers 503 until the model is ready; with `as_json`, prints one line then.
-    Raises `CheckpointError` for the model and `ConfigError` for an address it cannot listen on.
+    Raises `CheckpointError` for the model and `ConfigError` for an address it cannot listen on, or a
+    malformed name in `allowed_hosts`.
     """
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING)
     listener = listen(host, port)
+    hosts = Hosts(host, listener.getsockname()[0], allowed_hosts)
     model = ReadyModel(path, queue)
     url = address_of(listener)
     console = Console(stderr=True)
@@ -53,8 +64,11 @@ def serve(
             os.kill(os.getpid(), signal.SIGTERM)
 
     config = uvicorn.Config(
-        make_app(model, timeout),
-        log_level="warning",
+        make_app(model, hosts, timeout),
+        http=Connection,
+        ws="none",
+        backlog=BACKLOG,
+        log_level="error",  # its warnings are a line per malformed request: `connections` counts them
         access_log=False,
         timeout_graceful_shutdown=STOP_SECONDS,
         server_header=False,

@@ -11,9 +11,12 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from model.inference.checks import cut, shown
+from model.service.hosts import Hosts
 from stores.errors import QueryError
 
 BODY_BYTES = 1 << 20
@@ -32,12 +35,13 @@ log = logging.getLogger("pinglm.service")
 
 
 class Guard:
-    """ASGI middleware: reads the whole body (at most 1 MiB, within 20 s), sets the headers, and turns
-    exceptions into responses. While `busy`, queries are refused unparsed: under overload, parsing them
-    would take time away from answering others."""
+    """ASGI middleware: refuses requests to other hosts and from pages of other origins, reads the whole body
+    (at most 1 MiB, within 20 s), sets the headers, and turns exceptions into responses. While `busy`, queries
+    are refused unparsed: under overload, parsing them would take time away from answering others."""
 
-    def __init__(self, app: ASGIApp, busy: Callable[[], bool]):
+    def __init__(self, app: ASGIApp, hosts: Hosts, busy: Callable[[], bool]):
         self.app = app
+        self.hosts = hosts
         self.busy = busy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,6 +56,9 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
+        foreign = self._foreign(Headers(scope=scope))
+        if foreign is not None:
+            return await foreign(scope, receive, send_with_headers)
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _read_body(receive)
@@ -78,12 +85,24 @@ class Guard:
             answer = problem(503, "the service is stopping")
         except Exception:
             number = secrets.token_hex(4)
-            log.exception("%s %s failed, id %s", scope["method"], scope["path"], number)
+            log.exception("%s %r failed, id %s", scope["method"], scope["path"], number)
             answer = problem(500, f"server error: see id {number} in the log of the service")
         else:
             return
         if not begun:
             await answer(scope, receive, send_with_headers)
+
+    def _foreign(self, headers: Headers) -> Response | None:
+        """The refusal of a request that a page of another site may have sent, else `None`."""
+        host = headers.get("host", "")
+        if not self.hosts.allows(host):
+            expected = f"expected {self.hosts}: allow another name with --allowed-host"
+            return problem(421, f"{shown(host)}: {expected}", ("header", "host"))
+        for origin in headers.getlist("origin"):
+            if not self.hosts.allows_origin(origin, host):
+                expected = f"expected a page of {shown(host)}"
+                return problem(403, f"{shown(origin)}: {expected}", ("header", "origin"))
+        return None
 
 
 async def _read_body(receive: Receive) -> bytes | None:
@@ -93,10 +112,10 @@ async def _read_body(receive: Receive) -> bytes | None:
         message = await receive()
         if message["type"] == "http.disconnect":
             return b""
-        body += message["body"]
+        body += message.get("body", b"")  # both fields may be left out
         if len(body) > BODY_BYTES:
             return None
-        if not message["more_body"]:
+        if not message.get("more_body", False):
             return bytes(body)
 
 
@@ -128,7 +147,7 @@ def query_problem(error: QueryError, at: Sequence[str | int]) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """404, 405, and bodies that cannot be parsed."""
     assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
+    where = cut(f"{request.method} {request.scope['path']}")
     loc = ("body",) if error.status_code == 400 else ()
     return problem(error.status_code, f"{where}: {error.detail}", loc, headers=error.headers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stores.codec import (
@@ -168,6 +169,24 @@ def test_array_rtt_code_equals_the_plain_one(rtt_ms: float) -> None:
     code = encode_rtt(rtt_ms)
     assert encode_rtts(np.array([rtt_ms]))[0] == code
     assert decode_rtts(np.array([code], np.uint16))[0] == decode_rtt(code)
+
+
+@given(
+    st.one_of(
+        st.floats(0, allow_nan=False, allow_infinity=False),
+        st.integers(0, 0x7FEF_FFFF_FFFF_FFFF).map(
+            lambda bits: float(np.int64(bits).view(np.float64))
+        ),
+    )
+)
+@example(sys.float_info.max)
+@example(sys.float_info.max / 1000)
+@example(math.nextafter(sys.float_info.max / 1000, math.inf))
+@example(2047 * 2.0**31 / 1000)
+@example(5e-324)
+def test_both_encoders_agree_on_every_finite_rtt(rtt_ms: float) -> None:
+    """Bit patterns beside values: those alone would hardly ever be large."""
+    assert encode_rtts(np.array([rtt_ms]))[0] == encode_rtt(rtt_ms)
 
 
 @pytest.mark.parametrize("rtt_ms", [-1.0, math.nan, math.inf])

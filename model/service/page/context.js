@@ -4,12 +4,13 @@
 
 const FIELDS = ["src", "dst", "rtt_ms", "failed", "time"];
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/; // as str.splitlines() in Python
-const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
 
 export class ContextError extends Error {}
 
 export function parseContext(text) {
   const lines = text.replace(/^\uFEFF/, "").split(LINE_END).map((line, at) => ({ line: line.trim(), number: at + 1 }));
+  if (!lines.at(-1).line) lines.pop(); // behind the last line end there is no line
   const first = lines.findIndex(({ line }) => line);
   if (first < 0) return []; // an empty box is an empty context
   const rows = lines[first].line.startsWith("{") ? jsonRows(lines) : csvRows(lines.slice(first));

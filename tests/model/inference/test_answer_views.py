@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -55,6 +56,21 @@ def test_a_histogram_has_a_row_per_bin_and_scales_its_bars_to_the_largest() -> N
     assert "to 15.00 ms" in text
     assert "33.3%" in text
     assert "█" * views.BAR_WIDTH in text  # the largest share
+
+
+@pytest.mark.parametrize("rtt_ms", [0.001, 20.0, 4.3e9])
+def test_a_certain_rtt_has_all_of_the_histogram(rtt_ms: float) -> None:
+    shares = re.findall(r"([\d.]+)%", text_of(views.histogram(certain(rtt_ms))))
+    assert [float(share) for share in shares] == [100.0] + [0.0] * (len(shares) - 1)
+
+
+def test_the_lowest_rtt_of_a_histogram_counts() -> None:
+    codes = np.zeros(CODES)
+    for rtt_ms, share in ((10.0, 0.75), (30.0, 0.25)):
+        codes[encode_rtt(rtt_ms)] = share
+    text = text_of(views.histogram(RttPrediction(0.0, codes), bins=2))
+    assert ["75.0%" in line for line in text.splitlines()] == [True, False]
+    assert ["25.0%" in line for line in text.splitlines()] == [False, True]
 
 
 @pytest.mark.parametrize(("field", "title"), [("dst", "Destinations"), ("src", "Sources")])

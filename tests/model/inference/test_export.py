@@ -310,3 +310,14 @@ def test_the_other_commands_print_json_and_tables(exported: Path, tmp_path: Path
 @pytest.mark.parametrize("command", ["predict-rtt", "complete-ip", "sample-ips", "export"])
 def test_help_has_an_example(command: str) -> None:
     assert f"pinglm {command} --model" in invoke(command, "--help").replace("\n", " ")
+
+
+def test_commands_answer_rtts_beyond_the_longest_code(exported: Path, tmp_path: Path) -> None:
+    context = tmp_path / "context.csv"
+    context.write_text("src,dst,rtt_ms\n192.0.2.1,192.0.2.7,1e308\n")
+    options = ("--model", str(exported), "--context", str(context), "--json")
+    assert (
+        json.loads(invoke("predict-rtt", "192.0.2.1", "192.0.2.9", *options))["context_used"] == 1
+    )
+    samples = json.loads(invoke("sample-ips", "192.0.2.1", "1e306", "-n", "2", *options))["samples"]
+    assert len(samples) == 2

@@ -363,7 +363,7 @@ def test_samples_are_distinct_reproducible_and_as_probable_as_they_say(
 
 
 def test_a_band_of_codes_is_whole_first_bytes_and_parts_of_two() -> None:
-    for target in (0.0005, 0.02, 0.9, 1.3, 20.0, 31.7, 5000.0, 1e7):
+    for target in (5e-324, 0.0005, 0.02, 0.9, 1.3, 20.0, 31.7, 5000.0, 1e7, 1e306):
         for tolerance in (0.0, 1e-6, 0.01, 0.05, 0.3, 0.99):
             query = SampleQuery(target, V4[0], tolerance=tolerance)
             band = rtt_band(query)

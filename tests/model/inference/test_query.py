@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import sys
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from model.inference.checks import parse_prefix
 from model.inference.context_file import parse_context_text, read_context_file
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery, context_used
-from stores.codec import Measurement, decode_window, encode_window
+from stores.codec import Measurement, decode_rtt, decode_window, encode_window
 from stores.errors import InputError, PinglmError, QueryError
 from stores.vocabulary import BYTE0, RTT_START
 from tests.helpers import random_measurements
@@ -163,6 +164,42 @@ def test_a_wrong_question_is_refused_by_the_name_of_its_field(
         RttQuery(*arguments)  # type: ignore[arg-type]
 
 
+HUGE = 10**5000  # Python does not print it
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: RttQuery(HUGE, A),
+        lambda: RttQuery(A, B, HUGE),
+        lambda: RttQuery(A, B, None, [Measurement(A, B, HUGE, None)]),
+        lambda: CompletionQuery(HUGE),
+        lambda: CompletionQuery("10", HUGE),
+        lambda: CompletionQuery("10", 1, (), HUGE),
+        lambda: SampleQuery(HUGE, A),
+        lambda: SampleQuery(5.0, A, HUGE),
+        lambda: SampleQuery(5.0, A, 1, (), HUGE),
+        lambda: SampleQuery(5.0, A, 1, (), 0.1, HUGE),
+        lambda: SampleQuery(5.0, A, 1, (), 0.1, 0.5),
+        lambda: SampleQuery(5.0, A, 1, (), 0.1, "1"),
+        lambda: CompletionQuery("1" * 100_000),
+        lambda: RttQuery("1" * 100_000, A),
+    ],
+)
+def test_values_of_any_size_and_type_are_refused_in_a_short_line(ask: Any) -> None:
+    with pytest.raises(QueryError) as caught:
+        ask()
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("rtt_ms", [5e-324, 1e13, 1e306, sys.float_info.max])
+def test_every_finite_rtt_has_its_tokens(rtt_ms: float) -> None:
+    """Beyond 50 days the code saturates."""
+    tokens = [*RttQuery(*GOOD, None, [Measurement(A, B, rtt_ms, 1)]).prompt(64), *RTT_BYTES]
+    (earlier, _) = decode_window(tokens, len(tokens))
+    assert earlier.rtt_ms == decode_rtt(1 if rtt_ms < 1 else 0xFFFF)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -259,6 +296,24 @@ def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> 
         ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,-1\n", "here:2: rtt_ms -1: expected 0 ms or more"),
         ("192.0.2.1,192.0.2.2,1\n", "here: expected JSON lines, or CSV whose first line is"),
         ("", "here: expected JSON lines, or CSV"),
+        (
+            '{"src": ' + "[" * 100_000,
+            "here:1: expected one JSON object per line .nested too deeply",
+        ),
+        ('{"src": ' + "[" * 400 + "]" * 400 + "}", "here:1: rtt_ms: expected"),
+        (
+            '{"rtt_ms": 1, "src": ' + "[" * 400 + "]" * 400 + "}",
+            r"here:1: src \[{60}…: expected an",
+        ),
+        (
+            "src,dst,rtt_ms\n192.0.2.1,192.0.2.2," + "1" * 100_000,
+            "here:2: rtt_ms '1{59}…: expected",
+        ),
+        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2," + "1" * 100_000 + "x", "here:2: rtt_ms '1{59}…: "),
+        (
+            f"src,dst,{'x' * 100_000}\n192.0.2.1,192.0.2.2,1",
+            "here:2: unknown field x{60}…: expected",
+        ),
     ],
 )
 def test_a_wrong_context_file_is_an_error_that_names_the_line(text: str, message: str) -> None:

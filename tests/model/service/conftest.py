@@ -49,9 +49,14 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    model: Path, cache: Path, port: int, *options: str, wait: bool = True
+    model: Path,
+    cache: Path,
+    port: int,
+    *options: str,
+    wait: bool = True,
+    descriptors: int | None = None,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its address; ready unless `wait` is false."""
+    """The process and its address; ready unless `wait` is false. It may open that many `descriptors`."""
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling well takes longer than running
@@ -59,6 +64,8 @@ def serving(
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, "cli.py", "serve", "--model", str(model), "--port", str(port)]
+    if descriptors is not None:
+        command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     process = subprocess.Popen(
         [*command, *options],
         stdout=subprocess.PIPE,
@@ -74,6 +81,28 @@ def serving(
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def listening(
+    model: Path, cache: Path, port: int, *options: str, descriptors: int | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address, as soon as it answers at all."""
+    with serving(model, cache, port, *options, wait=False, descriptors=descriptors) as started:
+        until_answering(*started)
+        yield started
+
+
+def until_answering(process: subprocess.Popen[str], url: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        try:
+            httpx.get(f"{url}/health")
+            return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError(f"no answer after {START_SECONDS} s")
 
 
 def until_ready(process: subprocess.Popen[str], url: str) -> None:

@@ -143,6 +143,8 @@ def test_what_is_wrong_is_named_by_its_field(
         ("GET", "/predict_rtt", b"", 405),
         ("GET", "/nothing", b"", 404),
         ("GET", "/page/../ready.py", b"", 404),
+        ("GET", "/page/" + "a" * 5000, b"", 404),
+        ("GET", "//predict_rtt", b"", 404),
     ],
 )
 def test_whatever_comes_in_is_answered_in_one_shape_without_a_trace(
@@ -155,6 +157,7 @@ def test_whatever_comes_in_is_answered_in_one_shape_without_a_trace(
     (item, *_) = response.json()["detail"]
     assert set(item) == {"loc", "msg", "type"}
     assert "Traceback" not in response.text
+    assert len(response.text) < 1000
     assert response.headers["content-security-policy"].startswith("default-src 'self'")
 
 

@@ -35,3 +35,10 @@ def test_a_missing_model_is_one_line() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: nowhere/at/all: does not exist")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_malformed_host_name_is_one_line() -> None:
+    done = serve("nothing_at_all", "--port", "0", "--allowed-host", "http://pings.example.org")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --allowed-host 'http://pings.example.org': expected one")
+    assert len(done.stderr.splitlines()) == 1
