@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from stores.errors import DamagedStoreError, NotAStoreError
-from stores.files import sync_file, write_json
+from stores.files import write_json
 from stores.layout import MODES, SPLITS
 
 FORMAT_VERSION = 1
@@ -104,7 +104,6 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     attributes = {ATTRIBUTE: {"digest": manifest.digest, **manifest.as_json()}}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_json(store / "zarr.json", group)
-    sync_file(store / "zarr.json")
 
 
 def read_manifest(store: Path) -> Manifest:

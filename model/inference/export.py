@@ -21,7 +21,7 @@ from model.config import ModelConfig
 from model.inference.weights import Weights
 from model.network.flops import count_parameters
 from stores.errors import CheckpointError, OutputError
-from stores.files import sha256_file, write_bytes, write_json
+from stores.files import sha256_file, write_json, write_synced
 from stores.vocabulary import PAYLOAD_BYTES, VOCABULARY_SIZE, VOCABULARY_VERSION, token_name
 
 FORMAT = "pinglm-model"
@@ -45,7 +45,7 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
         )
     (out / CONFIG_FILE).unlink(missing_ok=True)
     arrays = {name: np.ascontiguousarray(a, DTYPES[dtype]) for name, a in weights.arrays.items()}
-    write_bytes(out / WEIGHTS_FILE, save(arrays, metadata={"format": FORMAT}))
+    write_synced(out / WEIGHTS_FILE, save(arrays, metadata={"format": FORMAT}))
     write_json(out / VOCABULARY_FILE, vocabulary())
     config = {
         "format": FORMAT,

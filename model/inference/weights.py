@@ -20,9 +20,8 @@ from model.config import ModelConfig
 from model.devices import compute_dtype
 from model.network.attention import choose_attention
 from model.network.transformer import Transformer
-from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord
+from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord, StepLoss
 from stores.errors import CheckpointError
-from stores.files import read_json_lines
 
 # Flax leaves these two without types.
 flatten_dict: Callable[..., dict[Any, Any]] = traverse_util.flatten_dict
@@ -117,5 +116,5 @@ def _restore_weights(path: Path) -> dict[str, NDArray[np.float32]]:
 
 def _test_losses(path: Path) -> dict[int, float]:
     """Nats per measurement by step, of a run's evaluations."""
-    lines = read_json_lines(path / EVALUATIONS_FILE)
-    return {line["step"]: line["nats_per_measurement"] for line in lines}
+    lines = StepLoss.read_lines(path / EVALUATIONS_FILE)
+    return {line.step: line.nats_per_measurement for line in lines}

@@ -52,3 +52,17 @@ def test_an_interrupt_while_units_are_submitted_runs_none_of_those_that_wait(
         threading.Timer(0.1, go_on.set).start()
         raise KeyboardInterrupt
     assert not waiting.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0" * 64])
+def test_a_unit_whose_marker_is_lost_runs_again(text: str, tmp_path: Path) -> None:
+    units = [Unit("a", dict, ((("rows", 3),),)), Unit("b", dict, ((("rows", 4),),))]
+    with open_executor(1) as executor:
+        first = run_units("split", units, tmp_path, executor, lambda *_: None)
+        (tmp_path / "a.json").write_text(text)
+        done: list[tuple[int, int]] = []
+        again = run_units(
+            "split", units, tmp_path, executor, lambda _, count, of: done.append((count, of))
+        )
+    assert first == again == [{"rows": 3}, {"rows": 4}]
+    assert done == [(1, 2), (2, 2)]
