@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stores.commands import DEFAULT_STORE, JsonOption, print_json
+from stores.printable import printable
 
 app = typer.Typer()
 
@@ -59,13 +60,12 @@ def train_command(
 
     Example: `pinglm train --store data/store.zarr --out runs/a --preset tiny --set width=96`
     """
-    from rich import print as rich_print
-
     from model.config import make_config, parse_assignments
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
     from model.training.progress import make_progress
     from model.training.views import plan_view, result_view
+    from stores.views import print_view
 
     overrides = {
         "steps": steps,
@@ -81,11 +81,11 @@ def train_command(
     config = make_config(preset or default_preset(), overrides)
     if dry_run:
         plan = make_plan(config, store or find_default_store())
-        print_json(plan.as_dict()) if as_json else rich_print(plan_view(plan))
+        print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
     result = train(config, store or DEFAULT_STORE, out, progress=progress, profile=profile)
-    print_json(result.as_dict()) if as_json else rich_print(result_view(result))
+    print_json(result.as_dict()) if as_json else print_view(result_view(result))
 
 
 @app.command("sweep")
@@ -106,13 +106,12 @@ def sweep_command(
 
     Example: `pinglm sweep --learning-rates 1e-4,3e-4,1e-3 --steps 500 --preset small`
     """
-    from rich import print as rich_print
-
     from model.config import make_config, parse_assignments
     from model.training.plan import default_preset
     from model.training.progress import make_progress
     from model.training.sweep import parse_rates, sweep
     from model.training.views import sweep_view
+    from stores.views import print_view
 
     overrides = {
         "steps": steps,
@@ -123,7 +122,7 @@ def sweep_command(
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
     rows = sweep(config, store or DEFAULT_STORE, out, parse_rates(learning_rates), progress)
-    print_json([row.as_dict() for row in rows]) if as_json else rich_print(sweep_view(rows))
+    print_json([row.as_dict() for row in rows]) if as_json else print_view(sweep_view(rows))
 
 
 ModelOption = Annotated[
@@ -317,7 +316,7 @@ def model_card_command(
     from model.evaluate.card import CARD_FILE, write_card
 
     card = write_card(run, report, store, truth, out)
-    print_json(card) if as_json else typer.echo(f"wrote {out / CARD_FILE}")
+    print_json(card) if as_json else typer.echo(printable(f"wrote {out / CARD_FILE}"))
 
 
 @app.command("export")

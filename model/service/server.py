@@ -11,11 +11,11 @@ import socket
 import sys
 
 import uvicorn
-from rich.console import Console
 
 from model.service.app import make_app
 from model.service.ready import ReadyModel
 from stores.errors import ConfigError
+from stores.terminal import Terminal
 
 STOP_SECONDS = 10  # for in-flight requests to finish
 
@@ -32,7 +32,7 @@ def serve(
     listener = listen(host, port)
     model = ReadyModel(path, queue)
     url = address_of(listener)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
         console.print("reachable from other machines, without a password", highlight=False)
     console.print(

@@ -37,7 +37,7 @@ class Logs:
         files = path / METRICS_FILE, path / EVALUATIONS_FILE
         for file in files:
             _drop_lines(file, step)
-        self._metrics, self._evaluations = (open(file, "a") for file in files)
+        self._metrics, self._evaluations = map(_append, files)
         self._events = Events(path / TENSORBOARD_FOLDER, step)
 
     def metrics(self, line: MetricsLine) -> None:
@@ -107,6 +107,10 @@ def flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
         elif isinstance(value, int | float) and name != "step":
             numbers.append((f"{prefix}/{name}", float(value)))
     return numbers
+
+
+def _append(path: Path) -> IO[str]:
+    return open(path, "a")
 
 
 def _drop_lines(path: Path, step: int) -> None:

@@ -20,6 +20,8 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from model.run_folder import Evaluation, MetricsLine
+from stores.printable import printable
+from stores.terminal import Terminal
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 60
@@ -58,10 +60,11 @@ class ProgressLines(TrainingProgress):
         self.began = time.monotonic()
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"WARNING: {text}", style="bold yellow", highlight=False, markup=False)
+        warning = f"WARNING: {printable(text)}"
+        self.console.print(warning, style="bold yellow", highlight=False, markup=False)
 
     @contextmanager
     def running(self, first: int, steps: int) -> Iterator[None]:
@@ -126,7 +129,7 @@ def make_progress(quiet: bool = False) -> TrainingProgress:
     standard output holds the result alone."""
     if quiet:
         return TrainingProgress()
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     return LiveProgress(console) if console.is_terminal else ProgressLines(console)
 
 
