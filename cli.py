@@ -17,7 +17,7 @@ import stores.commands
 from stores.errors import PinglmError
 from stores.printable import printable
 
-UsageError = typer.BadParameter.__bases__[0]  # its home depends on Typer's version
+UsageError: Any = typer.BadParameter.__bases__[0]  # its home depends on Typer's version
 
 
 class Commands(TyperGroup):

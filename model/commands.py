@@ -53,6 +53,9 @@ def train_command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write an XLA trace of a few early steps.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="First compare all files with their digests.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,7 +66,7 @@ def train_command(
     from model.config import make_config, parse_assignments
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
-    from model.training.progress import make_progress
+    from model.training.progress import make_progress, verify_content
     from model.training.views import plan_view, result_view
     from stores.views import print_view
 
@@ -84,6 +87,8 @@ def train_command(
         print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
+    if verify:
+        verify_content(store or DEFAULT_STORE, progress)
     result = train(config, store or DEFAULT_STORE, out, progress=progress, profile=profile)
     print_json(result.as_dict()) if as_json else print_view(result_view(result))
 
@@ -339,7 +344,4 @@ def export_command(
 
     with working("exporting", silent=as_json):
         record = write_export(load_weights(model), out, dtype)
-    if as_json:
-        print_json({"path": str(out), **record})
-    else:
-        print_view(export_view(out, record))
+    print_json({"path": str(out), **record}) if as_json else print_view(export_view(out, record))
