@@ -44,7 +44,7 @@ def progress_bars(silent: bool = False) -> Iterator[ProgressCallback]:
     """
     console = Terminal(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -303,7 +303,7 @@ def print_view(view: RenderableType) -> None:
 @contextmanager
 def progress_bar(title: str, silent: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error that disappears when done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = Terminal(stderr=True)
     bar = Bar(
         *columns,

@@ -132,10 +132,10 @@ def test_a_plan_names_any_store(evil_store: Path, monkeypatch: pytest.MonkeyPatc
     assert "owned" in planned.stdout
 
 
-def test_on_a_real_terminal_only_our_own_colours_get_through(evil_store: Path) -> None:
-    (evil_store / EVIL.replace("/", "|")).touch()
+def run_in_a_terminal(*arguments: object) -> tuple[int, bytes]:
+    """Exit code, and everything that the terminal got to see."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, str(ROOT / "cli.py"), "verify-store", str(evil_store)]
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
@@ -149,8 +149,21 @@ def test_on_a_real_terminal_only_our_own_colours_get_through(evil_store: Path) -
             break
         shown += block
     os.close(ours)
-    assert process.wait() == 1
+    return process.wait(), shown
+
+
+def test_on_a_real_terminal_only_our_own_colours_get_through(evil_store: Path) -> None:
+    (evil_store / EVIL.replace("/", "|")).touch()
+    code, shown = run_in_a_terminal("verify-store", evil_store)
+    assert code == 1
     assert b"\x1b[" in shown
     assert b"not part of the store" in shown
-    for code in (b"\x1b]", b"\x07", "\x9b".encode(), b"\x7f", "\u202e".encode()):
-        assert code not in shown
+    for forbidden in (b"\x1b]", b"\x07", "\x9b".encode(), b"\x7f", "\u202e".encode()):
+        assert forbidden not in shown
+
+
+def test_brackets_in_a_name_are_no_markup_of_a_progress_bar(tmp_path: Path) -> None:
+    out = tmp_path / "[bold]b.parquet"
+    code, shown = run_in_a_terminal("simulate", "--rows", 1000, "--workers", 1, "--out", out)
+    assert code == 0, shown
+    assert b"join [bold]b.parquet" in shown

@@ -197,7 +197,8 @@ def test_what_a_finished_run_relies_on_is_on_disk(
     records = [
         path for path in writes.names() if path.suffix == ".json" and "units" not in path.parts
     ]
-    assert len(records) == 3 + 4 + 1 + 27  # options, files.json; records; report; zarr.json
+    stages = {"ingest.json", "split.json", "tokenize.json"}
+    assert {path.name for path in records} >= {"options.json", "report.json", "zarr.json", *stages}
     assert [path for path in records if not writes.durable(path)] == []
     kept = {path for path in out.rglob("*") if path.is_file() and path.name != "lock"}
     assert {path for path in kept if not writes.synced(path)} == set()

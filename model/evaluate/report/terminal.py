@@ -141,7 +141,7 @@ def evaluation_progress(silent: bool = False) -> Iterator[Callable[[str, int, in
     """A bar on standard error that shows what is going on and how long it takes; it vanishes at the end."""
     console = Terminal(stderr=True)
     bar = Progress(
-        *(TextColumn("{task.description:28}"), BarColumn(), TaskProgressColumn()),
+        *(TextColumn("{task.description:28}", markup=False), BarColumn(), TaskProgressColumn()),
         *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
         console=console,
         transient=True,
