@@ -101,7 +101,9 @@ def write_synced(path: Path, data: Any) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_synced` of `value` as indented JSON."""
-    write_synced(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # in a name that is no UTF-8, the replacement is JSON's own escape
+    write_synced(path, text.encode(errors="backslashreplace"))
 
 
 def parse_json(text: bytes) -> Any:

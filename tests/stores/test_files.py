@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stores.errors import InputError, OutputError
-from stores.files import read_json_lines, write_json
+from stores.files import parse_json, read_json_lines, write_json
 from tests.helpers import Writes
 
 
@@ -71,3 +71,10 @@ def test_a_record_that_cannot_be_synced_is_an_error_that_names_it(
         write_json(tmp_path / "a.json", {})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    """Such as that of a run's own folder in its result."""
+    value = {"run": os.fsdecode(b"run-\xff")}
+    write_json(tmp_path / "a.json", value)
+    assert parse_json((tmp_path / "a.json").read_bytes()) == value
