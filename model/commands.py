@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stores.commands import DEFAULT_STORE, JsonOption, print_json
+from stores.printable import printable
 
 app = typer.Typer()
 
@@ -52,6 +53,9 @@ def train_command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write an XLA trace of a few early steps.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="First compare all files with their digests.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     init_from: Annotated[
         str | None,
@@ -67,15 +71,14 @@ def train_command(
 
     Example: `pinglm train --store data/store.zarr --out runs/a --preset tiny --set width=96`
     """
-    from rich import print as rich_print
-
     from model.config import make_config, parse_assignments, with_shape
     from model.evaluate.first_look import take_first_look
     from model.evaluate.report.terminal import first_look_view
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
-    from model.training.progress import make_progress
+    from model.training.progress import make_progress, verify_content
     from model.training.views import plan_view, result_view
+    from stores.views import print_view
 
     overrides = {
         "steps": steps,
@@ -97,19 +100,21 @@ def train_command(
         config = with_shape(config, start.config)
     if dry_run:
         plan = make_plan(config, store or find_default_store())
-        print_json(plan.as_dict()) if as_json else rich_print(plan_view(plan))
+        print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
     store = store or DEFAULT_STORE
+    if verify:
+        verify_content(store, progress)
     weights = start.arrays if start else None
     result = train(config, store, out, start=weights, progress=progress, profile=profile)
     look = take_first_look(store, out, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
     else:
-        rich_print(result_view(result))
+        print_view(result_view(result))
         if look:
-            rich_print(first_look_view(look))
+            print_view(first_look_view(look))
 
 
 @app.command("sweep")
@@ -130,13 +135,12 @@ def sweep_command(
 
     Example: `pinglm sweep --learning-rates 1e-4,3e-4,1e-3 --steps 500 --preset small`
     """
-    from rich import print as rich_print
-
     from model.config import make_config, parse_assignments
     from model.training.plan import default_preset
     from model.training.progress import make_progress
     from model.training.sweep import parse_rates, sweep
     from model.training.views import sweep_view
+    from stores.views import print_view
 
     overrides = {
         "steps": steps,
@@ -147,7 +151,7 @@ def sweep_command(
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
     rows = sweep(config, store or DEFAULT_STORE, out, parse_rates(learning_rates), progress)
-    print_json([row.as_dict() for row in rows]) if as_json else rich_print(sweep_view(rows))
+    print_json([row.as_dict() for row in rows]) if as_json else print_view(sweep_view(rows))
 
 
 ModelOption = Annotated[
@@ -341,7 +345,7 @@ def model_card_command(
     from model.evaluate.card import CARD_FILE, write_card
 
     card = write_card(run, report, store, truth, out)
-    print_json(card) if as_json else typer.echo(f"wrote {out / CARD_FILE}")
+    print_json(card) if as_json else typer.echo(printable(f"wrote {out / CARD_FILE}"))
 
 
 @app.command("export")
@@ -364,7 +368,4 @@ def export_command(
 
     with working("exporting", silent=as_json):
         record = write_export(load_weights(model), out, dtype)
-    if as_json:
-        print_json({"path": str(out), **record})
-    else:
-        print_view(export_view(out, record))
+    print_json({"path": str(out), **record}) if as_json else print_view(export_view(out, record))

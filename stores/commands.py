@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from stores.printable import printable_json
 
 app = typer.Typer()
 
@@ -23,8 +23,7 @@ DEFAULT_STORE = Path("data/store.zarr")
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
-    print()
+    print(printable_json(value))
 
 
 @app.command("inspect-store")
