@@ -8,10 +8,10 @@ Every query has a batch form; an answer does not depend on the other queries of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -65,6 +65,7 @@ class PingModel:
         self.origin = weights.origin
         """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`."""
         self.decoder = Decoder(weights.model())
+        self._known_first = known_first_bytes(weights.arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> PingModel:
@@ -159,7 +160,7 @@ class PingModel:
         """`predict_rtt` for each query: one device call per up to 16 prompts of similar length."""
 
         def answer(prompts: Prompts, _: list[RttQuery]) -> list[RttPrediction]:
-            return predictions(self.decoder.rtt_table(prompts))
+            return predictions(self.decoder.rtt_table(prompts), self._known_first)
 
         return self._batched(queries, lambda query: 0, answer)
 
@@ -304,13 +305,24 @@ def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
             start += size
 
 
-def predictions(table: RttTable) -> list[RttPrediction]:
+def known_first_bytes(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
+    """Which first bytes of the RTT code some training row had, (256,): their rows in the table of results
+    have been learned, all others are still 0. `None` for a model without that table, or an untrained one."""
+    table = arrays.get("lookups.result")
+    known = None if table is None else (np.asarray(table[:256], np.float32) != 0).any(axis=1)
+    return known if known is not None and known.any() else None
+
+
+def predictions(
+    table: RttTable, known_first: NDArray[np.bool_] | None = None
+) -> list[RttPrediction]:
     """Predictions from the rows of a table on the device, normalized in float64."""
     failed, first, second = (np.asarray(x, np.float64) for x in jax.device_get(table))
     result = []
     for row in range(len(failed)):
         codes = np.exp(first[row][:, None] + second[row]).ravel()
-        result.append(RttPrediction(float(np.exp(failed[row])), codes / codes.sum()))
+        shares = codes / codes.sum()
+        result.append(RttPrediction(float(np.exp(failed[row])), shares, known_first))
     return result
 
 

@@ -18,6 +18,7 @@ from model.inference.ping_model import (
     PingModel,
     bucket_length,
     choose,
+    known_first_bytes,
     rtt_band,
     split_batches,
     within_tolerance,
@@ -283,6 +284,33 @@ def test_what_a_softmax_leaves_on_every_byte_moves_no_quantile() -> None:
     assert prediction.log_likelihood(CODE_MS[65535]) == pytest.approx(np.log(2e-4 / 256))
     even = RttPrediction(0.0, np.full(65536, 1 / 65536))  # nothing stands out: nothing is left out
     assert even.quantile(0.5) == CODE_MS[BY_RTT][65536 // 2 - 1]
+
+
+def test_first_bytes_that_no_training_row_had_move_no_quantile_however_probable() -> None:
+    shares = np.zeros((256, 256))
+    near, far = encode_rtt(20.0), encode_rtt(3_600_000.0)
+    shares[near >> 8, near & 255], shares[far >> 8, far & 255] = 0.9, 0.1
+    known = np.zeros(256, bool)
+    known[near >> 8] = True
+    prediction = RttPrediction(0.0, shares.ravel(), known)
+    assert prediction.quantile(0.999) == pytest.approx(20.0, rel=1e-3)
+    assert prediction.mean_ms == pytest.approx(20.0, rel=1e-3)
+    assert prediction.log_likelihood(3_600_000.0) == pytest.approx(np.log(0.1))
+    elsewhere = RttPrediction(0.0, shares.ravel(), ~known & (np.arange(256) < 3))
+    assert elsewhere.quantile(0.5) == pytest.approx(20.0, rel=1e-3)  # nothing known is probable
+
+
+def test_a_model_knows_first_bytes_by_their_rows_in_its_table(weights: Weights) -> None:
+    known = known_first_bytes(weights.arrays)
+    assert known is not None
+    assert known.all()
+    table = weights.arrays["lookups.result"].copy()
+    table[10:256] = 0
+    some = known_first_bytes(weights.arrays | {"lookups.result": table})
+    assert some is not None
+    assert np.flatnonzero(some).tolist() == list(range(10))
+    assert known_first_bytes({}) is None
+    assert known_first_bytes({"lookups.result": np.zeros_like(table)}) is None
 
 
 def test_context_and_time_matter_and_what_is_out_of_the_window_does_not(model: PingModel) -> None:
