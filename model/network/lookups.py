@@ -7,9 +7,9 @@ the last byte carries what the model knows of the host, and the earlier ones wha
 measurement has **carried** to it: the source, the destination and the result that are complete by now.
 Without that, every prediction must first gather them by attention, and every recall match them by it.
 
-Of the earlier measurements, a token looks up one: what the **last** one of its own pair in the window said, as
-soon as both addresses are there. It is what attention would have to find to recall it, and what a few
-million tokens do not teach it.
+Of the earlier measurements, a token looks up one (`recall`): what the **last** one of its own pair in the
+window said, as soon as both addresses are there. It is what attention would have to find, and what a few
+million tokens do not teach it to.
 
 How well a source and a destination go together is hard to learn for a small MLP (Rendle et al.,
 arXiv:2005.09683), so **factors** of both, short vectors of the same kind, are multiplied element by element,
@@ -87,7 +87,8 @@ class Lookups(nnx.Module):
         self.prefix = nnx.Param(jnp.zeros(shape, jnp.float32))
         self.carried = nnx.Param(jnp.zeros(shape, jnp.float32))
         self.result = nnx.Param(jnp.zeros((RESULT_ROWS, config.width), jnp.float32))
-        self.last = nnx.Param(jnp.zeros((RESULT_ROWS, config.width), jnp.float32))
+        last = nnx.Param(jnp.zeros((RESULT_ROWS, config.width), jnp.float32))
+        self.last = nnx.data(last if config.recall else None)
         self.factors = nnx.Param(jnp.zeros((config.prefix_rows, config.factors), jnp.float32))
         normal = nnx.initializers.normal(config.factors**-0.5)
         shape = (config.factors, config.width)
@@ -99,16 +100,18 @@ class Lookups(nnx.Module):
         destination = _look_up(self.factors[...], rows.destination)
         # (1 + s)(1 + d) - 1: alive though all factors start at 0, and neutral where one is unknown.
         pair = source + destination + source * destination
-        return (
+        x = (
             pair @ self.of_factors[...]
             + _look_up(self.prefix[...], rows.prefix)
             + _look_up(self.carried[...], rows.source)
             + _look_up(self.carried[...], rows.destination)
             + _look_up(self.result[...], rows.first)
             + _look_up(self.result[...], rows.second)
-            + _look_up(self.last[...], rows.last_first)
-            + _look_up(self.last[...], rows.last_second)
         )
+        if self.last is None:
+            return x
+        last = self.last[...]
+        return x + _look_up(last, rows.last_first) + _look_up(last, rows.last_second)
 
 
 def lookup_rows(tokens: jax.Array, table_rows: int) -> LookupRows:
