@@ -35,7 +35,8 @@ from pipeline.ingest.json_scanner import (
 
 Span = tuple[int, int, int, int]
 """(start, end, kind, row): bytes [start, end) of the buffer it comes with, or start -1 where the
-text is longer than `MAX_RESULT` or no longer held; row is the line of NDJSON, else the number of the span, from 1."""
+text is longer than `MAX_RESULT` or no longer held; row is the line of NDJSON, else the number of the
+span, from 1."""
 
 SEEN = 1 << 20
 """Bytes of a file's text by which it counts as NDJSON or not."""
