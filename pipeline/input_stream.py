@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.bzip2_reader import Bzip2Reader
 from pipeline.inputs import InputFile, compression_of
 from pipeline.regular_file import changed, check_unchanged, open_regular
 from stores.errors import InputError
@@ -44,6 +45,8 @@ class InputStream:
                 source = gzip.GzipFile(
                     fileobj=source, mode="rb"
                 )  # takes zeros at the end: PyArrow does not
+            elif compression == "bz2":
+                source = Bzip2Reader(source)  # takes empty streams: PyArrow does not
             elif compression:
                 source = pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)
             while block := source.read(BLOCK):
