@@ -63,6 +63,21 @@ def test_ingest(
     assert numbers["wall_s"] > 0
 
 
+def test_ingest_of_a_large_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    from benchmarks import ingest
+
+    monkeypatch.delenv("PINGLM_REAL_DATA", raising=False)
+    monkeypatch.setattr(ingest, "TURNS", 1)
+    ingest.main(["--large", "0.1", "--cores", "2", "--json"])
+    large = printed(capsys)["large"]
+    assert large["cores"] == 2
+    assert large["text_bytes"] >= 100_000 > large["file_bytes"]
+    assert large["per_core"] > 0
+
+
 def test_ingest_without_data_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
