@@ -6,8 +6,12 @@ A file is one stream or several, each padded to whole bytes:
 
 Marks are 48 bits long and begin at any bit. They say where a block begins, not how long it is; so a block
 is what lies between two marks, and that it is one shows when it decompresses: its checksum must be right,
-and its last symbol just before the next mark. Bits that look like a mark inside a block (one file of some
-thousand GB has them) make it fail like damage.
+and its last symbol just before the next mark. Bits that look like a mark inside a block, which chance puts
+into one of 17 TB, make it fail like damage.
+
+gzip has no blocks that can be decompressed on their own. Readers that guess their way in exist (rapidgzip),
+but give one stream in one process; as decompressing gzip is a small part of ingesting it, and parsing the
+large one, that would gain little.
 """
 
 from __future__ import annotations

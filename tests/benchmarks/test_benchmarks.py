@@ -99,6 +99,14 @@ def test_prepare(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["polars_sort_split"]["5000"]["rows_per_s"] > 0
 
 
+def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    from benchmarks import streams
+
+    streams.main(["--rows", "5000", "--json"])
+    assert [(row["rows"], row["peak_bytes"] > 0) for row in printed(capsys)] == [(5000, True)] * 2
+
+
 def test_train_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks import train_step
 
