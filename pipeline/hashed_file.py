@@ -103,7 +103,13 @@ def open_hashed(path: Path) -> Iterator[HashedFile]:
 def hash_file(path: Path) -> FileDigest:
     """Read a file from beginning to end. Raises `InputError` when it cannot be read."""
     with open_hashed(path) as file:
-        whole = hashlib.sha256()
-        while block := file.read(BLOCK):
-            whole.update(block)
-        return FileDigest(file.size, whole.hexdigest(), file.blocks)
+        return hash_all(file)
+
+
+def hash_all(file: HashedFile) -> FileDigest:
+    """Read an open file from beginning to end."""
+    file.seek(0)
+    whole = hashlib.sha256()
+    while block := file.read(BLOCK):
+        whole.update(block)
+    return FileDigest(file.size, whole.hexdigest(), file.blocks)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.bzip2_reader import Bzip2Reader
 from pipeline.inputs import InputFile, compression_of
-from pipeline.regular_file import changed, open_regular
+from pipeline.regular_file import changed, check_unchanged, open_regular
 from stores.errors import InputError
 
 BLOCK = 4 << 20
@@ -44,6 +45,8 @@ class InputStream:
                 source = gzip.GzipFile(
                     fileobj=source, mode="rb"
                 )  # takes zeros at the end: PyArrow does not
+            elif compression == "bz2":
+                source = Bzip2Reader(source)  # takes empty streams: PyArrow does not
             elif compression:
                 source = pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)
             while block := source.read(BLOCK):
@@ -72,9 +75,7 @@ class InputStream:
         """Does nothing: `open_input` closes the file."""
 
     def _check_unchanged(self) -> None:
-        found = os.fstat(self._raw.fileno())
-        if (found.st_size, found.st_mtime_ns) != (self._file.size, self._file.mtime_ns):
-            raise changed(self._file.path)
+        check_unchanged(self._file.path, self._raw.fileno(), self._file.size, self._file.mtime_ns)
 
 
 @contextmanager

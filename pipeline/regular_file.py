@@ -51,3 +51,10 @@ def changed(path: str | Path) -> InputError:
     return InputError(
         f"{path}: changed since this run began: remove the output folder and run again"
     )
+
+
+def check_unchanged(path: str | Path, descriptor: int, size: int, mtime_ns: int) -> None:
+    """Raise `changed` unless an open file has this size and time of its last change."""
+    found = os.fstat(descriptor)
+    if (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+        raise changed(path)

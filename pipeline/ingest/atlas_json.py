@@ -35,10 +35,14 @@ from pipeline.ingest.json_scanner import (
 
 Span = tuple[int, int, int, int]
 """(start, end, kind, row): bytes [start, end) of the buffer it comes with, or start -1 where the
-text is no longer held; row is the line of NDJSON, else the number of the span, from 1."""
+text is longer than `MAX_RESULT` or no longer held; row is the line of NDJSON, else the number of the
+span, from 1."""
+
+SEEN = 1 << 20
+"""Bytes of a file's text by which it counts as NDJSON or not."""
 
 MAX_RESULT = 16 << 20
-"""Bytes of a result. A longer open object is taken for a wrapper, and its text is let go."""
+"""Bytes of a result. A longer open object is taken for a wrapper, and no span keeps its text."""
 
 _SPACE = b" \t\r\n\v\f\x1e"  # with the separator of RFC 7464
 
@@ -50,35 +54,59 @@ def find_results(blocks: Iterable[bytes]) -> Iterator[tuple[memoryview, list[Spa
     object nor an empty array yields one `OTHER` span.
     """
     pieces = iter(blocks)
-    buffer = next(pieces, b"").removeprefix(b"\xef\xbb\xbf")  # a byte order mark is no JSON
-    head = buffer[:4096]
-    state = new_state(_is_ndjson(buffer))
+    first = without_mark(next(pieces, b""))
+    head = first[:4096]
+    found = False
+    for buffer, spans in _scan(first, pieces, is_ndjson(first)):
+        found = True
+        yield buffer, spans
+    text = head.translate(None, _SPACE)
+    if not found and text not in (b"", b"[]"):
+        yield memoryview(head), [(0, len(head), OTHER, 1)]
+
+
+def find_in_lines(blocks: Iterable[bytes]) -> Iterator[tuple[memoryview, list[Span]]]:
+    """What `find_results` yields for some whole lines of a file of NDJSON, counting them from 1.
+
+    `blocks` are consecutive pieces of these lines, of any size but never empty, without a byte order mark.
+    """
+    pieces = iter(blocks)
+    return _scan(next(pieces, b""), pieces, by_line=True)
+
+
+def _scan(
+    buffer: bytes, pieces: Iterator[bytes], by_line: bool
+) -> Iterator[tuple[memoryview, list[Span]]]:
+    """Scan `buffer` and all `pieces` after it."""
+    state = new_state(by_line)
     stack = new_stack()
     table = np.empty((MAX_SPANS + 1, 4), np.int64)
     spans = table.view(SPAN)[:, 0]
-    found = False
     while True:
         piece = next(pieces, b"")
         data = np.frombuffer(buffer, np.uint8)
         while True:
             scan(data, not piece, state, stack, spans)
             if state.count:
-                found = True
-                yield memoryview(buffer), table[: state.count].tolist()
+                found = table[: state.count]
+                found[found[:, 1] - found[:, 0] > MAX_RESULT, 0] = -1  # wherever a block ended
+                yield memoryview(buffer), found.tolist()
             if state.count < MAX_SPANS:
                 break
         if not piece:
             break
         keep = let_go(len(buffer), MAX_RESULT, state, stack)
         buffer = buffer[keep:] + piece
-    text = head.translate(None, _SPACE)
-    if not found and text not in (b"", b"[]"):
-        yield memoryview(head), [(0, len(head), OTHER, 1)]
 
 
-def _is_ndjson(block: bytes) -> bool:
-    """Are most of the first lines whole objects?"""
-    lines = [line.strip(_SPACE) for line in block[: 1 << 20].split(b"\n", 32)[:32]]
+def without_mark(start: bytes) -> bytes:
+    """The text that a file starts with, without the byte order mark, which is no JSON."""
+    return start.removeprefix(b"\xef\xbb\xbf")
+
+
+def is_ndjson(start: bytes) -> bool:
+    """Are most of the first lines whole objects? Looks at 1 MiB of a file's first text, without its mark."""
+    lines = [line.strip(_SPACE) for line in start[:SEEN].split(b"\n", 32)[:32]]
     lines = [line for line in lines if line]
     whole = sum(line.startswith(b"{") and line.endswith(b"}") for line in lines)
     return 2 * whole > len(lines)

@@ -33,6 +33,7 @@ _STATE = np.dtype(
         ("count", np.int64),  # spans written
     ]
 )
+_LONG_GARBAGE = 1 << 16  # bytes; a reject keeps no more of them
 _NOTHING, _REPORTED = -1, -2  # there is no garbage; it has been reported already
 
 _CONTAINER = np.dtype([("kind", np.int64), ("start", np.int64), ("flags", np.int64)])
@@ -82,17 +83,20 @@ def new_stack() -> Stack:
 def let_go(length: int, longest: int, state: np.record, stack: Stack) -> int:
     """How many leading bytes of a buffer of `length` are no longer needed; all positions move with them.
 
-    The text of an open object is kept up to `longest` bytes, and always the last byte.
+    The text of an open object (in NDJSON, of the whole line) is kept up to `longest` bytes, and always the
+    last byte.
     """
-    keep = max(0, length - 1)
+    keep = max(0, length - 1) if state.garbage < 0 else int(state.garbage)
     containers = stack[: state.depth]
     for kind, start, flags in containers.tolist():
-        held = kind == _OBJECT and not flags & _HOLDS_RESULT and start >= 0
-        if held and length - start <= longest:
+        held = state.by_line or (kind == _OBJECT and not flags & _HOLDS_RESULT)
+        if held and start >= 0 and length - start <= longest:
             keep = start
             break
     starts = containers["start"]
     containers["start"] = np.where(starts < keep, -1, starts - keep)
+    if state.garbage >= 0:
+        state.garbage -= keep
     state.string -= keep
     state.position -= keep
     return keep
@@ -144,9 +148,10 @@ def _scan_inside(data: Bytes, i: int, state: np.record, stack: Stack) -> int:
     in_string, string, escaped = state.in_string, state.string, state.escaped
     key_due, flags = state.key_due, stack[state.depth - 1].flags
     while i < len(data):
-        if escaped:
+        if escaped and data[i] not in (_LINE_BREAK, _SEPARATOR):
             escaped = 0
         elif in_string:
+            escaped = 0
             i = _skip(data, i, _IN_STRINGS)
             byte = data[i]
             if byte == _QUOTE:
@@ -299,8 +304,8 @@ def _forget_depth(levels: int, stack: Stack) -> None:
 
 @compiled
 def _end_buffer(i: int, last: bool, state: np.record, stack: Stack, spans: Spans) -> None:
-    """The end of the buffer, which ends garbage and, at the end of the file, whatever is open."""
-    if state.garbage >= 0:
+    """The end of the buffer, which ends garbage that is long and, at the end of the file, whatever is open."""
+    if state.garbage >= 0 and (last or i - state.garbage >= _LONG_GARBAGE):
         _report(state.garbage, i, BROKEN, state, spans)
         state.garbage = _REPORTED
     elif last and state.depth > 0:

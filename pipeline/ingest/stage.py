@@ -1,6 +1,7 @@
 """From RIPE Atlas files to the measurement table: parse, find duplicates, write.
 
-1. *parse*: files in batches; each result becomes a row of a part, or a reject with its reason.
+1. *parse*: files in batches, a large bzip2 file of NDJSON in pieces; each result becomes a row of a part, or a
+   reject with its reason (`pipeline.ingest.parse`).
 2. *duplicates*: found among the identities of all rows, partition by partition
    (`pipeline.ingest.duplicates`).
 3. *write*: `measurements/part-*.parquet`, the parts without their duplicates.
@@ -14,13 +15,16 @@ import concurrent.futures
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from pipeline.folder import OutputFolder
 from pipeline.ingest.atlas_result import Source, Statistic
 from pipeline.ingest.duplicates import FoundDuplicates, find_duplicates
-from pipeline.ingest.units import ParsedBatch, ParsedFile, WrittenPart, parse_files, write_part
+from pipeline.ingest.parse import parse_inputs
+from pipeline.ingest.rejects import number_rejects
+from pipeline.ingest.units import ParsedFile, WrittenPart, write_part
 from pipeline.inputs import InputFile
 from pipeline.records import (
     IngestedFile,
@@ -75,27 +79,13 @@ def ingest(
     rejected, measurements = folder.path / "rejected", folder.path / "measurements"
 
     partitions = _count_partitions(inputs)
-    units = [
-        Unit(
-            f"parse-{i:05d}",
-            parse_files,
-            (
-                batch,
-                options.source,
-                options.allow_private,
-                options.rtt,
-                parts_folder,
-                rejected,
-                f"{i:05d}",
-                partitions,
-            ),
-        )
-        for i, batch in enumerate(_batches(inputs))
-    ]
-    results = run_units("ingest: parse", units, markers, executor, progress)
-    parsed = read_results(results, ParsedBatch, markers)
-    files = [file for batch in parsed for file in batch.files]
-    parts = [part for batch in parsed for part in batch.parts]
+    rules = (options.source, options.allow_private, options.rtt)
+    longest = _batch_bytes(inputs)
+    batches = list(_batches(inputs, longest))
+    parsed = parse_inputs(
+        batches, longest, rules, scratch, rejected, partitions, executor, progress
+    )
+    files, parts = parsed.files, [numbered.part for numbered in parsed.parts]
     _check_accepted(files)
 
     identities = [parts_folder / f"{part.name}.arrow" for part in parts]
@@ -109,17 +99,23 @@ def ingest(
     dropped = np.sum([partition.dropped for partition in found], axis=0).tolist()
 
     units, number = [], 0
-    for i, (part, count) in enumerate(zip(parts, dropped, strict=True)):
+    for i, (numbered, count) in enumerate(zip(parsed.parts, dropped, strict=True)):
+        part = numbered.part
         output = None  # nothing is left of a part that only repeats others
         if count < part.rows:
             output = measurements / f"part-{number:05d}.parquet"
             number += 1
         source = parts_folder / f"{part.name}.parquet"
         rejects = rejected / f"ingest-duplicates-{part.name}.parquet"
-        arguments = (source, i, duplicates if count else [], output, rejects)
+        arguments: tuple[Any, ...] = (source, i, duplicates if count else [], output, rejects)
+        if numbered.lines:
+            arguments += (numbered.lines,)
         units.append(Unit(f"write-{i:05d}", write_part, arguments))
+    for i, piece in enumerate(parsed.rejects):
+        arguments = (piece.source, piece.lines, piece.output)
+        units.append(Unit(f"rejects-{i:05d}", number_rejects, arguments))
     results = run_units("ingest: write", units, markers, executor, progress)
-    written = read_results(results, WrittenPart, markers)
+    written = read_results(results[: len(parts)], WrittenPart, markers)
 
     duplicate: Counter[str] = Counter()  # rows by file
     for result in written:
@@ -151,10 +147,14 @@ def _check(inputs: Sequence[InputFile], folder: OutputFolder) -> None:
         )
 
 
-def _batches(inputs: Sequence[InputFile]) -> Iterator[tuple[InputFile, ...]]:
-    """Group consecutive files into batches of a few MiB; a large file is a batch of its own."""
+def _batch_bytes(inputs: Sequence[InputFile]) -> int:
+    """The size that a batch of files, or a piece of one, is to have at most."""
     total = sum(file.size for file in inputs)
-    limit = min(MAX_BATCH_BYTES, max(MIN_BATCH_BYTES, total // BATCHES))
+    return min(MAX_BATCH_BYTES, max(MIN_BATCH_BYTES, total // BATCHES))
+
+
+def _batches(inputs: Sequence[InputFile], limit: int) -> Iterator[tuple[InputFile, ...]]:
+    """Group consecutive files into batches of at most `limit` bytes; a larger file is a batch of its own."""
     batch: list[InputFile] = []
     size = 0
     for file in inputs:

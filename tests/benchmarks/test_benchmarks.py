@@ -63,6 +63,21 @@ def test_ingest(
     assert numbers["wall_s"] > 0
 
 
+def test_ingest_of_a_large_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    from benchmarks import ingest
+
+    monkeypatch.delenv("PINGLM_REAL_DATA", raising=False)
+    monkeypatch.setattr(ingest, "TURNS", 1)
+    ingest.main(["--large", "0.1", "--cores", "2", "--json"])
+    large = printed(capsys)["large"]
+    assert large["cores"] == 2
+    assert large["text_bytes"] >= 100_000 > large["file_bytes"]
+    assert large["per_core"] > 0
+
+
 def test_ingest_without_data_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,6 +97,14 @@ def test_prepare(capsys: pytest.CaptureFixture[str]) -> None:
     result = printed(capsys)
     assert set(result["prepare"]["5000"]["seconds"]) == {"split", "tokenize"}
     assert result["polars_sort_split"]["5000"]["rows_per_s"] > 0
+
+
+def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    from benchmarks import streams
+
+    streams.main(["--rows", "5000", "--json"])
+    assert [(row["rows"], row["peak_bytes"] > 0) for row in printed(capsys)] == [(5000, True)] * 2
 
 
 def test_train_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,3 +88,21 @@ def test_blocks_are_full_but_for_the_last(suffix: str, tmp_path: Path) -> None:
     with open_input(file) as stream:
         assert [len(block) for block in stream.blocks()] == [BLOCK, BLOCK, 5]
     assert content(path) == text
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in PACK if suffix])
+def test_members_may_be_empty(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.json{suffix}"
+    pack = PACK[suffix]
+    for texts in ([b""], [b"", b"", b"x"], [b"x", b"", b"y"], [b"x", b"", b""]):
+        path.write_bytes(b"".join(map(pack, texts)))
+        assert content(path) == b"".join(texts)
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".zst"])
+@pytest.mark.parametrize("rubbish", [b"x", b"rubbish behind the last member", bytes(700)])
+def test_what_follows_a_member_must_be_another(suffix: str, rubbish: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"a.json{suffix}"
+    path.write_bytes(PACK[suffix](b"{}") + rubbish)
+    with pytest.raises(InputError, match=r"a\.json.*: damaged or cut-off"):
+        content(path)

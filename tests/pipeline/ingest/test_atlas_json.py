@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.ingest import atlas_json
-from pipeline.ingest.atlas_json import find_results
+from pipeline.ingest.atlas_json import find_in_lines, find_results
 from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
 
 FIRST = {"msm_id": 1, "prb_id": 7, "timestamp": 5, "result": [{"rtt": 1.5}, {"x": "*"}]}
@@ -120,10 +120,71 @@ def test_spans_do_not_depend_on_where_blocks_end(cuts: list[int], damage: bytes,
         for start, end, kind, row in spans
         if kind == RESULT
     ]
-    if not atlas_json._is_ndjson(text) and blocks and not atlas_json._is_ndjson(blocks[0]):
+    if not atlas_json.is_ndjson(text) and blocks and not atlas_json.is_ndjson(blocks[0]):
         assert [piece for _, _, piece in pieces] == [
             piece for kind, _, piece in found(text) if kind == RESULT
         ]
+
+
+lines_of_all_kinds = st.lists(
+    st.sampled_from(
+        [json.dumps(result).encode() for result in RESULTS]
+        + [
+            b"",
+            b"not json",
+            b'{"a": 1}',
+            b'{"a": "open',
+            b'{"a": "open\\',
+            b'[{"prb_id": 1}, {"a": ',
+        ]
+        + [
+            b'{"data": [{"prb_id": 1}, {"prb_id": 2}',
+            b"]}",
+            b", {} , x",
+            b'{"b": "' + b"y" * 90 + b'"}',
+        ]
+        + [b'\x1e{"prb_id": 1}', b'{"a": \x1e{"prb_id": 3}', b'{"a": "\\\x1e{"prb_id": 4}']
+    ),
+    max_size=12,
+)
+
+
+@given(lines_of_all_kinds, st.integers(1, 60), st.integers(0, 12), st.sampled_from([b"", b"\n"]))
+@settings(max_examples=300, deadline=None)
+def test_lines_give_the_same_spans_wherever_blocks_end_and_files_are_cut(
+    lines: list[bytes], block: int, cut: int, end: bytes
+) -> None:
+    def spans(text: bytes, block: int, first: int = 0) -> list[tuple[int, int, bytes | None]]:
+        blocks = (text[i : i + block] for i in range(0, len(text), block))
+        return [
+            (kind, first + row, bytes(data[start:stop]) if start >= 0 else None)
+            for data, found in find_in_lines(blocks)
+            for start, stop, kind, row in found
+        ]
+
+    head = b"".join(line + b"\n" for line in lines[:cut])
+    tail = b"\n".join(lines[cut:]) + end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atlas_json, "MAX_RESULT", 80)
+        whole = spans(head + tail, 1 << 20)
+        assert spans(head + tail, block) == whole
+        assert spans(head, block) + spans(tail, block, head.count(b"\n")) == whole
+
+
+def test_a_line_that_ends_in_a_backslash_costs_that_line() -> None:
+    good = json.dumps(FIRST).encode()
+    spans = found(b"\n".join([good, b'{"prb_id": 1, "name": "open\\', good, good]))
+    assert [(kind, row) for kind, row, _ in spans] == [
+        (RESULT, 1), (BROKEN, 2), (RESULT, 3), (RESULT, 4),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_text_outside_all_objects_is_kept_wherever_blocks_end(block: int) -> None:
+    assert found(b"some text\nand more", block) == [
+        (BROKEN, 1, b"some text"),
+        (BROKEN, 2, b"and more"),
+    ]
 
 
 def test_one_bad_line_costs_that_line() -> None:
