@@ -48,6 +48,7 @@ EXTRAS = {
     ),
     "serve": ("fastapi", "uvicorn"),
     "cluster": ("distributed",),
+    "cloud": ("obstore",),
 }
 """The packages that each extra of pyproject.toml installs, by the names they are imported under."""
 

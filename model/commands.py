@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from stores.commands import DEFAULT_STORE, JsonOption, print_json
+from stores.commands import DEFAULT_STORE, JsonOption, local_store, print_json
 
 app = typer.Typer()
 
 StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", help="The store.", show_default="data/store.zarr"),
+    str | None,
+    typer.Option("--store", help="The store, or its URL.", show_default="data/store.zarr"),
 ]
 PresetOption = Annotated[
     str | None,
@@ -96,14 +96,15 @@ def train_command(
         start = load_weights(init_from)
         config = with_shape(config, start.config)
     if dry_run:
-        plan = make_plan(config, store or find_default_store())
+        planned = local_store(store, silent=as_json) if store else find_default_store()
+        plan = make_plan(config, planned)
         print_json(plan.as_dict()) if as_json else rich_print(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
-    store = store or DEFAULT_STORE
+    path = local_store(store or DEFAULT_STORE, silent=as_json)
     weights = start.arrays if start else None
-    result = train(config, store, out, start=weights, progress=progress, profile=profile)
-    look = take_first_look(store, out, progress.note) if result.finished else None
+    result = train(config, path, out, start=weights, progress=progress, profile=profile)
+    look = take_first_look(path, out, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
     else:
@@ -146,7 +147,8 @@ def sweep_command(
     }
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
-    rows = sweep(config, store or DEFAULT_STORE, out, parse_rates(learning_rates), progress)
+    path = local_store(store or DEFAULT_STORE, silent=as_json)
+    rows = sweep(config, path, out, parse_rates(learning_rates), progress)
     print_json([row.as_dict() for row in rows]) if as_json else rich_print(sweep_view(rows))
 
 
@@ -281,7 +283,7 @@ def sample_ips_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    store: Annotated[Path, typer.Option("--store", help="The store.")],
+    store: Annotated[str, typer.Option("--store", help="The store, or its URL.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
     models: Annotated[
         list[str] | None,
@@ -314,8 +316,9 @@ def evaluate_command(
     from stores.views import print_view
 
     prepare_output(out)
+    path = local_store(store, silent=as_json)
     with evaluation_progress(silent=as_json) as progress:
-        report = make_report(store, models or (), truth, limit, seed, progress=progress)
+        report = make_report(path, models or (), truth, limit, seed, progress=progress)
     write_report(out, report)
     print_json(report_json(report)) if as_json else print_view(evaluation_view(report, out))
 

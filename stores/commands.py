@@ -14,7 +14,15 @@ app = typer.Typer()
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 StoreArgument = Annotated[
-    Path, typer.Argument(metavar="STORE", help="The store, or the output folder it lies in.")
+    str,
+    typer.Argument(metavar="STORE", help="The store, the output folder it lies in, or its URL."),
+]
+FolderArgument = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
+UrlArgument = Annotated[
+    str, typer.Argument(metavar="URL", help="s3://…, gs://… or file://…; https://… to pull.")
+]
+ParallelOption = Annotated[
+    int, typer.Option("--parallel", min=1, max=256, help="Files on their way at once.")
 ]
 SplitName = Literal["train", "test"]
 ModeName = Literal["full", "none", "mixed"]
@@ -25,6 +33,23 @@ def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
     print()
+
+
+def local_store(store: str | Path, silent: bool) -> Path:
+    """Where the store is on this machine: a URL's store is pulled into the cache first, with a progress bar and
+    a line that says how long it took, unless `silent`."""
+    from stores.bucket import is_url
+
+    if not is_url(str(store)):
+        return Path(store)
+    from stores.mirror import cached
+    from stores.views import copied_line, progress_bar
+
+    with progress_bar("pull", silent=silent) as progress:
+        path, copied = cached(str(store), progress=progress)
+    if copied and not silent:
+        print(copied_line("pulled", copied), file=sys.stderr)
+    return path
 
 
 @app.command("inspect-store")
@@ -48,9 +73,10 @@ def inspect_store_command(
 
     if plot:
         check_plot_path(plot)
+    path = local_store(store, silent=as_json)
     with progress_bar("inspect", silent=as_json) as progress:
         report = inspect_store(
-            store, [split] if split else SPLITS, [mode] if mode else MODES, progress
+            path, [split] if split else SPLITS, [mode] if mode else MODES, progress
         )
     if plot:
         plot_report(report, plot)
@@ -77,7 +103,7 @@ def decode_command(
     from stores.decode import decode_windows
     from stores.views import decode_view, print_view
 
-    opened = TokenStore.open(store)
+    opened = TokenStore.open(local_store(store, silent=as_json))
     windows = decode_windows(opened, split, mode, index, count)
     if as_json:
         print_json(
@@ -102,11 +128,50 @@ def verify_store_command(store: StoreArgument, as_json: JsonOption = False) -> N
     from stores.verify import verify_store
     from stores.views import print_view, progress_bar, verify_view
 
+    path = local_store(store, silent=as_json)
     with progress_bar("verify", silent=as_json) as progress:
-        report = verify_store(store, progress)
+        report = verify_store(path, progress)
     if as_json:
         print_json({"sound": report.sound, **asdict(report)})
     else:
         print_view(verify_view(report))
     if not report.sound:
         raise typer.Exit(1)
+
+
+@app.command("push")
+def push_command(
+    store: FolderArgument,
+    url: UrlArgument,
+    parallel: ParallelOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store to a bucket, every file checked. Run the same command again to continue.
+
+    Example: `pinglm push data/store.zarr s3://bucket/pings`
+    """
+    from stores.mirror import push
+    from stores.views import copied_line, progress_bar
+
+    with progress_bar("push", silent=as_json) as progress:
+        copied = push(store, url, parallel=parallel, progress=progress)
+    print_json(copied.as_json()) if as_json else print(copied_line("pushed", copied))
+
+
+@app.command("pull")
+def pull_command(
+    url: UrlArgument,
+    store: FolderArgument,
+    parallel: ParallelOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store from a bucket or web server, every file checked. Run the same command again to continue.
+
+    Example: `pinglm pull s3://bucket/pings data/store.zarr`
+    """
+    from stores.mirror import pull
+    from stores.views import copied_line, progress_bar
+
+    with progress_bar("pull", silent=as_json) as progress:
+        copied = pull(url, store, parallel=parallel, progress=progress)
+    print_json(copied.as_json()) if as_json else print(copied_line("pulled", copied))

@@ -107,42 +107,59 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     sync_file(store / "zarr.json")
 
 
+UNFINISHED_PULL = ".pull"
+"""The folder inside a store that is there while files of it are on their way from a URL."""
+
+
 def read_manifest(store: Path) -> Manifest:
     """Manifest of a finished store.
 
-    Raises `NotAStoreError` when there is none. Raises `DamagedStoreError` when it cannot be read, lacks
-    a field or an array, holds a value of the wrong type, has another format version, or does not have
-    the digest that it claims.
+    Raises `NotAStoreError` when there is none. Raises `DamagedStoreError` as `parse_manifest` does.
     """
     path = store / "zarr.json"
     if not path.is_file():
+        pulling = (store / UNFINISHED_PULL).is_dir()
         raise NotAStoreError(
-            f"{store}: no finished manifest, so this is not a store: run `prepare` (again) to finish it"
+            f"{store}: no finished manifest, so this is not a store: "
+            f"run `{'pull' if pulling else 'prepare'}` (again) to finish it"
         )
     try:
-        fields = dict(json.loads(path.read_bytes())["attributes"][ATTRIBUTE])
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedStoreError(f"{path}: not a pinglm manifest ({error!r})") from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """The manifest in the bytes of a store's root `zarr.json`; `where` is what errors call the file.
+
+    Raises `DamagedStoreError` when it cannot be read, lacks a field or an array, holds a value of the
+    wrong type, has another format version, or does not have the digest that it claims.
+    """
+    try:
+        fields = dict(json.loads(content)["attributes"][ATTRIBUTE])
         claimed = fields.pop("digest")
         version = fields["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedStoreError(f"{path}: not a pinglm manifest ({error!r})") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedStoreError(f"{where}: not a pinglm manifest ({error!r})") from error
     if version != FORMAT_VERSION:
         raise DamagedStoreError(
-            f"{path}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
+            f"{where}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
             "prepare the store again"
         )
     try:
         manifest = msgspec.convert(fields, Manifest)
     except msgspec.ValidationError as error:
         raise DamagedStoreError(
-            f"{path}: not a pinglm manifest: {error}: prepare the store again"
+            f"{where}: not a pinglm manifest: {error}: prepare the store again"
         ) from error
     for name in (f"{split}/{mode}" for split in SPLITS for mode in MODES):
         if name not in manifest.arrays:
             raise DamagedStoreError(
-                f"{path}: the manifest does not describe {name}: prepare the store again"
+                f"{where}: the manifest does not describe {name}: prepare the store again"
             )
     if manifest.digest != claimed:
         raise DamagedStoreError(
-            f"{path}: the manifest's digest is {manifest.digest}, expected {claimed}: it was edited"
+            f"{where}: the manifest's digest is {manifest.digest}, expected {claimed}: it was edited"
         )
     return manifest
