@@ -217,11 +217,7 @@ def _pull_into(
         if sound:
             return 0
         withdraw()
-        size = _fetch(bucket, name, expected, path, work / f"part-{name.replace('/', '-')}")
-        if expected is None and (problems := metadata_problems(store, manifest, name)):
-            path.unlink()
-            raise DamagedStoreError(f"{bucket.where(name)}: {problems[0]}: push the store again")
-        return size
+        return _fetch(bucket, manifest, name, store)
 
     copied = _copy_all(manifest, receive, parallel, progress)
     if not (store / MANIFEST).is_file():
@@ -244,8 +240,14 @@ def _check_space(store: Path, manifest: Manifest) -> None:
         )
 
 
-def _fetch(bucket: Bucket, name: str, expected: ChunkFile | None, path: Path, part: Path) -> int:
-    """Get a file, check it, and put it into place; tried a few times where the network may be at fault."""
+def _fetch(bucket: Bucket, manifest: Manifest, name: str, store: Path) -> int:
+    """Get a file, check it, and put it into place; tried a few times where the network may be at fault.
+
+    Returns its size.
+    """
+    expected = manifest.files.get(name)
+    path = store / name
+    part = store / UNFINISHED_PULL / f"part-{name.replace('/', '-')}"
     for attempt in range(1, _ATTEMPTS + 1):
         blocks = bucket.open(name)
         if blocks is None:
@@ -274,7 +276,11 @@ def _fetch(bucket: Bucket, name: str, expected: ChunkFile | None, path: Path, pa
             path.parent.mkdir(parents=True, exist_ok=True)
             sync_file(part)
             os.replace(part, path)
-            return size
+            problems = [] if expected else metadata_problems(store, manifest, name)
+            if not problems:
+                return size
+            path.unlink()
+            problem = problems[0].removeprefix(f"{path}: ")
     raise DamagedStoreError(f"{bucket.where(name)}: {problem}: push the store again")
 
 
