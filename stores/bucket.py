@@ -7,6 +7,7 @@ never appear in a message: what a server answers may quote them, so errors are t
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -180,7 +181,9 @@ def _objects(url: str, scheme: str, writing: bool) -> ObjectStore:
     options: ClientConfig = {"timeout": _REQUEST}
     if not writing:
         options["read_timeout"] = _SILENCE
-    if scheme == "http":
+    # options given here hide those of the environment
+    allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1")
+    if scheme == "http" or (scheme == "s3" and allowed):
         options["allow_http"] = True
     common: dict[str, Any] = {
         "client_options": options,
@@ -205,7 +208,7 @@ _REASONS = (
     (r"dns error|failed to lookup", "the host's name is not known: is the URL right?"),
     (r"ConnectionRefused|Connection refused", "the server refuses the connection: does it run?"),
     (r"kind: Timeout|timed out", "the server does not answer: try again"),
-    (r"scheme is not allowed|URL scheme", "plain http is not allowed: set AWS_ALLOW_HTTP=true"),
+    (r"BadScheme", "plain http is not allowed: set AWS_ALLOW_HTTP=true"),
     (r"status code: 401|status: 401|Unauthenticated", "not signed in: check the credentials"),
     (r"status code: 403|status: 403|PermissionDenied", "access denied: check the credentials"),
     (r"status code: 404|status: 404", "there is no such file"),

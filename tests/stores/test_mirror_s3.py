@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -221,4 +219,8 @@ def test_no_server_is_one_line_without_secrets(
     assert (done.returncode, done.stdout) == (1, "")
     assert "refuses the connection" in done.stderr
     silent_about_secrets(done)
-    assert "AWS_ACCESS_KEY_ID" in os.environ
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    assert (
+        "plain http is not allowed: set AWS_ALLOW_HTTP=true"
+        in run("push", store_path, "s3://bucket/x").stderr
+    )
