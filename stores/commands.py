@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from stores.copies import Copied
 
 app = typer.Typer()
 
@@ -42,14 +45,32 @@ def local_store(store: str | Path, silent: bool) -> Path:
 
     if not is_url(str(store)):
         return Path(store)
-    from stores.mirror import cached
-    from stores.views import copied_line, progress_bar
+    from stores.pull import cached
+    from stores.views import progress_bar
 
     with progress_bar("pull", silent=silent) as progress:
         path, copied = cached(str(store), progress=progress)
     if copied and not silent:
         print(copied_line("pulled", copied), file=sys.stderr)
     return path
+
+
+def copied_line(verb: str, copied: Copied) -> str:
+    """What was copied, from where to where, and how long it took."""
+    from stores.views import size_text
+
+    ends = [str(copied.store), copied.url]
+    source, target = ends if verb == "pushed" else reversed(ends)
+    rate = size_text(copied.sent_bytes / max(copied.seconds, 1e-9))
+    new = (
+        f"{copied.sent_files} of them new ({rate}/s)"
+        if copied.sent_files
+        else "all of them there already"
+    )
+    return (
+        f"{verb} {source} to {target} in {copied.seconds:.1f} s: {copied.files} files, "
+        f"{size_text(copied.bytes)}, {new}; digest {copied.digest}"
+    )
 
 
 @app.command("inspect-store")
@@ -150,8 +171,8 @@ def push_command(
 
     Example: `pinglm push data/store.zarr s3://bucket/pings`
     """
-    from stores.mirror import push
-    from stores.views import copied_line, progress_bar
+    from stores.push import push
+    from stores.views import progress_bar
 
     with progress_bar("push", silent=as_json) as progress:
         copied = push(store, url, parallel=parallel, progress=progress)
@@ -169,8 +190,8 @@ def pull_command(
 
     Example: `pinglm pull s3://bucket/pings data/store.zarr`
     """
-    from stores.mirror import pull
-    from stores.views import copied_line, progress_bar
+    from stores.pull import pull
+    from stores.views import progress_bar
 
     with progress_bar("pull", silent=as_json) as progress:
         copied = pull(url, store, parallel=parallel, progress=progress)

@@ -19,7 +19,6 @@ from rich.text import Text
 
 from stores.decode import DecodedMeasurement, DecodedWindow
 from stores.inspect import ArrayStatistics, StoreReport
-from stores.mirror import Copied
 from stores.progress import Progress
 from stores.verify import VerifyReport
 from stores.vocabulary import BYTE0, CONTEXT
@@ -216,25 +215,6 @@ def verify_view(report: VerifyReport) -> RenderableType:
         for problem in report.problems:
             text.append(f"\n  {problem}")
     return text
-
-
-# --- push, pull -------------------------------------------------------------------------------------
-
-
-def copied_line(verb: str, copied: Copied) -> str:
-    """What was copied, from where to where, and how long it took."""
-    ends = [str(copied.store), copied.url]
-    source, target = ends if verb == "pushed" else reversed(ends)
-    rate = size_text(copied.sent_bytes / max(copied.seconds, 1e-9))
-    new = (
-        f"{copied.sent_files} of them new ({rate}/s)"
-        if copied.sent_files
-        else "all of them there already"
-    )
-    return (
-        f"{verb} {source} to {target} in {copied.seconds:.1f} s: {copied.files} files, "
-        f"{size_text(copied.bytes)}, {new}; digest {copied.digest}"
-    )
 
 
 # --- decode -----------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from stores.errors import (
     RemoteError,
 )
 from stores.manifest import Manifest, read_manifest, write_manifest
-from stores.mirror import cached, pull, push
+from stores.pull import cached, pull
+from stores.push import push
 from stores.verify import verify_store
 from tests.helpers import build_store
 from tests.stores.remote_servers import Files

@@ -16,7 +16,8 @@ import pytest
 
 from stores import TokenStore
 from stores.errors import DamagedStoreError, NotAStoreError, RemoteError
-from stores.mirror import pull, push
+from stores.pull import pull
+from stores.push import push
 from stores.verify import verify_store
 from tests.stores.remote_servers import Relay, repeating
 from tests.stores.test_mirror import ALL, CHUNK, ROOT, content_of, run
