@@ -92,8 +92,9 @@ class Relay:
     def __init__(self, target: str) -> None:
         self.target = target.removeprefix("http://")
         self.writes = 0
-        self.on_write: Callable[[int, str], None] = lambda count, when: None
-        """Called before and after a write is passed on, with "before" and "after"."""
+        self.on_write: Callable[[int, str], bool] = lambda count, when: False
+        """Called before and after a write is passed on, with "before" and "after"; what it says `True` to is
+        not passed on, or not answered."""
         self.spoil: Callable[[str, bytes], bytes] = lambda path, body: body
         self._lock = threading.Lock()
 
@@ -110,15 +111,18 @@ class Relay:
                     with relay._lock:
                         relay.writes += 1
                         count = relay.writes
-                    relay.on_write(count, "before")
+                    if relay.on_write(count, "before"):
+                        self.close_connection = True
+                        return
                     body = relay.spoil(self.path, body)
                 connection = http.client.HTTPConnection(relay.target)
                 connection.request(self.command, self.path, body, dict(self.headers))
                 got = connection.getresponse()
                 content = got.read()
                 connection.close()
-                if count:
-                    relay.on_write(count, "after")
+                if count and relay.on_write(count, "after"):
+                    self.close_connection = True
+                    return
                 self.send_response(got.status)
                 for name, value in got.getheaders():
                     if name.lower() not in ("connection", "transfer-encoding", "content-length"):

@@ -140,9 +140,11 @@ def test_a_killed_push_is_no_store_and_the_rerun_completes(
             [sys.executable, ROOT / "cli.py", "push", store_path, s3, "--parallel", "2"]
         )
 
-        def kill(count: int, now: str) -> None:
-            if (count, now) == (moment, when):
-                killed.kill()
+        def kill(count: int, now: str) -> bool:
+            if (count, now) != (moment, when):
+                return False
+            killed.kill()
+            return True
 
         relay.on_write = kill
         assert killed.wait(60) == -signal.SIGKILL
@@ -170,7 +172,7 @@ def test_bytes_that_change_on_the_way_to_the_bucket_are_noticed(
             pull(s3, tmp_path / "back")
         relay.spoil = lambda path, body: body
         push(store_path, s3)
-    assert pull(s3, tmp_path / "back").digest == TokenStore.open(store_path).digest
+        assert pull(s3, tmp_path / "back").digest == TokenStore.open(store_path).digest
 
 
 def silent_about_secrets(done: subprocess.CompletedProcess[str]) -> None:
