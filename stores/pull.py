@@ -59,6 +59,7 @@ def pull(
     content, manifest = _remote_manifest(bucket)
     work = store / UNFINISHED_PULL
     finished = (store / MANIFEST).is_file()
+    _check_same_store(store / MANIFEST, store, bucket, manifest)  # before anything is put beside it
     with claim_folder(
         store,
         marker=MANIFEST if finished else UNFINISHED_PULL,
@@ -123,12 +124,7 @@ def _pull_into(
     progress: Progress,
 ) -> list[tuple[str, int]]:
     work = store / UNFINISHED_PULL
-    for begun in (store / MANIFEST, work / MANIFEST):
-        if begun.is_file() and (held := claimed_digest(begun.read_bytes())) != manifest.digest:
-            raise ConfigError(
-                f"{store}: holds or began the store {held}, but {bucket.url} is {manifest.digest}: "
-                "pull into a new folder"
-            )
+    _check_same_store(work / MANIFEST, store, bucket, manifest)
     for part in work.glob("part-*"):
         part.unlink()
     write_bytes(work / MANIFEST, content)
@@ -151,6 +147,15 @@ def _pull_into(
         write_bytes(store / MANIFEST, content)
         sync_file(store / MANIFEST)
     return copied
+
+
+def _check_same_store(begun: Path, store: Path, bucket: Bucket, manifest: Manifest) -> None:
+    """Raise `ConfigError` if a manifest in the folder is that of another store than the URL's."""
+    if begun.is_file() and (held := claimed_digest(begun.read_bytes())) != manifest.digest:
+        raise ConfigError(
+            f"{store}: holds or began the store {held}, but {bucket.url} is {manifest.digest}: "
+            "pull into a new folder"
+        )
 
 
 def _check_space(store: Path, manifest: Manifest) -> None:
