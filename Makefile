@@ -44,14 +44,14 @@ demo: setup
 	$(BIN)/python cli.py serve $(ARGS)
 
 # What model/pretrained was made with; its card.json has what came out.
-SHIPPED := --preset tiny --steps 14000 --eval-every 1000 --save-every 500
+SHIPPED := --preset tiny --steps 12500 --eval-every 1000 --save-every 500
 BUILD := build/pretrained
 
 pretrained: setup
 	$(BIN)/python cli.py prepare --out $(BUILD)
 	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(BIN)/python cli.py train --store $(BUILD)/store.zarr --out $(BUILD)/run $(SHIPPED)
 	$(BIN)/python cli.py export --model $(BUILD)/run --dtype bfloat16 --out model/pretrained
-	$(BIN)/python cli.py evaluate --store $(BUILD) --model pretrained --truth $(BUILD)/truth/world.npz --limit 3000 --out $(BUILD)/report
+	$(BIN)/python cli.py evaluate --store $(BUILD) --model pretrained --truth $(BUILD)/truth/world.npz --limit 2000 --out $(BUILD)/report
 	$(BIN)/python cli.py model-card --run $(BUILD)/run --report $(BUILD)/report/report.json --store $(BUILD)/store.zarr \
 	    --truth $(BUILD)/truth/world.npz --out model/pretrained
 

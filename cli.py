@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 import model.commands
+import model.inference.commands
 import model.service.commands
 import pipeline.commands
 import stores.commands
 from stores.errors import PinglmError
+from stores.printable import printable
+
+UsageError: Any = typer.BadParameter.__bases__[0]  # its home depends on Typer's version
+
+
+class Commands(TyperGroup):
+    """The commands, whose usage errors show what was typed (or what a glob stood for) as `printable` does."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _printable_usage_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, *arguments: Any, **options: Any) -> Any:
+        with _printable_usage_errors():
+            return super().invoke(*arguments, **options)
+
+
+@contextmanager
+def _printable_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = printable(error.message)
+        raise
+
 
 app = typer.Typer(
     name="pinglm",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,7 +58,7 @@ def commands() -> None:
     """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
-for side in (pipeline, stores, model, model.service):
+for side in (pipeline, stores, model, model.inference, model.service):
     app.add_typer(side.commands.app)
 
 
@@ -80,7 +111,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     sys.exit(code)
 
 

@@ -54,8 +54,11 @@ def make_store(path: Path, windows: int) -> Path:
     arrays, files = {}, {}
     for (split, mode), count in counts.items():
         rows = windows_per_chunk(count)
-        arrays[f"{split}/{mode}"] = ArrayTotals(count, rows, 0, count * CONTEXT)
-        contents = [(chunk_file(path, split, mode, "length"), np.full(count, CONTEXT, "<u2"))]
+        arrays[f"{split}/{mode}"] = ArrayTotals(count, rows, count, count * CONTEXT)
+        contents = [
+            (chunk_file(path, split, mode, "length"), np.full(count, CONTEXT, "<u2")),
+            (chunk_file(path, split, mode, "measurements"), np.ones(count, "<u2")),
+        ]
         for chunk in range(-(-count // rows)):
             tokens = rng.integers(0, VOCABULARY_SIZE, (rows, CONTEXT), dtype="<u2")
             contents.append((chunk_file(path, split, mode, "tokens", chunk), tokens))

@@ -3,6 +3,8 @@
 Both run in turns in one process, so that a busy machine slows both; their ratio is the median over the
 turns. Host work is what one core spends to make a batch and hand it to the device. Runs `tiny` on CPUs,
 `small` and `85m` on a GPU; `--matrix` compares ways to compute the step, each in a process of its own.
+`--peer` also runs the same shape in plain PyTorch (extra `bench`), in turns with ours: AdamW, no tables and no
+dropout on either side.
 """
 
 from __future__ import annotations
@@ -111,6 +113,63 @@ def run(config: Config, store_path: Path, seconds: float) -> dict[str, Any]:
     }
 
 
+PEER_FIELDS = {"prefix_rows": 0, "dropout": 0.0, "optimizer": "adamw"}
+"""What the peer does not have; the same is left out of ours beside it."""
+
+
+def run_beside_peer(config: Config, store_path: Path, seconds: float) -> dict[str, Any]:
+    """Our step and that of plain PyTorch on the same resident batch, in turns; JSON-able numbers."""
+    from benchmarks.torch_peer import PeerSteps
+
+    jax.config.update("jax_enable_compilation_cache", False)
+    devices = visible_devices()
+    steps = Steps(config, devices)
+    sampler = MixtureSampler(
+        TokenStore.open(store_path), "train", config.train.batch_size, config.train.seed
+    )
+    rows = make_batches(config, sampler).batch(0)
+    peer = PeerSteps(config, *rows)
+    resident = jax.block_until_ready(put(rows, devices))
+    state, _ = _turn(steps, steps.init(), lambda: resident, WARM_UP)
+    slowest = peer.turn(WARM_UP)
+    state, warm = _turn(steps, state, lambda: resident, WARM_UP)
+    slowest = max(warm, peer.turn(WARM_UP))
+    count = max(1, round(TURN_SECONDS / slowest))
+    turns = max(5, round(seconds / (2 * count * slowest)))
+    ours, theirs = [], []
+    for _ in range(turns):
+        state, took = _turn(steps, state, lambda: resident, count)
+        ours.append(took)
+        theirs.append(peer.turn(count))
+    ratios = [peer / own for own, peer in zip(ours, theirs, strict=True)]
+    return {
+        "preset": config.preset,
+        "device": devices.kind,
+        "batch_size": config.train.batch_size,
+        "context": config.model.context,
+        "step_s": statistics.median(ours),
+        "peer_step_s": statistics.median(theirs),
+        "peer_to_ours": statistics.median(ratios),
+        "turns": turns,
+    }
+
+
+def peer_view(rows: Sequence[dict[str, Any]]) -> Table:
+    """Rows of `run_beside_peer`."""
+    table = Table(title="Training step beside plain PyTorch", title_justify="left", box=None)
+    for head in ("", "batch", "ours ms", "PyTorch ms", "PyTorch ÷ ours (median of turns)"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['preset']} on {row['device']}",
+            f"{row['batch_size']} × {row['context']}",
+            f"{row['step_s'] * 1e3:.1f}",
+            f"{row['peer_step_s'] * 1e3:.1f}",
+            f"{row['peer_to_ours']:.2f}",
+        )
+    return table
+
+
 def _turn(
     steps: Steps, state: TrainState, batch: Callable[[], DeviceRows], count: int
 ) -> tuple[TrainState, float]:
@@ -191,6 +250,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--store", type=Path, help="default: random windows in a temporary folder")
     parser.add_argument("--seconds", type=float, default=30.0, help="of measurement, each")
     parser.add_argument("--matrix", action="store_true", help="compare ways to compute the step")
+    parser.add_argument("--peer", action="store_true", help="beside the same shape in PyTorch")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
 
@@ -205,10 +265,14 @@ def main(argv: Sequence[str]) -> None:
         for preset in presets:
             if options.matrix:
                 rows += compare(preset, options, store)
+            elif options.peer:
+                config = make_config(preset, {**PEER_FIELDS, **parse_assignments(options.set)})
+                rows.append(run_beside_peer(config, store, options.seconds))
             else:
                 config = make_config(preset, parse_assignments(options.set))
                 rows.append(run(config, store, options.seconds))
     if options.json:
         print(json.dumps(rows, indent=1))
     else:
-        Console(width=max(Console().width, TABLE_WIDTH)).print(view(rows))
+        table = peer_view(rows) if options.peer else view(rows)
+        Console(width=max(Console().width, TABLE_WIDTH)).print(table)

@@ -1,4 +1,4 @@
-"""The commands of the model side: training, evaluation, export, and queries to a trained model."""
+"""The commands of the model side: training, evaluation and export."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stores.commands import DEFAULT_STORE, JsonOption, local_store, print_json
+from stores.printable import printable
 
 app = typer.Typer()
 
@@ -52,6 +53,9 @@ def train_command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write an XLA trace of a few early steps.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="First compare all files with their digests.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     init_from: Annotated[
         str | None,
@@ -67,15 +71,14 @@ def train_command(
 
     Example: `pinglm train --store data/store.zarr --out runs/a --preset tiny --set width=96`
     """
-    from rich import print as rich_print
-
     from model.config import make_config, parse_assignments, with_shape
     from model.evaluate.first_look import take_first_look
     from model.evaluate.report.terminal import first_look_view
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
-    from model.training.progress import make_progress
+    from model.training.progress import make_progress, verify_content
     from model.training.views import plan_view, result_view
+    from stores.views import print_view
 
     overrides = {
         "steps": steps,
@@ -98,19 +101,21 @@ def train_command(
     if dry_run:
         planned = local_store(store, silent=as_json) if store else find_default_store()
         plan = make_plan(config, planned)
-        print_json(plan.as_dict()) if as_json else rich_print(plan_view(plan))
+        print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
     path = local_store(store or DEFAULT_STORE, silent=as_json)
+    if verify:
+        verify_content(path, progress)
     weights = start.arrays if start else None
     result = train(config, path, out, start=weights, progress=progress, profile=profile)
     look = take_first_look(path, out, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
     else:
-        rich_print(result_view(result))
+        print_view(result_view(result))
         if look:
-            rich_print(first_look_view(look))
+            print_view(first_look_view(look))
 
 
 @app.command("sweep")
@@ -131,13 +136,12 @@ def sweep_command(
 
     Example: `pinglm sweep --learning-rates 1e-4,3e-4,1e-3 --steps 500 --preset small`
     """
-    from rich import print as rich_print
-
     from model.config import make_config, parse_assignments
     from model.training.plan import default_preset
     from model.training.progress import make_progress
     from model.training.sweep import parse_rates, sweep
     from model.training.views import sweep_view
+    from stores.views import print_view
 
     overrides = {
         "steps": steps,
@@ -149,136 +153,7 @@ def sweep_command(
     progress = make_progress(quiet=as_json)
     path = local_store(store or DEFAULT_STORE, silent=as_json)
     rows = sweep(config, path, out, parse_rates(learning_rates), progress)
-    print_json([row.as_dict() for row in rows]) if as_json else rich_print(sweep_view(rows))
-
-
-ModelOption = Annotated[
-    str,
-    typer.Option("--model", help="Folder of a run or an export, or `pretrained`."),
-]
-ContextOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--context",
-        help="Earlier measurements, oldest first: JSON lines or CSV with src, dst, rtt_ms (or failed), time.",
-    ),
-]
-
-
-@app.command("predict-rtt")
-def predict_rtt_command(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
-    dst: Annotated[str, typer.Argument(metavar="DST", help="Destination address.")],
-    model: ModelOption = "pretrained",
-    time: Annotated[
-        float | None, typer.Option("--time", help="Time of the ping, in Unix seconds.")
-    ] = None,
-    context: ContextOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Predict a ping between two addresses: the probability of no answer, and the distribution of the RTT.
-
-    Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
-    """
-    from model.inference.checks import parse_address, parse_time
-    from model.inference.context_file import read_context_file
-    from model.inference.ping_model import PingModel
-    from model.inference.query import RttQuery, context_used
-    from model.inference.views import rtt_view, working
-    from stores.views import print_view
-
-    query = RttQuery(
-        parse_address("src", src),
-        parse_address("dst", dst),
-        parse_time("time", time),
-        read_context_file(context) if context else (),
-    )
-    with working("predicting", silent=as_json):
-        loaded = PingModel.load(model)
-        answer = loaded.predict_rtt_batch([query])[0]
-        used = context_used(query, loaded.config.context)
-    if as_json:
-        asked = {"src": str(query.src), "dst": str(query.dst), "time": query.time}
-        print_json({**asked, "context_used": used, **answer.as_dict()})
-    else:
-        print_view(rtt_view(query, answer, used))
-
-
-@app.command("complete-ip")
-def complete_ip_command(
-    prefix: Annotated[
-        str,
-        typer.Argument(
-            metavar="PREFIX",
-            help="Whole bytes: 192.0.2, 2001:db8: or a CIDR such as 2001:d00::/24.",
-        ),
-    ],
-    model: ModelOption = "pretrained",
-    k: Annotated[int, typer.Option("-k", "--k", help="Number of addresses, at most 256.")] = 10,
-    field: Annotated[
-        Literal["dst", "src"], typer.Option("--field", help="Complete destinations or sources.")
-    ] = "dst",
-    context: ContextOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the most probable addresses that begin with a prefix.
-
-    Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
-    """
-    from model.inference.context_file import read_context_file
-    from model.inference.ping_model import PingModel
-    from model.inference.query import CompletionQuery, context_used
-    from model.inference.views import completions_view, working
-    from stores.views import print_view
-
-    query = CompletionQuery(prefix, k, read_context_file(context) if context else (), field)
-    with working("completing", silent=as_json):
-        loaded = PingModel.load(model)
-        answer = loaded.complete_ip_batch([query])[0]
-        used = context_used(query, loaded.config.context)
-    if as_json:
-        asked = {"prefix": prefix, "field": field, "context_used": used}
-        print_json({**asked, "completions": [completion.as_dict() for completion in answer]})
-    else:
-        print_view(completions_view(query, answer, used))
-
-
-@app.command("sample-ips")
-def sample_ips_command(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
-    target_rtt_ms: Annotated[float, typer.Argument(metavar="RTT", help="Target RTT in ms.")],
-    model: ModelOption = "pretrained",
-    n: Annotated[int, typer.Option("-n", "--n", help="Number of addresses, at most 256.")] = 10,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Share of the RTT by which a match may differ (±).")
-    ] = 0.05,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
-    context: ContextOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Sample destinations that are at a given RTT from a source.
-
-    Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
-    """
-    from model.inference.checks import parse_address
-    from model.inference.context_file import read_context_file
-    from model.inference.ping_model import PingModel
-    from model.inference.query import SampleQuery, context_used
-    from model.inference.views import samples_view, working
-    from stores.views import print_view
-
-    earlier = read_context_file(context) if context else ()
-    query = SampleQuery(target_rtt_ms, parse_address("src", src), n, earlier, tolerance, seed)
-    with working("drawing", silent=as_json):
-        loaded = PingModel.load(model)
-        answer = loaded.sample_ips_batch([query])[0]
-        used = context_used(query, loaded.config.context)
-    if as_json:
-        asked = {"src": str(query.src), "target_rtt_ms": target_rtt_ms, "tolerance": tolerance}
-        samples = [sample.as_dict() for sample in answer]
-        print_json({**asked, "context_used": used, "samples": samples})
-    else:
-        print_view(samples_view(query, answer, used))
+    print_json([row.as_dict() for row in rows]) if as_json else print_view(sweep_view(rows))
 
 
 @app.command("evaluate")
@@ -344,12 +219,14 @@ def model_card_command(
     from model.evaluate.card import CARD_FILE, write_card
 
     card = write_card(run, report, store, truth, out)
-    print_json(card) if as_json else typer.echo(f"wrote {out / CARD_FILE}")
+    print_json(card) if as_json else typer.echo(printable(f"wrote {out / CARD_FILE}"))
 
 
 @app.command("export")
 def export_command(
-    model: ModelOption,
+    model: Annotated[
+        str, typer.Option("--model", help="Folder of a run or an export, or `pretrained`.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option("--dtype", help="Type of the weights.")
@@ -367,7 +244,4 @@ def export_command(
 
     with working("exporting", silent=as_json):
         record = write_export(load_weights(model), out, dtype)
-    if as_json:
-        print_json({"path": str(out), **record})
-    else:
-        print_view(export_view(out, record))
+    print_json({"path": str(out), **record}) if as_json else print_view(export_view(out, record))

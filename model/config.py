@@ -20,7 +20,17 @@ MIN_CONTEXT = 64  # the longest measurement has 47 tokens
 MAX_PREFIX_ROWS = 2**24
 DEFAULT_STORE = "data/store.zarr"
 
-SHAPE = ("vocabulary", "layers", "width", "heads", "mlp", "context", "prefix_rows", "factors")
+SHAPE = (
+    "vocabulary",
+    "layers",
+    "width",
+    "heads",
+    "mlp",
+    "context",
+    "prefix_rows",
+    "factors",
+    "recall",
+)
 """Fields of a model that its weights depend on, and its context."""
 
 T = TypeVar("T")
@@ -55,6 +65,9 @@ class ModelConfig:
     """Tokens per row. Below 1024, windows are cut at measurement boundaries."""
     prefix_rows: int = 0
     """Rows of the tables of address prefixes and of whole addresses that tokens look up; 0: no tables."""
+    recall: bool = False
+    """Whether tokens also look up what the last measurement of their pair in the window said, where there are
+    tables."""
     factors: int = 32
     """Channels of the product of source and destination, where there are tables."""
     dropout: float = 0.1
@@ -214,6 +227,7 @@ PRESETS = {
             mlp=384,
             context=256,
             prefix_rows=32_768,
+            recall=True,
             dropout=0.0,
         ),
         TrainConfig(

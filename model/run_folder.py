@@ -15,13 +15,13 @@ error, because it could alter what the model computes.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from model.config import Config, convert_saved
-from stores.errors import CheckpointError
+from stores.errors import CheckpointError, InputError
+from stores.files import parse_json, read_json_lines
 
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -52,10 +52,30 @@ class Saved:
     def read(cls, file: Path) -> Self:
         """The record that a JSON file holds. Raises `CheckpointError` when it cannot be read."""
         try:
-            values = json.loads(file.read_bytes())
+            values = parse_json(file.read_bytes())
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file}: cannot be read ({error})") from error
         return cls.from_dict(values, file)
+
+    @classmethod
+    def read_if_whole(cls, file: Path) -> Self | None:
+        """As `read`, but `None` when there is no file, or one that is not JSON: empty, zeros or cut off, as
+        a loss of power may leave it. What it recorded counts as not done."""
+        try:
+            parse_json(file.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return cls.read(file)
+
+    @classmethod
+    def read_lines(cls, file: Path) -> list[Self]:
+        """The records that a JSON-lines file holds; none when there is no such file. Raises
+        `CheckpointError` for a line that is not one."""
+        try:
+            lines = read_json_lines(file)
+        except (OSError, InputError) as error:
+            raise CheckpointError(str(error)) from error
+        return [cls.from_dict(line, file) for line in lines]
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,20 @@ class Evaluation(LossByMode):
     def as_dict(self) -> dict[str, Any]:
         """As `Saved.as_dict`, but with the step first."""
         return {"step": self.step} | super().as_dict()
+
+
+@dataclass(frozen=True)
+class LoggedStep(Saved):
+    """What the lines of both logs have in common."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class StepLoss(LoggedStep):
+    """What choosing a checkpoint needs of an `Evaluation`."""
+
+    nats_per_measurement: float
 
 
 @dataclass(frozen=True)

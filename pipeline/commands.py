@@ -285,12 +285,11 @@ def simulate_command(
 
     Example: `pinglm simulate --rows 2000000 --seed 0 --out sim.parquet`
     """
-    from rich import print as rich_print
-
     from pipeline.records import to_json
     from pipeline.simulate.stage import SimulateOptions, simulate_file
     from pipeline.simulate.view import simulate_view
     from pipeline.views import progress_bars
+    from stores.views import print_view
 
     options = SimulateOptions(rows, seed, networks, probes, targets)
     with (
@@ -301,4 +300,4 @@ def simulate_command(
     if as_json:
         print_json(to_json(record))
     else:
-        rich_print(simulate_view(out, record))
+        print_view(simulate_view(out, record))

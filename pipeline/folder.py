@@ -9,7 +9,8 @@
 A stage that is run again with the same options continues where it stopped, or is already finished. With
 other options it is refused, so that one folder never mixes two runs. Units are not synced to disk one by
 one; a stage's outputs are, just before its record is written. So a stage that was killed continues, but
-one that lost power starts over.
+one that lost power starts over. So does one whose record or options cannot be read, and then every stage
+that comes after it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,14 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from pipeline.records import StageRecord, StartedStage, read_json, to_json
+from pipeline.records import (
+    STAGES,
+    StageRecord,
+    StartedStage,
+    read_json,
+    read_json_if_whole,
+    to_json,
+)
 from stores.errors import ConfigError, OutputError
 from stores.files import TEMPORARY_SUFFIX, sync_file, write_json
 from stores.folder_lock import claim_folder
@@ -62,18 +70,20 @@ class OutputFolder:
         stage = kind.STAGE
         noted = self.scratch(stage) / "options.json"
         now = {"version": WORK_VERSION, **json.loads(json.dumps(options))}
-        record = self.record(kind)
+        record = read_json_if_whole(self._record_path(kind), kind)
         if record is not None:
             self._compare(stage, record.options, now)
             self._check_outputs(record)
             shutil.rmtree(self.scratch(stage), ignore_errors=True)
             return record
-        if noted.exists():
-            before = read_json(noted, StartedStage)
+        if self._record_path(kind).exists():
+            self._forget(STAGES[STAGES.index(kind) :])
+        before = read_json_if_whole(noted, StartedStage)
+        if before is not None:
             self._compare(stage, before.options, now)
             if before.boot == _boot_id():
                 return None
-            shutil.rmtree(self.scratch(stage))
+        shutil.rmtree(self.scratch(stage), ignore_errors=True)
         write_json(noted, to_json(StartedStage(now, _boot_id())))
         return None
 
@@ -82,8 +92,11 @@ class OutputFolder:
 
         From the moment the record is written, the stage counts as finished.
         """
-        for output in record.outputs:
-            sync_file(self.path / output.path)
+        outputs = [self.path / output.path for output in record.outputs]
+        rejects = (self.path / "rejected").glob(f"{record.STAGE}-*")
+        truth = (self.path / "truth").glob("*")  # of `simulate`
+        for path in (*outputs, *rejects, *truth):
+            sync_file(path)
         record = replace(record, options={"version": WORK_VERSION, **record.options})
         write_json(self._record_path(type(record)), to_json(record))
         shutil.rmtree(self.scratch(record.STAGE), ignore_errors=True)
@@ -95,6 +108,12 @@ class OutputFolder:
         """The record of a finished stage, or `None`. Raises `OutputError` when it is damaged."""
         path = self._record_path(kind)
         return read_json(path, kind) if path.exists() else None
+
+    def _forget(self, stages: Sequence[type[StageRecord]]) -> None:
+        """Make these stages unfinished."""
+        for kind in stages:
+            self._record_path(kind).unlink(missing_ok=True)
+            shutil.rmtree(self.scratch(kind.STAGE), ignore_errors=True)
 
     def _record_path(self, kind: type[StageRecord]) -> Path:
         return self.path / WORK / f"{kind.STAGE}.json"

@@ -19,7 +19,7 @@ from pipeline.records import (
     SimulateRecord,
     StageRecord,
     StoreSummary,
-    read_json,
+    read_json_if_whole,
     to_json,
 )
 from pipeline.simulate.stage import SimulateOptions, simulate
@@ -88,10 +88,9 @@ def prepare(
         seconds=seconds,
     )
     path = folder.path / REPORT
-    if path.exists():  # the times of the run that did the work say more than those of this one
-        known = read_json(path, Report)
-        if known.store.digest == store.digest:
-            return known
+    known = read_json_if_whole(path, Report)
+    if known is not None and known.store.digest == store.digest:
+        return known  # the times of the run that did the work say more than those of this one
     write_json(path, to_json(report))
     return report
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from stores.errors import OutputError
+from stores.files import parse_json
 from stores.manifest import ArrayTotals, InputDigest, LedgerTotals
 
 T = TypeVar("T")
@@ -53,12 +54,25 @@ def read_json(path: Path, kind: type[T]) -> T:
     Raises `OutputError` when the file is not JSON or lacks a field, naming the field.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except msgspec.MsgspecError as error:
+        return msgspec.convert(parse_json(path.read_bytes()), kind)
+    except ValueError as error:
         raise OutputError(
             f"{path}: damaged, or written by an incompatible version ({error}): "
             "remove the output folder and run again"
         ) from error
+
+
+def read_json_if_whole(path: Path, kind: type[T]) -> T | None:
+    """As `read_json`, but `None` when there is no file, or one that is not JSON: empty, zeros or cut off,
+    as a loss of power may leave it. What it recorded counts as not done.
+
+    JSON of another form is refused as ever: another version may have written it.
+    """
+    try:
+        parse_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return read_json(path, kind)
 
 
 # --- Files and ledgers --------------------------------------------------------------------------
@@ -221,6 +235,15 @@ class TokenizeRecord(StageRecord, frozen=True, tag="tokenize", kw_only=True):
 
     digest: str
     arrays: dict[str, ArrayTotals]
+
+
+STAGES: tuple[type[StageRecord], ...] = (
+    IngestRecord,
+    SimulateRecord,
+    SplitRecord,
+    TokenizeRecord,
+)
+"""In the order in which they run; each reads what those before it wrote."""
 
 
 # --- The report of `prepare` --------------------------------------------------------------------

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.memory import available_memory
+from pipeline.records import Record, read_json_if_whole, to_json
 from stores.errors import ConfigError, OutputError
-from stores.files import write_json
+from stores.files import write_bytes
 
 BROKEN_POLL_SECONDS = 1.0
 WORKER_BYTES = 300 << 20
@@ -51,6 +52,13 @@ class Unit:
         return hashlib.sha256(repr(self.arguments).encode()).hexdigest()[:16]
 
 
+class FinishedUnit(Record, frozen=True):
+    """The content of a marker: the unit's fingerprint, and what it returned."""
+
+    arguments: str
+    result: dict[str, Any]
+
+
 def run_units(
     stage: str,
     units: Sequence[Unit],
@@ -68,15 +76,15 @@ def run_units(
     waiting: dict[concurrent.futures.Future[dict[str, Any]], int] = {}
     for index, unit in enumerate(units):
         marker = markers / f"{unit.name}.json"
-        if marker.exists():
-            finished = json.loads(marker.read_bytes())
-            if finished["arguments"] != unit.fingerprint:
-                raise ConfigError(
-                    f"{marker}: this unit was run before with different arguments: remove the output folder"
-                )
-            results[index] = finished["result"]
-        else:
+        finished = read_json_if_whole(marker, FinishedUnit)
+        if finished is None:
             todo.append(index)
+            continue
+        if finished.arguments != unit.fingerprint:
+            raise ConfigError(
+                f"{marker}: this unit was run before with different arguments: remove the output folder"
+            )
+        results[index] = finished.result
     progress(stage, len(results), len(units))
     try:
         for index in todo:
@@ -84,8 +92,10 @@ def run_units(
         for future in _as_completed(waiting, executor):
             index = waiting[future]
             results[index] = future.result()
-            finished = {"arguments": units[index].fingerprint, "result": results[index]}
-            write_json(markers / f"{units[index].name}.json", finished)
+            finished = FinishedUnit(units[index].fingerprint, results[index])
+            # not synced, as little as what the unit wrote: a stage that lost power starts over
+            text = json.dumps(to_json(finished))
+            write_bytes(markers / f"{units[index].name}.json", text.encode())
             progress(stage, len(results), len(units))
     except BaseException as error:
         for future in waiting:

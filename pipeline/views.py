@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -29,6 +29,7 @@ from pipeline.records import (
 from pipeline.split import runs
 from pipeline.units import Progress as ProgressCallback
 from stores.manifest import ArrayTotals, LedgerTotals
+from stores.terminal import Terminal
 from stores.vocabulary import CONTEXT
 
 MEANINGS = {**atlas_result.REASONS, **runs.MEANINGS}
@@ -41,9 +42,9 @@ def progress_bars(silent: bool = False) -> Iterator[ProgressCallback]:
 
     Draws nothing when `silent`, or when standard error is not a terminal.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -87,7 +88,7 @@ def ledger_table(
 
 def print_report(report: Report, out: Path) -> None:
     """The end of `prepare`: ledger, overlap, store."""
-    console = Console()
+    console = Terminal()
     console.print(_split_ledger(len(report.files), report.totals))
     console.print(overlap_table(report.overlap))
     console.print(store_table(report.store.arrays))
@@ -96,7 +97,7 @@ def print_report(report: Report, out: Path) -> None:
     rate = report.totals.rows / max(total, 1e-9)
     console.print(f"{total:.1f} s ({stages}), {rate:,.0f} rows/s", highlight=False)
     if not report.totals.test:
-        console.print("[yellow]The test split is empty:[/] too few seconds or keys to divide.")
+        console.print("The test split is empty: too few seconds or keys to divide.", style="yellow")
     _print_store_path(console, report.store.digest, out)
 
 
@@ -105,12 +106,12 @@ def print_ingest(record: IngestRecord, out: Path) -> None:
     title = f"{len(record.files)} files to {out}/measurements"
     totals = record.totals
     taken = {"accepted": totals.accepted}
-    Console().print(ledger_table(title, totals.rows, taken, totals.rejected, atlas_result.REASONS))
+    Terminal().print(ledger_table(title, totals.rows, taken, totals.rejected, atlas_result.REASONS))
 
 
 def print_split(record: SplitRecord, out: Path) -> None:
     """The end of `split`."""
-    console = Console()
+    console = Terminal()
     console.print(_split_ledger(len(record.files), record.totals))
     console.print(overlap_table(record.overlap))
     shards = ", ".join(f"{len(files)} {split}" for split, files in record.shards.items())
@@ -119,7 +120,7 @@ def print_split(record: SplitRecord, out: Path) -> None:
 
 def print_store(record: TokenizeRecord, out: Path) -> None:
     """The end of `tokenize`."""
-    console = Console()
+    console = Terminal()
     console.print(store_table(record.arrays))
     _print_store_path(console, record.digest, out)
 
@@ -171,7 +172,7 @@ def _table(first: str, *numbers: str) -> Table:
     return table
 
 
-def _print_store_path(console: Console, digest: str, out: Path) -> None:
+def _print_store_path(console: Terminal, digest: str, out: Path) -> None:
     store = out / "store.zarr"
     text = f"{store}, digest {digest[:16]}…\nLook inside: python cli.py inspect-store {store}"
     console.print(text, soft_wrap=True, highlight=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from stores.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from stores.copies import Copied
@@ -34,8 +35,7 @@ DEFAULT_STORE = Path("data/store.zarr")
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
-    print()
+    print(printable_json(value))
 
 
 def local_store(store: str | Path, silent: bool) -> Path:
@@ -56,7 +56,7 @@ def local_store(store: str | Path, silent: bool) -> Path:
 
 
 def copied_line(verb: str, copied: Copied) -> str:
-    """What was copied, from where to where, and how long it took."""
+    """What was copied, from where to where, and how long it took, as one printable line."""
     from stores.views import size_text
 
     ends = [str(copied.store), copied.url]
@@ -67,7 +67,7 @@ def copied_line(verb: str, copied: Copied) -> str:
         if copied.sent_files
         else "all of them there already"
     )
-    return (
+    return printable(
         f"{verb} {source} to {target} in {copied.seconds:.1f} s: {copied.files} files, "
         f"{size_text(copied.bytes)}, {new}; digest {copied.digest}"
     )

@@ -1,4 +1,8 @@
-"""Files that are whole or absent: temporary name, rename, and fsync before anything depends on them."""
+"""Files that are whole or absent: temporary name, rename, and fsync before anything depends on them.
+
+What others rely on as soon as its name is there goes through `write_synced`. The many files of a unit of
+work do not: they are synced once, with `sync_file`, before the record that lists them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stores.errors import OutputError, PinglmError
+from stores.errors import InputError, OutputError, PinglmError
 
 _BLOCK = 1 << 20
 
@@ -59,38 +63,80 @@ def start_writeback(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until both the file's bytes and its name are on disk."""
+    """Wait until both the file's bytes and its name are on disk. Raises `OutputError`."""
+    _sync(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's bytes, or the names in a folder, are on disk."""
     try:
-        for target, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
-            descriptor = os.open(target, flags)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise OutputError(f"{path}: cannot be synced to disk: {error.strerror}") from error
 
 
 def write_bytes(path: Path, data: Any) -> None:
-    """Write a bytes-like object to `path`, whole or not at all."""
+    """Write a bytes-like object to `path`, whole or not at all, but not proof against a loss of power."""
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
 
 
+def write_synced(path: Path, data: Any) -> None:
+    """Write a bytes-like object to `path`: when this returns, it is on disk under its name, and a loss of
+    power at any moment leaves either the old file or the new one.
+
+    The bytes are synced before the rename, because a name that reaches the disk first names an empty file.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(path.parent)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    """`write_synced` of `value` as indented JSON."""
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    # in a name that is no UTF-8, the replacement is JSON's own escape
+    write_synced(path, text.encode(errors="backslashreplace"))
+
+
+def parse_json(text: bytes) -> Any:
+    """The value that JSON text stands for. Raises `ValueError` for anything else, also for nesting that is
+    too deep to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSON-lines file, in order; empty when there is no such file.
 
-    A last line without its line break is left out: its writer was killed, or is still writing it.
+    What comes after the last whole line is left out: its writer was killed, lost power, or is still
+    writing. Raises `InputError` for a line in between that is not an object, naming it.
     """
     if not path.exists():
         return []
-    whole = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in whole]
+    objects: list[dict[str, Any]] = []
+    unreadable = None  # number of the first such line
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        try:
+            value = parse_json(line)
+        except ValueError:
+            unreadable = unreadable or number
+            continue
+        if unreadable or not isinstance(value, dict):
+            raise InputError(
+                f"{path}: line {unreadable or number} is not a JSON object: remove that line"
+            )
+        objects.append(value)
+    return objects
 
 
 def write_arrays(path: Path, arrays: NDArray[Any] | Mapping[str, NDArray[Any]]) -> None:

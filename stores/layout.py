@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stores.files import write_bytes
+from stores.files import write_synced
 from stores.vocabulary import CONTEXT
 
 SPLITS = ("train", "test")
@@ -68,4 +68,4 @@ def write_array_metadata(store: Path, windows: Mapping[tuple[str, str], int]) ->
                 )
     for key, content in files.items():
         if key != "zarr.json":
-            write_bytes(store / key, content.to_bytes())
+            write_synced(store / key, content.to_bytes())

@@ -10,19 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import msgspec
 
 from stores.errors import DamagedStoreError, NotAStoreError
-from stores.files import sync_file, write_json
-from stores.layout import MODES, SPLITS
+from stores.files import parse_json, write_json
+from stores.layout import MAX_WINDOWS_PER_CHUNK, MODES, SPLITS, chunk_file
+from stores.vocabulary import CONTEXT
 
 FORMAT_VERSION = 1
 ATTRIBUTE = "pinglm"
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class ArrayTotals:
     """Totals of one array of windows."""
 
     windows: Count
-    windows_per_chunk: Annotated[int, msgspec.Meta(ge=1)]
+    windows_per_chunk: Annotated[int, msgspec.Meta(ge=1, le=MAX_WINDOWS_PER_CHUNK)]
     measurements: Count
     tokens: Count
     """Without the tails of the windows."""
@@ -91,7 +92,8 @@ class Manifest:
     @property
     def passes(self) -> int:
         """How many differently shuffled copies of the rows the arrays hold, one after the other."""
-        return int(self.configuration.get("tokenize", {}).get("passes", 1))
+        passes: int = self.configuration.get("tokenize", {}).get("passes", 1)
+        return passes
 
     def as_json(self) -> dict[str, Any]:
         """The fields as JSON-able dicts and lists."""
@@ -104,7 +106,6 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     attributes = {ATTRIBUTE: {"digest": manifest.digest, **manifest.as_json()}}
     group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     write_json(store / "zarr.json", group)
-    sync_file(store / "zarr.json")
 
 
 UNFINISHED_PULL = ".pull"
@@ -112,7 +113,8 @@ UNFINISHED_PULL = ".pull"
 
 
 def read_manifest(store: Path) -> Manifest:
-    """Manifest of a finished store.
+    """Manifest of a finished store, whose claims agree with each other: what it says of the arrays fits the
+    files that it lists, so nothing is allocated or looped over that does not exist.
 
     Raises `NotAStoreError` when there is none. Raises `DamagedStoreError` as `parse_manifest` does.
     """
@@ -126,22 +128,28 @@ def read_manifest(store: Path) -> Manifest:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DamagedStoreError(f"{path}: not a pinglm manifest ({error!r})") from error
+        raise DamagedStoreError(
+            f"{path}: not a pinglm manifest ({type(error).__name__}: {error})"
+        ) from error
     return parse_manifest(content, str(path))
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
-    """The manifest in the bytes of a store's root `zarr.json`; `where` is what errors call the file.
+    """The manifest in the bytes of a store's root `zarr.json`, whose claims agree with each other; `where` is
+    what errors call the file.
 
-    Raises `DamagedStoreError` when it cannot be read, lacks a field or an array, holds a value of the
-    wrong type, has another format version, or does not have the digest that it claims.
+    Raises `DamagedStoreError` when it cannot be read, lacks a field or an array, holds a value of the wrong
+    type, has another format version, contradicts itself, lists a path outside the store, or does not have
+    the digest that it claims.
     """
     try:
-        fields = dict(json.loads(content)["attributes"][ATTRIBUTE])
+        fields = dict(parse_json(content)["attributes"][ATTRIBUTE])
         claimed = fields.pop("digest")
         version = fields["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedStoreError(f"{where}: not a pinglm manifest ({error!r})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedStoreError(
+            f"{where}: not a pinglm manifest ({type(error).__name__}: {error})"
+        ) from error
     if version != FORMAT_VERSION:
         raise DamagedStoreError(
             f"{where}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
@@ -149,17 +157,60 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         )
     try:
         manifest = msgspec.convert(fields, Manifest)
-    except msgspec.ValidationError as error:
+        digest = manifest.digest
+    except (ValueError, RecursionError) as error:  # also text that is no Unicode
         raise DamagedStoreError(
             f"{where}: not a pinglm manifest: {error}: prepare the store again"
         ) from error
-    for name in (f"{split}/{mode}" for split in SPLITS for mode in MODES):
-        if name not in manifest.arrays:
-            raise DamagedStoreError(
-                f"{where}: the manifest does not describe {name}: prepare the store again"
-            )
-    if manifest.digest != claimed:
+    if (problem := _contradiction(manifest)) is not None:
+        raise DamagedStoreError(f"{where}: {problem}: prepare the store again")
+    if digest != claimed:
         raise DamagedStoreError(
-            f"{where}: the manifest's digest is {manifest.digest}, expected {claimed}: it was edited"
+            f"{where}: the manifest's digest is {digest}, expected {claimed}: it was edited"
         )
     return manifest
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """The first thing in which a manifest contradicts itself, or `None`. Takes time by the files that it
+    lists, not by the numbers that it holds."""
+    if type(manifest.passes) is not int or manifest.passes < 1:
+        return f"tokenize.passes is {manifest.passes!r}, expected 1 or more"
+    for name in manifest.files:
+        parts = PurePosixPath(name).parts
+        if "/".join(parts) != name or not parts or ".." in parts or "\0" in name:
+            return f"it lists {name!r}, which is not a path inside the store"
+    for split in SPLITS:
+        for mode in MODES:
+            array = manifest.arrays.get(f"{split}/{mode}")
+            if array is None:
+                return f"the manifest does not describe {split}/{mode}"
+            problem = _array_contradiction(array, split, mode, manifest.files)
+            if problem is not None:
+                return f"{split}/{mode}: {problem}"
+    return None
+
+
+def _array_contradiction(
+    array: ArrayTotals, split: str, mode: str, files: dict[str, ChunkFile]
+) -> str | None:
+    """As `_contradiction`, of one array and its files."""
+    windows, rows = array.windows, array.windows_per_chunk
+    if not windows <= array.measurements <= array.tokens <= windows * CONTEXT:
+        return (
+            f"{array.tokens} tokens and {array.measurements} measurements in {windows} windows, expected "
+            f"one measurement or more and at most {CONTEXT} tokens in each"
+        )
+    chunks = -(-windows // rows)
+    if chunks > len(files):
+        return f"{windows} windows of {rows} a file take {chunks} files, but it lists {len(files)}"
+    sizes = {("tokens", chunk): rows * 2 * CONTEXT for chunk in range(chunks)}
+    if windows:
+        sizes |= {("length", 0): 2 * windows, ("measurements", 0): 2 * windows}
+    for (name, chunk), size in sizes.items():
+        path = chunk_file(Path(), split, mode, name, chunk).as_posix()
+        if path not in files:
+            return f"the manifest does not list {path}"
+        if files[path].size != size:
+            return f"the manifest gives {path} {files[path].size} bytes, its array {size}"
+    return None

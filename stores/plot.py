@@ -11,6 +11,7 @@ from stores.errors import ConfigError
 from stores.files import write_bytes
 from stores.inspect import DELTA_WIDTHS, ArrayStatistics, StoreReport
 from stores.layout import MODES
+from stores.printable import printable
 from stores.vocabulary import ROLE_NAMES
 
 COLOURS = {"full": "#2a6f97", "none": "#e09f3e", "mixed": "#6a994e"}
@@ -197,7 +198,7 @@ def _page(report: StoreReport, svg: str) -> str:
 <html lang="en"><head><meta charset="utf-8"><title>Token store {report.digest[:12]}</title>
 <style>{_STYLE}</style></head><body>
 <h1>Token store</h1>
-<p>{html.escape(report.path)}<br><code>{report.digest}</code><br>
+<p>{html.escape(printable(report.path))}<br><code>{report.digest}</code><br>
 {ledger.rows:,} rows = {ledger.train:,} train + {ledger.test:,} test +
 {sum(ledger.rejected.values()):,} rejected</p>
 <table><tr><th>array</th><th>windows</th><th>measurements</th><th>tokens</th><th>fill</th>

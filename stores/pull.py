@@ -25,7 +25,7 @@ from stores.errors import (
     PinglmError,
     RemoteError,
 )
-from stores.files import sha256_file, sync_file, write_bytes
+from stores.files import sha256_file, sync_file, write_synced
 from stores.folder_lock import claim_folder
 from stores.layout import MODES, SPLITS
 from stores.manifest import UNFINISHED_PULL, ChunkFile, Manifest, parse_manifest
@@ -127,7 +127,7 @@ def _pull_into(
     _check_same_store(work / MANIFEST, store, bucket, manifest)
     for part in work.glob("part-*"):
         part.unlink()
-    write_bytes(work / MANIFEST, content)
+    write_synced(work / MANIFEST, content)
     _check_space(store, manifest)
     withdraw = Once(lambda: (store / MANIFEST).unlink(missing_ok=True))
 
@@ -144,8 +144,7 @@ def _pull_into(
 
     copied = copy_all(manifest, receive, parallel, progress)
     if not (store / MANIFEST).is_file():
-        write_bytes(store / MANIFEST, content)
-        sync_file(store / MANIFEST)
+        write_synced(store / MANIFEST, content)
     return copied
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -80,8 +81,9 @@ class TokenStore:
         the cost of about one page fault (1.5 µs) a row.
 
         Checks that every chunk file is there with the size the manifest says, which costs one `stat`
-        a file; maps and reads nothing yet. Raises `NotAStoreError` when the store was not finished,
-        `DamagedStoreError` naming the first file that is missing or of another size.
+        a file, and that every window's length is one; maps no tokens yet. Raises `NotAStoreError` when the
+        store was not finished, `DamagedStoreError` naming the first file that is missing, of another size,
+        or with a length that cannot be.
         """
         store = find_store(path)
         manifest = read_manifest(store)
@@ -89,7 +91,11 @@ class TokenStore:
             check_size(store / name, file.size)
         if resident_bytes is None:
             resident_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-        return cls(store, manifest, resident_bytes)
+        opened = cls(store, manifest, resident_bytes)
+        for split in SPLITS:
+            for mode in MODES:
+                opened._check_lengths(split, mode)
+        return opened
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self._resident_bytes)
@@ -109,12 +115,15 @@ class TokenStore:
     def lengths(self, split: str, mode: str) -> NDArray[np.uint16]:
         """Tokens of each window before its tail: uint16 (windows,), read-only, 1 to 1024.
 
-        Read at the first call, kept from then on (2 bytes a window).
+        Read when the store is opened, and kept (2 bytes a window).
         """
         return self._per_window(split, mode, "length")
 
     def measurements(self, split: str, mode: str) -> NDArray[np.uint16]:
-        """Whole measurements in each window: uint16 (windows,), read-only. Cost as `lengths`."""
+        """Whole measurements in each window: uint16 (windows,), read-only.
+
+        Read at the first call, kept from then on (2 bytes a window).
+        """
         return self._per_window(split, mode, "measurements")
 
     def gather(self, split: str, mode: str, rows: ArrayLike) -> NDArray[np.uint16]:
@@ -204,6 +213,24 @@ class TokenStore:
                 self._maps.release()
         return tokens
 
+    def _check_lengths(self, split: str, mode: str) -> None:
+        lengths = self.lengths(split, mode)
+        path = chunk_file(self.path, split, mode, "length")
+        bad = np.flatnonzero((lengths < 1) | (lengths > CONTEXT))
+        if bad.size:
+            raise DamagedStoreError(
+                f"{path}: window {bad[0]} has the length {lengths[bad[0]]}, expected 1 to {CONTEXT}: "
+                "prepare the store again"
+            )
+        total, expected = (
+            int(lengths.sum(dtype=np.int64)),
+            self.manifest.arrays[f"{split}/{mode}"].tokens,
+        )
+        if total != expected:
+            raise DamagedStoreError(
+                f"{path}: adds up to {total}, but the manifest says {expected}: prepare the store again"
+            )
+
     def _per_window(self, split: str, mode: str, name: str) -> NDArray[np.uint16]:
         windows = self.windows(split, mode)
         if (split, mode, name) not in self._small:
@@ -250,12 +277,16 @@ def _reopen(path: Path, resident_bytes: int) -> TokenStore:
 
 
 def check_size(path: Path, size: int) -> None:
-    """Raise `DamagedStoreError` unless `path` is a file of `size` bytes."""
+    """Raise `DamagedStoreError` unless `path` is a regular file of `size` bytes."""
     try:
-        found = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise DamagedStoreError(
             f"{path}: {error.strerror}, expected {size} bytes: prepare the store again"
         ) from error
-    if found != size:
-        raise DamagedStoreError(f"{path}: {found} bytes, expected {size}: prepare the store again")
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedStoreError(f"{path}: not a regular file: prepare the store again")
+    if status.st_size != size:
+        raise DamagedStoreError(
+            f"{path}: {status.st_size} bytes, expected {size}: prepare the store again"
+        )

@@ -18,7 +18,7 @@ from stores.grammar import NO_TIME, parse_windows
 from stores.layout import MODES, SPLITS, chunk_file
 from stores.manifest import Manifest, read_manifest
 from stores.progress import Progress
-from stores.reader import ROW_BYTES, check_size, find_store
+from stores.reader import ROW_BYTES, TokenStore, check_size, find_store
 from stores.vocabulary import CONTEXT, VOCABULARY_VERSION
 
 _ROWS = 2048  # windows checked at once: 4 MiB
@@ -66,6 +66,23 @@ def verify_store(
     return report
 
 
+def check_content(store: TokenStore, progress: Progress = lambda done, total: None) -> None:
+    """Raise `DamagedStoreError` naming the first file whose content is not what the manifest says.
+
+    A part of `verify_store`, for before a long training: about 1.5 GB/s.
+    """
+    done, total = 0, sum(file.size for file in store.manifest.files.values())
+    for name, file in store.manifest.files.items():
+        found = sha256_file(store.path / name)
+        if found != file.sha256:
+            raise DamagedStoreError(
+                f"{store.path / name}: SHA-256 is {found}, expected {file.sha256}: "
+                "prepare the store again"
+            )
+        done += file.size
+        progress(done, total)
+
+
 def _check_ledger(manifest: Manifest, problems: list[str]) -> None:
     """Rows in = rows out + rows rejected, and every mode holds what the ledger says."""
     if manifest.vocabulary_version != VOCABULARY_VERSION:
@@ -97,7 +114,7 @@ def _check_file_list(store: Path, manifest: Manifest, problems: list[str]) -> No
     for file in metadata:
         problems.extend(metadata_problems(store, manifest, file))
     expected = {"zarr.json", *metadata, *manifest.files}
-    present = {file.relative_to(store).as_posix() for file in store.rglob("*") if file.is_file()}
+    present = {file.relative_to(store).as_posix() for file in store.rglob("*") if not file.is_dir()}
     problems.extend(
         f"{store / name}: not part of the store: remove it" for name in sorted(present - expected)
     )
@@ -113,6 +130,7 @@ class _Bytes:
         self.manifest = manifest
         self.report = report
         self.progress = progress
+        self.seen: set[str] = set()  # files of the manifest that were looked at
         self.total = sum(file.size for file in manifest.files.values())
 
     def check(self) -> None:
@@ -120,6 +138,11 @@ class _Bytes:
             for mode in MODES:
                 if self.manifest.arrays[f"{split}/{mode}"].windows:
                     self._check_array(split, mode)
+        for name, file in self.manifest.files.items():
+            path = self.store / name
+            if name not in self.seen and self._present(path, file.size):  # not part of an array
+                self._compare(path, sha256_file(path))
+                self._advance(file.size)
 
     def _check_array(self, split: str, mode: str) -> None:
         array = self.manifest.arrays[f"{split}/{mode}"]
@@ -168,16 +191,10 @@ class _Bytes:
         self._compare(path, digest.hexdigest())
 
     def _present(self, path: Path, size: int) -> bool:
-        """Whether a file is there with the size that the layout and the manifest give it."""
+        """Whether a file of the manifest is there with its size."""
         self.report.files += 1
-        listed = self.manifest.files.get(path.relative_to(self.store).as_posix())
+        self.seen.add(path.relative_to(self.store).as_posix())
         try:
-            if listed is None:
-                raise DamagedStoreError(f"{path}: the manifest does not list it")
-            if listed.size != size:
-                raise DamagedStoreError(
-                    f"{path}: the manifest gives it {listed.size} bytes, its array {size}"
-                )
             check_size(path, size)
         except DamagedStoreError as error:
             self.report.problems.append(str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress import (
     BarColumn,
     TaskProgressColumn,
@@ -19,7 +19,9 @@ from rich.text import Text
 
 from stores.decode import DecodedMeasurement, DecodedWindow
 from stores.inspect import ArrayStatistics, StoreReport
+from stores.printable import printable
 from stores.progress import Progress
+from stores.terminal import Terminal
 from stores.verify import VerifyReport
 from stores.vocabulary import BYTE0, CONTEXT
 
@@ -75,7 +77,7 @@ def inspect_view(report: StoreReport) -> RenderableType:
 def _heading(report: StoreReport) -> Text:
     ledger = report.ledger
     text = Text()
-    text.append(report.path, "bold")
+    text.append(printable(report.path), "bold")
     text.append(f"\ndigest {report.digest}\n", "dim")
     text.append(f"{size_text(report.bytes)} in {report.files} files")
     text.append(f" from {report.inputs} input file{'s' * (report.inputs != 1)}\n")
@@ -84,7 +86,7 @@ def _heading(report: StoreReport) -> Text:
         f"{ledger.rows:,} rows = {ledger.train:,} train + {ledger.test:,} test "
         f"+ {rejected:,} rejected"
     )
-    reasons = [f"{reason} {rows:,}" for reason, rows in ledger.rejected.items() if rows]
+    reasons = [f"{printable(reason)} {rows:,}" for reason, rows in ledger.rejected.items() if rows]
     if reasons:
         text.append(f" ({', '.join(reasons)})", "dim")
     return text
@@ -201,7 +203,7 @@ def _rtt_table(arrays: Arrays) -> Table:
 def verify_view(report: VerifyReport) -> RenderableType:
     """The verdict, and a line for each problem of a damaged store."""
     text = Text()
-    text.append(report.path, "bold")
+    text.append(printable(report.path), "bold")
     text.append(
         f": {report.files} files, {size_text(report.bytes)}, {report.windows:,} windows, "
         f"{report.measurements:,} measurements checked\n"
@@ -213,7 +215,7 @@ def verify_view(report: VerifyReport) -> RenderableType:
         text.append(f"damaged: {len(report.problems)} problem", "bold red")
         text.append("s" * (len(report.problems) != 1), "bold red")
         for problem in report.problems:
-            text.append(f"\n  {problem}")
+            text.append(f"\n  {printable(problem)}")
     return text
 
 
@@ -292,7 +294,7 @@ def _measurements_table(measurements: list[DecodedMeasurement]) -> Table:
 
 def print_view(view: RenderableType) -> None:
     """Print to standard output, at least 100 columns wide where that is a pipe or file without a width."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, 100)
     console.print(view)
@@ -301,8 +303,8 @@ def print_view(view: RenderableType) -> None:
 @contextmanager
 def progress_bar(title: str, silent: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error that disappears when done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    console = Terminal(stderr=True)
     bar = Bar(
         *columns,
         TimeRemainingColumn(),

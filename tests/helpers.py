@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from stores.codec import Measurement, encode_windows
@@ -146,3 +148,46 @@ def flip_bit(folder: Path, rng: random.Random) -> Path:
     content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     file.write_bytes(content)
     return file
+
+
+class Writes:
+    """Which files were synced, and when, relative to their renaming; the system's own calls still run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._synced: list[tuple[int, int]] = []  # (device, inode), in order
+        self._renamed: dict[Path, tuple[bool, int, tuple[int, int]]] = {}
+        sync, rename = os.fsync, os.replace
+
+        def noted_sync(descriptor: int) -> None:
+            sync(descriptor)
+            self._synced.append(_identity(os.fstat(descriptor)))
+
+        def noted_rename(source: Path, target: Path) -> None:
+            before = _identity(os.stat(source)) in self._synced
+            rename(source, target)
+            folder = _identity(os.stat(Path(target).parent))
+            self._renamed[Path(target).resolve()] = (before, len(self._synced), folder)
+
+        monkeypatch.setattr(os, "fsync", noted_sync)
+        monkeypatch.setattr(os, "replace", noted_rename)
+
+    def durable(self, path: Path) -> bool:
+        """Whether `path` was synced, then renamed into place, and then its folder synced."""
+        synced, after, folder = self._renamed[path.resolve()]
+        return synced and folder in self._synced[after:]
+
+    def synced(self, path: Path) -> bool:
+        """Whether the file at `path` was synced at any time."""
+        return self.count(path) > 0
+
+    def count(self, path: Path) -> int:
+        """How often the file at `path` was synced."""
+        return self._synced.count(_identity(path.stat()))
+
+    def names(self) -> list[Path]:
+        """Everything that was renamed into place."""
+        return list(self._renamed)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

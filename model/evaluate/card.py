@@ -20,7 +20,7 @@ from model.run_folder import (
 )
 from stores import TokenStore
 from stores.errors import CheckpointError, ConfigError
-from stores.files import read_json_lines, write_json
+from stores.files import write_json
 from stores.rows import is_ipv4, read_rows
 from stores.truth import World
 
@@ -144,7 +144,7 @@ def write_card(run: Path, report: Path, store: Path, truth: Path, out: Path) -> 
 def training_seconds(run: Path) -> float:
     """How long the steps of a run took, from its log lines: tokens divided by tokens per second."""
     file = run / METRICS_FILE
-    lines = [MetricsLine.from_dict(line, file) for line in read_json_lines(file)]
+    lines = MetricsLine.read_lines(file)
     config = RunRecord.read(run / RECORD_FILE).config
     tokens = config.train.batch_size * config.model.context
     steps = np.diff([0, *(line.step for line in lines)])

@@ -48,7 +48,7 @@ from model.inference.ping_model import PingModel, load_weights
 from model.inference.weights import Weights
 from model.network.flops import count_parameters
 from stores.errors import ConfigError, OutputError
-from stores.files import write_bytes
+from stores.files import write_synced
 from stores.reader import TokenStore
 from stores.rows import Rows, read_rows
 from stores.truth import World
@@ -155,7 +155,7 @@ def write_report(out: Path, report: Report) -> None:
     from model.evaluate.report.page import report_page  # Matplotlib takes a second to import
 
     write_report_json(out / "report.json", report)
-    write_bytes(out / "report.html", report_page(report).encode())
+    write_synced(out / "report.html", report_page(report).encode())
 
 
 def name_models(models: Sequence[str | Path]) -> dict[str, str | Path]:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from stores.errors import InputError
-from stores.files import write_json
+from stores.files import parse_json, write_json
 
 
 class StoreRecord(msgspec.Struct, frozen=True):
@@ -247,8 +247,8 @@ def write_report_json(path: Path, report: Report) -> None:
 def read_report(path: Path) -> Report:
     """Read a report.json. Raises `InputError` for a file that is not one, `OSError` for none."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        return msgspec.convert(parse_json(path.read_bytes()), Report)
+    except ValueError as error:
         raise InputError(
             f"{path}: not a report of `evaluate` ({error}): give the report.json that it wrote"
         ) from None

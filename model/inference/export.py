@@ -25,7 +25,7 @@ from model.inference.weights import Origin, Weights, check_finite, check_shapes,
 from model.model_files import read_object, regular_file
 from model.network.flops import count_parameters
 from stores.errors import CheckpointError, OutputError
-from stores.files import TEMPORARY_SUFFIX, sha256_file, write_bytes, write_json
+from stores.files import TEMPORARY_SUFFIX, sha256_file, write_json, write_synced
 from stores.vocabulary import PAYLOAD_BYTES, VOCABULARY_SIZE, VOCABULARY_VERSION, token_name
 
 FORMAT = "pinglm-model"
@@ -65,7 +65,7 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
     arrays = {name: np.ascontiguousarray(a, DTYPES[dtype]) for name, a in weights.arrays.items()}
     check_finite(arrays, out)
     (out / CONFIG_FILE).unlink(missing_ok=True)
-    write_bytes(out / WEIGHTS_FILE, save(trim_tables(arrays), metadata={"format": FORMAT}))
+    write_synced(out / WEIGHTS_FILE, save(trim_tables(arrays), metadata={"format": FORMAT}))
     write_json(out / VOCABULARY_FILE, vocabulary())
     config = {
         "format": FORMAT,

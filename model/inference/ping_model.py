@@ -30,7 +30,7 @@ from model.inference.query import (
     RttQuery,
     SampleQuery,
 )
-from model.inference.weights import Weights, read_run
+from model.inference.weights import Weights, known_first_bytes, read_run
 from model.run_folder import RECORD_FILE
 from stores.codec import Address, Measurement, encode_rtt
 from stores.errors import CheckpointError
@@ -65,6 +65,7 @@ class PingModel:
         self.origin = weights.origin
         """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`."""
         self.decoder = Decoder(weights.model())
+        self._known_first = known_first_bytes(weights.arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> PingModel:
@@ -159,7 +160,7 @@ class PingModel:
         """`predict_rtt` for each query: one device call per up to 16 prompts of similar length."""
 
         def answer(prompts: Prompts, _: list[RttQuery]) -> list[RttPrediction]:
-            return predictions(self.decoder.rtt_table(prompts))
+            return predictions(self.decoder.rtt_table(prompts), self._known_first)
 
         return self._batched(queries, lambda query: 0, answer)
 
@@ -304,13 +305,16 @@ def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
             start += size
 
 
-def predictions(table: RttTable) -> list[RttPrediction]:
+def predictions(
+    table: RttTable, known_first: NDArray[np.bool_] | None = None
+) -> list[RttPrediction]:
     """Predictions from the rows of a table on the device, normalized in float64."""
     failed, first, second = (np.asarray(x, np.float64) for x in jax.device_get(table))
     result = []
     for row in range(len(failed)):
         codes = np.exp(first[row][:, None] + second[row]).ravel()
-        result.append(RttPrediction(float(np.exp(failed[row])), codes / codes.sum()))
+        shares = codes / codes.sum()
+        result.append(RttPrediction(float(np.exp(failed[row])), shares, known_first))
     return result
 
 

@@ -20,7 +20,10 @@ BY_RTT = np.argsort(CODE_MS, kind="stable")
 """Codes by ascending RTT, (65536,)."""
 CANONICAL: NDArray[np.bool_] = encode_rtts(CODE_MS) == np.arange(CODES)
 """Which codes the encoder writes, (65536,): the others repeat an RTT with a larger exponent."""
-MEAN_LIMIT_MS = 60_000.0
+NOISE = 1e-3
+"""For a model that cannot tell which first bytes of the RTT code its training rows had: one less probable
+than this is no prediction, but what a softmax leaves everywhere. Some 200 bytes that no row has add up to a
+percent, most of it on RTTs of hours and days."""
 
 QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
 
@@ -29,18 +32,34 @@ QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
 class RttPrediction:
     """The whole distribution of a ping's result: no answer, or one of 65,536 RTT codes.
 
-    Everything but `p_failed` and `log_likelihood` assumes that the ping is answered.
+    Everything but `p_failed` and `log_likelihood` assumes that the ping is answered. Mean, quantiles and CDF
+    leave out first bytes of the code that no training row has; `code_probabilities` and `log_likelihood` are
+    those of the tokens.
     """
 
     p_failed: float
     """Probability of no answer."""
     code_probabilities: NDArray[np.float64]
     """(65536,) of each RTT code, given an answer; they sum to 1."""
+    known_first: NDArray[np.bool_] | None = None
+    """(256,) first bytes of the code that some training row has; `None` if the model cannot tell."""
+
+    @cached_property
+    def _plausible(self) -> NDArray[np.float64]:
+        """(65536,) `code_probabilities` without the noise; they sum to 1."""
+        by_first = self.code_probabilities.reshape(256, 256)
+        first = by_first.sum(axis=1)
+        kept = self.known_first
+        if kept is None or first[kept].sum() == 0:
+            kept = first >= min(NOISE, float(first.max()))
+        plausible: NDArray[np.float64] = np.where(kept[:, None], by_first, 0.0).ravel()
+        plausible /= plausible.sum()
+        return plausible
 
     @cached_property
     def _cumulative(self) -> NDArray[np.float64]:
-        """Cumulative probability of the codes in the order of `BY_RTT`, (65536,)."""
-        total: NDArray[np.float64] = np.cumsum(self.code_probabilities[BY_RTT])
+        """Cumulative probability of the codes in the order of `BY_RTT`, (65536,), without the noise."""
+        total: NDArray[np.float64] = np.cumsum(self._plausible[BY_RTT])
         total /= total[-1]
         return total
 
@@ -51,14 +70,8 @@ class RttPrediction:
 
     @property
     def mean_ms(self) -> float:
-        """Mean in ms over the RTTs up to 60 s.
-
-        Codes reach 50 days, where the tiny probability that a softmax leaves everywhere would outweigh
-        all plausible RTTs.
-        """
-        possible = CODE_MS <= MEAN_LIMIT_MS
-        weights = self.code_probabilities[possible]
-        return float(weights @ CODE_MS[possible] / weights.sum())
+        """Mean in ms."""
+        return float(self._plausible @ CODE_MS)
 
     def quantile(self, q: ArrayLike) -> Any:
         """Smallest RTT in ms that an answered ping does not exceed with probability `q`.

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from model.inference.prediction import Completion, RttPrediction, SampledAddress
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
+from stores.terminal import Terminal
 
 BAR_WIDTH = 30  # characters
 
@@ -101,7 +102,7 @@ def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
 
 def working(what: str, silent: bool) -> AbstractContextManager[Any]:
     """A spinner on standard error while a model is loaded, compiled and run."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if silent or not console.is_terminal:
         return nullcontext()
     return console.status(f"{what} (the first run compiles for a few seconds)")

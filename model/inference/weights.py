@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from model.config import ModelConfig, convert_saved
+from model.config import ModelConfig
 from model.devices import compute_dtype
 from model.model_files import check_digests, regular_file, unreadable
 from model.network.attention import choose_attention
@@ -24,9 +24,8 @@ from model.network.flops import count_parameters
 from model.network.named_weights import Shapes, compare_shapes, fill_weights, flatten_dict
 from model.network.transformer import Transformer
 from model.orbax_errors import quiet_orbax, reason
-from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord
+from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord, StepLoss
 from stores.errors import CheckpointError
-from stores.files import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,14 @@ def check_finite(arrays: Mapping[str, NDArray[Any]], where: Path) -> None:
             )
 
 
+def known_first_bytes(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
+    """Which first bytes of the RTT code some training row had, (256,): their rows in the table of results
+    have been learned, all others are still 0. `None` for a model without that table, or an untrained one."""
+    table = arrays.get("lookups.result")
+    known = None if table is None else (np.asarray(table[:256], np.float32) != 0).any(axis=1)
+    return known if known is not None and known.any() else None
+
+
 def read_run(path: Path) -> Weights:
     """Weights of the training run's checkpoint with the lowest test loss, or of the last one if none has any.
 
@@ -145,29 +152,15 @@ def _by_name(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removesuffix(".value"): leaf for name, leaf in leaves}
 
 
-@dataclass(frozen=True)
-class _TestLoss:
-    """What is needed of a line of evaluations.jsonl."""
-
-    step: int
-    nats_per_measurement: float
-
-
 def _test_losses(path: Path) -> dict[int, float]:
     """Nats per measurement by step, of a run's evaluations whose loss is a number. Raises `CheckpointError`."""
     file = path / EVALUATIONS_FILE
     if not file.exists():
         return {}
-    try:
-        lines = read_json_lines(regular_file(path, EVALUATIONS_FILE))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{file}: cannot be read ({error}): remove the damaged line"
-        ) from error
-    losses = [convert_saved(_TestLoss, line, file) for line in lines]
+    lines = StepLoss.read_lines(regular_file(path, EVALUATIONS_FILE))
     return {
         line.step: line.nats_per_measurement
-        for line in losses
+        for line in lines
         if math.isfinite(line.nats_per_measurement)
     }
 

@@ -44,7 +44,8 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
     norms = (2 * config.layers + 1) * config.width
     tables = 0
     if config.prefix_rows:
-        tables = (2 * config.prefix_rows + RESULT_ROWS + config.factors) * config.width
+        results = RESULT_ROWS * (2 if config.recall else 1)
+        tables = (2 * config.prefix_rows + results + config.factors) * config.width
         tables += config.prefix_rows * config.factors
     total = matrices + norms + tables
     return {"matrices": matrices, "tables": tables, "norms": norms, "total": total}

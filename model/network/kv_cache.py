@@ -15,8 +15,15 @@ from flax import nnx
 from jax import lax
 
 from model.network.attention import Implementation, attend
-from model.network.lookups import LONGEST_MEASUREMENT, LookupRows, lookup_rows
+from model.network.lookups import (
+    LONGEST_MEASUREMENT,
+    Closed,
+    LookupRows,
+    read_measurements,
+    recall,
+)
 from model.network.transformer import Transformer, rotary_angles
+from stores.vocabulary import MEASUREMENT_START
 
 
 class Past(NamedTuple):
@@ -26,6 +33,7 @@ class Past(NamedTuple):
     values: jax.Array
     lengths: jax.Array  # (B,) int32
     tail: jax.Array  # (B, 46) int32, their last tokens: what a next one may look up
+    closed: Closed | None  # (B, T) their measurements before the last one, to be recalled
 
 
 class Branches(NamedTuple):
@@ -92,7 +100,17 @@ class CachedTransformer:
         x = jnp.take_along_axis(x, last_two[..., None], axis=1)  # (B, 2, C)
         at = lengths[:, None] - jnp.arange(LONGEST_MEASUREMENT - 1, 0, -1)[None]  # (B, 46)
         tail = jnp.where(at >= 0, jnp.take_along_axis(tokens, jnp.maximum(at, 0), axis=1), 0)
-        return model.logits(x), Past(keys, values, lengths, tail)
+        return model.logits(x), Past(keys, values, lengths, tail, self._close(tokens, lengths))
+
+    def _close(self, tokens: jax.Array, lengths: jax.Array) -> Closed | None:
+        """The measurements of the prompts before their last one; `None` without tables."""
+        if not self.config.prefix_rows:
+            return None
+        _, _, closed = read_measurements(tokens, self.config.prefix_rows)
+        place = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+        starts = (tokens == MEASUREMENT_START) & (place < lengths[:, None])
+        begun = jnp.where(starts, place, -1).max(axis=1, keepdims=True)
+        return closed._replace(here=closed.here & (place < begun))
 
     def no_branches(self, past: Past, branches: int, tokens: int) -> Branches:
         """Room for `branches` of each prompt to grow by `tokens`."""
@@ -133,14 +151,16 @@ class CachedTransformer:
         batch, branches, _ = tokens.shape
         tail = jnp.broadcast_to(past.tail[:, None], (batch, branches, past.tail.shape[1]))
         line = jnp.concatenate([tail, tokens], axis=2).reshape(batch * branches, -1)
-        rows = lookup_rows(line, self.config.prefix_rows)
+        rows, pair, _ = read_measurements(line, self.config.prefix_rows)
         at = past.tail.shape[1] + grown
 
         def latest(of_line: jax.Array) -> jax.Array:
             one: jax.Array = lax.dynamic_index_in_dim(of_line, at, axis=1, keepdims=False)
             return one.reshape(batch, branches)
 
-        return LookupRows(*map(latest, rows))
+        assert past.closed is not None
+        every = jnp.ones((1, 1, 1), bool)
+        return recall(LookupRows(*map(latest, rows)), latest(pair), past.closed, every)
 
 
 def _attend_both(

@@ -7,6 +7,10 @@ the last byte carries what the model knows of the host, and the earlier ones wha
 measurement has **carried** to it: the source, the destination and the result that are complete by now.
 Without that, every prediction must first gather them by attention, and every recall match them by it.
 
+Of the earlier measurements, a token looks up one (`recall`): what the **last** one of its own pair in the
+window said, as soon as both addresses are there. It is what attention would have to find, and what a few
+million tokens do not teach it to.
+
 How well a source and a destination go together is hard to learn for a small MLP (Rendle et al.,
 arXiv:2005.09683), so **factors** of both, short vectors of the same kind, are multiplied element by element,
 as a matrix factorization of RTTs would do it.
@@ -25,7 +29,13 @@ import numpy as np
 from flax import nnx
 
 from model.config import ModelConfig
-from model.network.structure import MAX_PAYLOAD, last_position, take, token_places
+from model.network.structure import (
+    MAX_PAYLOAD,
+    last_position,
+    positions_of,
+    take,
+    token_places,
+)
 from stores.vocabulary import (
     BYTE0,
     DST_IPV4,
@@ -55,6 +65,18 @@ class LookupRows(NamedTuple):
     first: jax.Array
     """First byte of a complete RTT, or no answer, in the table of results."""
     second: jax.Array
+    last_first: jax.Array
+    """The same of the pair's last measurement in the window, in the table of last results."""
+    last_second: jax.Array
+
+
+class Closed(NamedTuple):
+    """The measurements of windows (B, T) that have both addresses and a result, where they are complete."""
+
+    here: jax.Array  # (B, T) bool, at the token that completes it
+    pair: jax.Array  # (B, T) uint32, a hash of both addresses
+    first: jax.Array  # (B, T) int32, as in `LookupRows`
+    second: jax.Array
 
 
 class Lookups(nnx.Module):
@@ -65,6 +87,8 @@ class Lookups(nnx.Module):
         self.prefix = nnx.Param(jnp.zeros(shape, jnp.float32))
         self.carried = nnx.Param(jnp.zeros(shape, jnp.float32))
         self.result = nnx.Param(jnp.zeros((RESULT_ROWS, config.width), jnp.float32))
+        last = nnx.Param(jnp.zeros((RESULT_ROWS, config.width), jnp.float32))
+        self.last = nnx.data(last if config.recall else None)
         self.factors = nnx.Param(jnp.zeros((config.prefix_rows, config.factors), jnp.float32))
         normal = nnx.initializers.normal(config.factors**-0.5)
         shape = (config.factors, config.width)
@@ -76,7 +100,7 @@ class Lookups(nnx.Module):
         destination = _look_up(self.factors[...], rows.destination)
         # (1 + s)(1 + d) - 1: alive though all factors start at 0, and neutral where one is unknown.
         pair = source + destination + source * destination
-        return (
+        x = (
             pair @ self.of_factors[...]
             + _look_up(self.prefix[...], rows.prefix)
             + _look_up(self.carried[...], rows.source)
@@ -84,16 +108,32 @@ class Lookups(nnx.Module):
             + _look_up(self.result[...], rows.first)
             + _look_up(self.result[...], rows.second)
         )
+        if self.last is None:
+            return x
+        last = self.last[...]
+        return x + _look_up(last, rows.last_first) + _look_up(last, rows.last_second)
 
 
 def lookup_rows(tokens: jax.Array, table_rows: int) -> LookupRows:
     """What each token of windows (B, T) int32 looks up in tables of `table_rows` rows.
 
-    Depends only on the tokens of its own measurement up to itself. Costs a few integer operations a token.
+    Depends only on the tokens up to itself; but for the last result of the pair, only on those of its own
+    measurement. Costs some integer operations a token, and T comparisons.
     """
+    rows, pair, closed = read_measurements(tokens, table_rows)
+    begun = last_position(tokens == MEASUREMENT_START)
+    place = positions_of(tokens)
+    earlier = place[:, None, :] < begun[:, :, None]  # (B, T, T)
+    return recall(rows, pair, closed, earlier)
+
+
+def read_measurements(tokens: jax.Array, table_rows: int) -> tuple[LookupRows, jax.Array, Closed]:
+    """What each token of windows (B, T) looks up of its own measurement, the hash (B, T) uint32 of its pair
+    (0: not complete), and the measurements for others to recall."""
     role, distance = token_places(tokens)
     is_address = (role >= SRC_IPV4) & (role <= DST_IPV6) & (distance > 0)
-    prefix = jnp.where(is_address, _hash_prefixes(tokens, role, distance, table_rows), -1)
+    hashed = _hash_prefixes(tokens, role, distance)
+    prefix = jnp.where(is_address, (hashed % np.uint32(table_rows)).astype(jnp.int32), -1)
 
     begun = last_position(tokens == MEASUREMENT_START)
     complete = distance == jnp.asarray(PAYLOAD_BYTES, jnp.int32)[role]
@@ -106,22 +146,47 @@ def lookup_rows(tokens: jax.Array, table_rows: int) -> LookupRows:
     source_end, has_source = carried((role == SRC_IPV4) | (role == SRC_IPV6))
     destination_end, has_destination = carried((role == DST_IPV4) | (role == DST_IPV6))
     rtt_end, has_rtt = carried(role == RTT_START)
-    _, has_failed = carried(role == FAILED)
+    failed_at, has_failed = carried(role == FAILED)
     first = take(tokens, jnp.maximum(rtt_end - 1, 0)) - BYTE0
     second = take(tokens, rtt_end) - BYTE0 + BYTES
-    return LookupRows(
+    nothing = jnp.full_like(tokens, -1)
+    rows = LookupRows(
         prefix=prefix,
         source=jnp.where(has_source, take(prefix, source_end), -1),
         destination=jnp.where(has_destination, take(prefix, destination_end), -1),
         first=jnp.where(has_rtt, first, jnp.where(has_failed, 2 * BYTES, -1)),
         second=jnp.where(has_rtt, second, -1),
+        last_first=nothing,
+        last_second=nothing,
+    )
+    both = has_source & has_destination
+    pair = _mix(take(hashed, source_end)) + take(hashed, destination_end)
+    pair = jnp.where(both, jnp.maximum(pair, np.uint32(1)), np.uint32(0))
+    result_end = jnp.where(has_rtt, rtt_end, failed_at)
+    end = jnp.maximum(jnp.maximum(source_end, destination_end), result_end)
+    here = both & (has_rtt | has_failed) & (positions_of(tokens) == end)
+    return rows, pair, Closed(here, pair, rows.first, rows.second)
+
+
+def recall(rows: LookupRows, pair: jax.Array, closed: Closed, earlier: jax.Array) -> LookupRows:
+    """The rows with the last result of each token's pair, among the closed measurements of its window.
+
+    `pair` (B, N) are the hashes of N tokens, `closed` is (B, T), and `earlier` (B or 1, N, T) says which of
+    them come before the token's own measurement.
+    """
+    same = (closed.pair[:, None, :] == pair[:, :, None]) & closed.here[:, None, :] & earlier
+    place = jnp.arange(closed.pair.shape[1], dtype=jnp.int32)[None, None]
+    found = jnp.where(same, place, -1).max(axis=2)  # (B, N)
+    at = jnp.maximum(found, 0)
+    known = (found >= 0) & (pair > 0)
+    return rows._replace(
+        last_first=jnp.where(known, take(closed.first, at), -1),
+        last_second=jnp.where(known, take(closed.second, at), -1),
     )
 
 
-def _hash_prefixes(
-    tokens: jax.Array, role: jax.Array, distance: jax.Array, table_rows: int
-) -> jax.Array:
-    """A row number (B, T) for each address byte, from its field, and the bytes up to itself.
+def _hash_prefixes(tokens: jax.Array, role: jax.Array, distance: jax.Array) -> jax.Array:
+    """A hash (B, T) uint32 for each address byte, of its field and the bytes up to itself.
 
     Each byte is mixed with its place, the mixed values are added up over the field, and the sum is mixed
     again: an addition commutes, so one running sum over the row serves all fields in it.
@@ -131,8 +196,7 @@ def _hash_prefixes(
     running = jnp.cumsum(mixed, axis=1, dtype=jnp.uint32)
     start = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] - distance
     total = running - take(running, start) + role.astype(jnp.uint32)
-    hashed = _mix(total ^ (distance.astype(jnp.uint32) << np.uint32(24)))
-    return (hashed % np.uint32(table_rows)).astype(jnp.int32)
+    return _mix(total ^ (distance.astype(jnp.uint32) << np.uint32(24)))
 
 
 def _mix(x: jax.Array) -> jax.Array:

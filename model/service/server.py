@@ -12,13 +12,13 @@ import sys
 from collections.abc import Sequence
 
 import uvicorn
-from rich.console import Console
 
 from model.service.app import make_app
 from model.service.connections import BACKLOG, Connection
 from model.service.hosts import Hosts
 from model.service.ready import ReadyModel
 from stores.errors import ConfigError
+from stores.terminal import Terminal
 
 STOP_SECONDS = 10  # for in-flight requests to finish
 
@@ -43,7 +43,7 @@ def serve(
     hosts = Hosts(host, listener.getsockname()[0], allowed_hosts)
     model = ReadyModel(path, queue)
     url = address_of(listener)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
         console.print("reachable from other machines, without a password", highlight=False)
     console.print(

@@ -39,11 +39,12 @@ POOL = 8
 """Windows of the store that a composed one draws from, at most: some 400 rows."""
 TIMED = 0.35  # share of the composed windows that keep the times that their rows have
 PER_PAIR = 4  # rows of one pair that are taken on purpose
-OTHERS = (
-    0.25  # share of the rows that name an address after the result, which may be chosen as well
-)
+OTHERS = 0.25  # share that may be chosen of the rows that name an address after the result
 MOST_REPEATS = 0.7  # share of the window that rows of returning pairs may take, at most
 ABSOLUTE, DELTA1, DELTA4 = (1 + PAYLOAD_BYTES[role] for role in range(TIMESTAMP_ABS, RTT_START))
+
+# What is drawn: each has its own numbers.
+TIMES, REACH, SHARE_OF_REPEATS, OTHER, ROW, PAIR, SOURCE, COMPOSED = range(8)
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -62,7 +63,7 @@ class Composer:
         """Write composed windows over some of a step's rows (B, context), in place."""
         first = self.sampler.shard_index * len(tokens)
         keys = keyed(self.seed, step, np.arange(first, first + len(tokens)))
-        rows = np.flatnonzero(_draw(keys, 7) < self.share)
+        rows = np.flatnonzero(_draw(keys, COMPOSED) < self.share)
         if not len(rows):
             return
         pool = read_pools(*self.sampler.following(step, rows, POOL))
@@ -144,9 +145,9 @@ def choose_rows(pool: Pool, keys: NDArray[np.uint64], room: int) -> tuple[Mask, 
     """
     pools, of = len(keys), pool.pool
     index = np.arange(len(of)) - np.searchsorted(of, of)  # in its own pool
-    timed = _draw(keys, 0) < TIMED
-    reach = 2 ** (_draw(keys, 1) * (POOL.bit_length())).astype(np.int64)  # 1, 2, 4 or 8 windows
-    share = _draw(keys, 2) * MOST_REPEATS
+    timed = _draw(keys, TIMES) < TIMED
+    reach = 2 ** (_draw(keys, REACH) * (POOL.bit_length())).astype(np.int64)  # 1, 2, 4 or 8 windows
+    share = _draw(keys, SHARE_OF_REPEATS) * MOST_REPEATS
 
     has_time = (pool.time_at >= 0) & timed[of]
     mine = (pool.source == pool.source[_first_row(pool, keys)][of]) & (pool.window < reach[of])
@@ -157,9 +158,9 @@ def choose_rows(pool: Pool, keys: NDArray[np.uint64], room: int) -> tuple[Mask, 
         np.float64
     )  # first time: absolute
 
-    wanted = mine & (pool.asks | (_draw(keys[of], 3, index) < OTHERS))
-    draw = _draw(keys[of], 4, index)
-    pair_draw = _draw(keys[of], 5, pool.pair)  # one for all rows of a pair
+    wanted = mine & (pool.asks | (_draw(keys[of], OTHER, index) < OTHERS))
+    draw = _draw(keys[of], ROW, index)
+    pair_draw = _draw(keys[of], PAIR, pool.pair)  # one for all rows of a pair
     order = np.lexsort((draw, ~wanted, pair_draw, of))
     pair, place = _runs(order, of, pair_draw)
     many = np.bincount(pair, wanted) > 1
@@ -284,7 +285,7 @@ def _first_row(pool: Pool, keys: NDArray[np.uint64]) -> Ints:
     begin, stop = (
         np.searchsorted(pool.pool[first], np.arange(len(keys)), side) for side in ("left", "right")
     )
-    drawn: Ints = first[begin + (_draw(keys, 6) * (stop - begin)).astype(np.int64)]
+    drawn: Ints = first[begin + (_draw(keys, SOURCE) * (stop - begin)).astype(np.int64)]
     return drawn
 
 
@@ -299,9 +300,9 @@ def _ascending(of: Ints, seconds: Ints, timed: Mask) -> Mask:
     return ascending
 
 
-def _draw(keys: NDArray[np.uint64], salt: int, *words: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), a pure function of their key, the salt and the words."""
-    return (keyed(keys, salt, *words) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def _draw(keys: NDArray[np.uint64], what: int, *words: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), a pure function of their key, what is drawn, and the words."""
+    return (keyed(keys, what, *words) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _runs(order: Ints, *columns: NDArray[Any]) -> tuple[Ints, Ints]:

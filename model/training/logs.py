@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +18,11 @@ from model.run_folder import (
     METRICS_FILE,
     TENSORBOARD_FOLDER,
     Evaluation,
+    LoggedStep,
     MetricsLine,
 )
 from stores.errors import OutputError
-from stores.files import read_json_lines, write_bytes
+from stores.files import read_json_lines, write_synced
 
 
 class Logs:
@@ -32,8 +34,10 @@ class Logs:
     """
 
     def __init__(self, path: Path, step: int):
-        self._metrics = _continue_lines(path / METRICS_FILE, step)
-        self._evaluations = _continue_lines(path / EVALUATIONS_FILE, step)
+        files = path / METRICS_FILE, path / EVALUATIONS_FILE
+        for file in files:
+            _drop_lines(file, step)
+        self._metrics, self._evaluations = map(_append, files)
         self._events = Events(path / TENSORBOARD_FOLDER, step)
 
     def metrics(self, line: MetricsLine) -> None:
@@ -41,13 +45,18 @@ class Logs:
         self._write(self._metrics, "train", line.as_dict())
 
     def evaluation(self, evaluation: Evaluation) -> None:
-        """Write the numbers of an evaluation."""
-        self._write(self._evaluations, "test", evaluation.as_dict())
+        """Write the numbers of an evaluation. They are few, and decide which checkpoint is the best: when
+        this returns, they are on disk."""
+        self._write(self._evaluations, "test", evaluation.as_dict(), synced=True)
 
-    def _write(self, file: IO[str], prefix: str, line: dict[str, Any]) -> None:
+    def _write(
+        self, file: IO[str], prefix: str, line: dict[str, Any], *, synced: bool = False
+    ) -> None:
         try:
             file.write(json.dumps(line) + "\n")
             file.flush()
+            if synced:
+                os.fsync(file.fileno())
             self._events.write(line["step"], flatten(line, prefix))
         except OSError as error:
             raise OutputError(
@@ -100,8 +109,13 @@ def flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
     return numbers
 
 
-def _continue_lines(path: Path, step: int) -> IO[str]:
-    """The file, cut to the lines up to `step` and open for appending."""
-    kept = [line for line in read_json_lines(path) if line["step"] <= step]
-    write_bytes(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+def _append(path: Path) -> IO[str]:
     return open(path, "a")
+
+
+def _drop_lines(path: Path, step: int) -> None:
+    """Keep only the lines up to `step`. Raises `InputError` or `CheckpointError` for a line that is not one
+    of a log."""
+    lines = read_json_lines(path)
+    kept = [line for line in lines if LoggedStep.from_dict(line, path).step <= step]
+    write_synced(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,6 +21,11 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from model.run_folder import Evaluation, MetricsLine
+from stores.printable import printable
+from stores.reader import TokenStore
+from stores.terminal import Terminal
+from stores.verify import check_content
+from stores.views import progress_bar
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 60
@@ -58,10 +64,11 @@ class ProgressLines(TrainingProgress):
         self.began = time.monotonic()
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"WARNING: {text}", style="bold yellow", highlight=False, markup=False)
+        warning = f"WARNING: {printable(text)}"
+        self.console.print(warning, style="bold yellow", highlight=False, markup=False)
 
     @contextmanager
     def running(self, first: int, steps: int) -> Iterator[None]:
@@ -126,8 +133,16 @@ def make_progress(quiet: bool = False) -> TrainingProgress:
     standard output holds the result alone."""
     if quiet:
         return TrainingProgress()
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     return LiveProgress(console) if console.is_terminal else ProgressLines(console)
+
+
+def verify_content(path: Path, progress: TrainingProgress) -> None:
+    """`check_content` of the store at `path`, with a line about it, and in a terminal a bar."""
+    store = TokenStore.open(path)
+    progress.note(f"verifying every file of {store.path}")
+    with progress_bar("verify", silent=not isinstance(progress, LiveProgress)) as show:
+        check_content(store, show)
 
 
 def describe(line: MetricsLine) -> str:

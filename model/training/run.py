@@ -11,7 +11,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from model.config import SHAPE, Config, ModelConfig, TrainConfig
-from model.run_folder import RECORD_FILE, RESULT_FILE, RunRecord, RunResult
+from model.run_folder import (
+    CHECKPOINTS_FOLDER,
+    RECORD_FILE,
+    RESULT_FILE,
+    RunRecord,
+    RunResult,
+)
 from stores.errors import CheckpointError
 from stores.files import write_json
 from stores.folder_lock import claim_folder
@@ -28,8 +34,7 @@ class Run:
 
     def result(self) -> RunResult | None:
         """What the run reached, or `None` when it is not finished. Raises `CheckpointError`."""
-        path = self.path / RESULT_FILE
-        return RunResult.read(path) if path.exists() else None
+        return RunResult.read_if_whole(self.path / RESULT_FILE)
 
     def finish(self, result: RunResult) -> None:
         """Write the result; from here on the run counts as finished."""
@@ -52,10 +57,22 @@ def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
         foreign="holds something other than a run: choose an empty or new folder",
         busy="another process is training in this folder",
     ):
-        if note.exists():
-            check_record(path, RunRecord.read(note), record)
+        before = RunRecord.read_if_whole(note) or _last_checkpoint_record(path)
+        if before is not None:
+            check_record(path, before, record)
+        else:
+            (path / RESULT_FILE).unlink(missing_ok=True)  # of what, nobody knows
         write_json(note, record.as_dict())
         yield Run(path, record)
+
+
+def _last_checkpoint_record(path: Path) -> RunRecord | None:
+    """The copy of the record in the run's last checkpoint; `None` without a checkpoint."""
+    folders = (path / CHECKPOINTS_FOLDER).glob("*")
+    steps = [int(folder.name) for folder in folders if folder.name.isdigit()]
+    if not steps:
+        return None
+    return RunRecord.read(path / CHECKPOINTS_FOLDER / str(max(steps)) / "record" / "metadata")
 
 
 def check_record(where: Path, before: RunRecord, now: RunRecord) -> None:

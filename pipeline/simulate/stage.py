@@ -51,7 +51,7 @@ from pipeline.simulate.summary import (
 from pipeline.simulate.world import Hosts, quotas
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError
-from stores.files import atomic_path, sha256_file
+from stores.files import atomic_path, sha256_file, sync_file
 from stores.truth import World
 
 END = int(datetime(2025, 7, 1, tzinfo=UTC).timestamp())  # no row is later than this
@@ -186,6 +186,8 @@ def simulate_file(
             _join([work / part.path for part in parts], target, progress)
         with atomic_path(world) as temporary:
             shutil.copyfile(work / "truth/world.npz", temporary)
+    for written in (out, truth, world):
+        sync_file(written)
     shutil.rmtree(work)
     return msgspec.structs.replace(
         record,

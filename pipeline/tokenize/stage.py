@@ -100,6 +100,7 @@ def tokenize(
         return record
 
     store, scratch = folder.path / STORE, folder.scratch(TokenizeRecord.STAGE)
+    (store / "zarr.json").unlink(missing_ok=True)  # what is rewritten below is no store meanwhile
     shards = {s: [folder.path / shard.path for shard in split.shards[s]] for s in SPLITS}
     plans = _plan(shards, options, scratch, executor, progress)
     segments = {

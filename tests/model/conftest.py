@@ -30,6 +30,7 @@ SMALL = {
     "mlp": 64,
     "context": 128,
     "prefix_rows": 256,
+    "recall": True,
     "factors": 8,
     "batch_size": 8,
     "dropout": 0.1,

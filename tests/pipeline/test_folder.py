@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.folder import WORK_VERSION, open_folder
-from pipeline.records import OutputFile, TokenizeRecord, read_results
+from pipeline.records import OutputFile, SplitRecord, TokenizeRecord, read_results
 from pipeline.split.shards import ShardPart, WrittenShard
 from stores.errors import ConfigError, OutputError
 
@@ -65,6 +65,51 @@ def test_a_damaged_record_is_one_line_that_names_the_file(finished: Path, text: 
     ):
         folder.record(TokenizeRecord)
     assert "\n" not in str(error.value)
+
+
+LOST = ["", "{", "\0" * 64, '{"stage": "tokenize", "opt', "[" * 100_000]
+"""What a loss of power, or worse, may leave of a record."""
+
+
+@pytest.mark.parametrize("text", LOST)
+def test_a_lost_record_is_a_fresh_start(finished: Path, text: str) -> None:
+    (finished / ".pinglm/tokenize.json").write_text(text)
+    with open_folder(finished) as folder:
+        assert folder.begin(TokenizeRecord, OPTIONS) is None
+        assert folder.record(TokenizeRecord) is None
+        assert folder.begin(TokenizeRecord, OPTIONS) is None  # continues
+
+
+@pytest.mark.parametrize("text", LOST)
+def test_lost_options_are_a_fresh_start(tmp_path: Path, text: str) -> None:
+    with open_folder(tmp_path / "out") as folder:
+        folder.begin(TokenizeRecord, OPTIONS)
+        scratch = folder.scratch("tokenize")
+        (scratch / "options.json").write_text(text)
+        (scratch / "unit").touch()
+        assert folder.begin(TokenizeRecord, {**OPTIONS, "seed": 1}) is None
+        assert not (scratch / "unit").exists()
+        assert json.loads((scratch / "options.json").read_bytes())["options"]["seed"] == 1
+
+
+def test_a_lost_record_makes_the_stages_after_it_unfinished_too(finished: Path) -> None:
+    (finished / ".pinglm/split.json").write_text("")
+    with open_folder(finished) as folder:
+        assert folder.begin(SplitRecord, {}) is None
+        assert folder.record(TokenizeRecord) is None
+
+
+@pytest.mark.parametrize("text", ["[]", '{"stage": "tokenize"}', '{"stage": "split"}'])
+def test_a_record_that_another_version_may_have_written_is_refused(
+    finished: Path, text: str
+) -> None:
+    (finished / ".pinglm/tokenize.json").write_text(text)
+    with (
+        open_folder(finished) as folder,
+        pytest.raises(OutputError, match=r"tokenize\.json: damaged"),
+    ):
+        folder.begin(TokenizeRecord, OPTIONS)
+    assert (finished / ".pinglm/tokenize.json").read_text() == text
 
 
 def test_an_unfinished_stage_notes_its_options_and_continues(tmp_path: Path) -> None:

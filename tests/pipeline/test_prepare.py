@@ -18,6 +18,7 @@ import pytest
 
 from stores.manifest import read_manifest
 from stores.verify import verify_store
+from tests.helpers import Writes
 from tests.pipeline.tables import measurement_table, write_parquet
 
 ROOT = Path(__file__).parent.parent.parent
@@ -182,6 +183,47 @@ def test_a_finished_folder_answers_at_once_with_the_same_report(
     before = (tmp_path / "out/report.json").read_bytes()
     prepare(mixed_input, tmp_path / "out", *SHARDS)
     assert (tmp_path / "out/report.json").read_bytes() == before
+
+
+RECORDS = (".pinglm/ingest.json", ".pinglm/split.json", ".pinglm/tokenize.json", "report.json")
+
+
+def test_a_record_that_a_loss_of_power_emptied_is_a_fresh_start_to_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "a.ndjson"
+    source.write_text("\n".join(json.dumps(ping(i)) for i in range(500)))
+    out = tmp_path / "out"
+    whole = prepare(source, out, *SHARDS)
+    for name in RECORDS:
+        (out / name).write_bytes(b"")
+        assert prepare(source, out, *SHARDS) == whole
+        assert json.loads((out / name).read_bytes())
+    assert verify_store(out / "store.zarr").problems == []
+
+
+def test_what_a_finished_run_relies_on_is_on_disk(
+    mixed_input: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records and metadata as they are written; everything else at the latest with the stage's record."""
+    from pipeline.folder import open_folder
+    from pipeline.inputs import find_inputs
+    from pipeline.prepare import PrepareOptions, prepare
+    from pipeline.units import open_executor
+
+    writes = Writes(monkeypatch)
+    out = (tmp_path / "out").resolve()
+    with open_folder(out) as folder, open_executor(1) as executor:
+        files = find_inputs([str(mixed_input)])
+        prepare(files, folder, PrepareOptions(), executor, lambda *_: None)
+    records = [
+        path for path in writes.names() if path.suffix == ".json" and "units" not in path.parts
+    ]
+    stages = {"ingest.json", "split.json", "tokenize.json"}
+    assert {path.name for path in records} >= {"options.json", "report.json", "zarr.json", *stages}
+    assert [path for path in records if not writes.durable(path)] == []
+    kept = {path for path in out.rglob("*") if path.is_file() and path.name != "lock"}
+    assert {path for path in kept if not writes.synced(path)} == set()
 
 
 def test_stages_one_by_one_make_the_same_store_as_prepare(tmp_path: Path) -> None:

@@ -103,3 +103,17 @@ def test_memory_is_what_is_free_or_what_a_container_is_allowed(
 
 def test_without_any_of_these_memory_is_that_of_the_machine(tmp_path: Path) -> None:
     assert available_memory(tmp_path, tmp_path) >= available_memory()
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0" * 64])
+def test_a_unit_whose_marker_is_lost_runs_again(text: str, tmp_path: Path) -> None:
+    units = [Unit("a", dict, ((("rows", 3),),)), Unit("b", dict, ((("rows", 4),),))]
+    with open_executor(1) as executor:
+        first = run_units("split", units, tmp_path, executor, lambda *_: None)
+        (tmp_path / "a.json").write_text(text)
+        done: list[tuple[int, int]] = []
+        again = run_units(
+            "split", units, tmp_path, executor, lambda _, count, of: done.append((count, of))
+        )
+    assert first == again == [{"rows": 3}, {"rows": 4}]
+    assert done == [(1, 2), (2, 2)]

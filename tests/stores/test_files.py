@@ -1,10 +1,16 @@
-"""Files that another process may still be writing."""
+"""Files that another process may still be writing, and files that a loss of power must not empty."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
-from stores.files import read_json_lines
+import pytest
+
+from stores.errors import InputError, OutputError
+from stores.files import parse_json, read_json_lines, write_json
+from tests.helpers import Writes
 
 
 def test_json_lines_are_read_in_order(tmp_path: Path) -> None:
@@ -27,3 +33,48 @@ def test_no_file_and_an_empty_one_hold_no_lines(tmp_path: Path) -> None:
     assert read_json_lines(path) == []
     path.touch()
     assert read_json_lines(path) == []
+
+
+def test_zeros_after_the_last_whole_line_are_left_out(tmp_path: Path) -> None:
+    """What a loss of power leaves where the file system had only noted the new size."""
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + bytes(40) + b"\n")
+    assert read_json_lines(path) == [{"step": 1}]
+
+
+@pytest.mark.parametrize("line", ["", "{", "7", "[" * 100_000, '{"a": 1}{"b": 2}'])
+def test_a_bad_line_between_good_ones_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(InputError, match=r"lines\.jsonl: line 2 is not a JSON object: remove"):
+        read_json_lines(path)
+
+
+def test_json_is_on_disk_before_its_name_and_the_name_before_anything_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = Writes(monkeypatch)
+    write_json(tmp_path / "new" / "a.json", {"b": "ü"})
+    assert writes.durable(tmp_path / "new" / "a.json")
+    assert (tmp_path / "new" / "a.json").read_text() == '{\n "b": "ü"\n}\n'
+
+
+def test_a_record_that_cannot_be_synced_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a.json").write_text("old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=r"/a\.json: cannot write: Input/output error"):
+        write_json(tmp_path / "a.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == "old"
+
+
+def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    """Such as that of a run's own folder in its result."""
+    value = {"run": os.fsdecode(b"run-\xff")}
+    write_json(tmp_path / "a.json", value)
+    assert parse_json((tmp_path / "a.json").read_bytes()) == value

@@ -102,6 +102,13 @@ def test_the_commands_say_what_they_did(store_path: Path, tmp_path: Path) -> Non
     assert "all of them there already" in run("pull", url, tmp_path / "back").stdout
 
 
+def test_a_name_that_a_terminal_would_obey_is_escaped(store_path: Path, tmp_path: Path) -> None:
+    named = Path(shutil.copytree(store_path, tmp_path / "a\x1b[2Jb.zarr"))
+    done = run("push", named, (tmp_path / "bucket").as_uri())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"pushed {tmp_path}/a\\x1b[2Jb.zarr to ")
+
+
 def other_type(metadata: Path) -> None:
     metadata.write_text(metadata.read_text().replace("uint16", "uint32"))
 
@@ -207,10 +214,17 @@ def test_a_store_that_changes_during_a_pull_is_an_error(bucket: Path, tmp_path: 
 def test_a_manifest_cannot_name_files_outside_the_store(bucket: Path, tmp_path: Path) -> None:
     manifest = read_manifest(bucket)
     chunk = next(iter(manifest.files.values()))
-    for name in ("../../outside", "/tmp/outside", "train/full/tokens/c/../0", CHUNK + "\n"):
+    outside = "not a path inside the store"
+    for name, problem in (
+        ("../../outside", outside),
+        ("/tmp/outside", outside),
+        ("train/full/tokens/c/../0", outside),
+        (CHUNK + "\n", "no file of a store"),
+        ("outside", "no file of a store"),
+    ):
         files = {**manifest.files, name: chunk}
         write_manifest(bucket, Manifest(**{**vars(manifest), "files": files}))
-        with pytest.raises(DamagedStoreError, match="no file of a store"):
+        with pytest.raises(DamagedStoreError, match=problem):
             pull(bucket.as_uri(), tmp_path / "back")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress import (
     BarColumn,
     Progress,
@@ -21,6 +21,7 @@ from rich.text import Text
 from model.evaluate.first_look import FirstLook
 from model.evaluate.questions import WITHOUT_TIME
 from model.evaluate.records import Report
+from stores.terminal import Terminal
 
 HEADINGS = {
     "context_lacks_pair": "pair not in context",
@@ -153,9 +154,9 @@ def _percent(value: float | None) -> str:
 @contextmanager
 def evaluation_progress(silent: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on standard error that shows what is going on and how long it takes; it vanishes at the end."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     bar = Progress(
-        *(TextColumn("{task.description:28}"), BarColumn(), TaskProgressColumn()),
+        *(TextColumn("{task.description:28}", markup=False), BarColumn(), TaskProgressColumn()),
         *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
         console=console,
         transient=True,

@@ -16,6 +16,8 @@ from tests.model.conftest import small_config
 
 ROWS = 2**20  # so many that two prefixes of a test do not share one
 
+NUMBERS = ("first", "second")
+
 look_up = jax.jit(lookup_rows, static_argnums=1)
 
 
@@ -25,7 +27,7 @@ def windows(count: int = 6, length: int = 256) -> np.ndarray:
     for seed in range(count):
         items = random_measurements(12, seed) * 2
         tokens = encode_window([(item, at % 3 > 0) for at, item in enumerate(items)])
-        rows.append(tokens[:length])
+        rows.append((tokens + [0] * length)[:length])
     return np.array(rows, np.int32)
 
 
@@ -33,12 +35,16 @@ def walk(row: np.ndarray) -> list[dict[str, object]]:
     """What each token of a window is to look up, as the bytes themselves; missing: nothing."""
     found: list[dict[str, object]] = []
     carried: dict[str, object] = {}
+    results: dict[object, dict[str, object]] = {}  # of earlier measurements, by pair
     role, payload = 0, b""
     for token in row.tolist():
         now: dict[str, object] = {}
         if token < BYTE0:
             role, payload = token, b""
             if token == 0:
+                if {"source", "destination", "first"} <= carried.keys():
+                    pair = carried["source"], carried["destination"]
+                    results[pair] = {f"last_{n}": carried[n] for n in NUMBERS if n in carried}
                 carried = {}
             if token == FAILED:
                 carried["first"] = "failed"
@@ -53,7 +59,8 @@ def walk(row: np.ndarray) -> list[dict[str, object]]:
                     carried["destination"] = (role, payload)
                 elif role == RTT_START:
                     carried["first"], carried["second"] = payload[0], payload[1]
-        found.append(now | carried)
+        pair = carried.get("source"), carried.get("destination")
+        found.append(now | carried | results.get(pair, {}))
     return found
 
 
@@ -72,9 +79,10 @@ def test_equal_prefixes_share_a_row_and_others_do_not() -> None:
     assert all(0 <= row < ROWS for row in row_of.values())
 
 
-def test_a_measurement_carries_what_is_complete_and_nothing_of_the_one_before() -> None:
-    tokens = windows()
+def test_a_measurement_carries_what_is_complete_and_recalls_the_last_one_of_its_pair() -> None:
+    tokens = windows(length=700)
     rows = jax.tree.map(np.asarray, look_up(jnp.asarray(tokens), ROWS))
+    assert (rows.last_first >= 0).sum() > 100
     whole: dict[object, int] = {}
     for at, row in enumerate(tokens):
         expected = walk(row)
@@ -97,7 +105,8 @@ def test_the_last_46_tokens_are_enough() -> None:
     whole = look_up(jnp.asarray(tokens), 1000)
     for end in range(LONGEST_MEASUREMENT, 256):
         tail = look_up(jnp.asarray(tokens[:, end - LONGEST_MEASUREMENT : end]), 1000)
-        for a, b in zip(whole, tail, strict=True):
+        for name in ("prefix", "source", "destination", "first", "second"):
+            a, b = getattr(whole, name), getattr(tail, name)
             np.testing.assert_array_equal(a[:, end - 1], b[:, -1])
 
 
@@ -120,7 +129,7 @@ def test_a_model_begins_as_if_it_had_no_tables() -> None:
 
 
 def test_rows_are_changed_only_if_they_are_looked_up() -> None:
-    tokens = jnp.asarray(windows(1, 64))
+    tokens = jnp.asarray(windows(1, 600))
     config = small_config(layers=1, prefix_rows=4096).model
     model = Transformer(config, jnp.dtype("float32"), "xla", nnx.Rngs(0))
 
@@ -133,6 +142,7 @@ def test_rows_are_changed_only_if_they_are_looked_up() -> None:
         (gradient.prefix, rows.prefix),
         (gradient.carried, np.concatenate([rows.source, rows.destination])),
         (gradient.result, np.concatenate([rows.first, rows.second])),
+        (gradient.last, np.concatenate([rows.last_first, rows.last_second])),
     ):
         changed = np.flatnonzero(np.abs(np.asarray(table[...])).sum(axis=1))
         assert set(changed) == set(np.unique(used)) - {-1}
