@@ -24,11 +24,13 @@ help:
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt tests/stores/s3_server.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "pinglm needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing pinned packages into .venv (a minute or two the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@test -x .venv/s3/bin/python || $(BIN)/python -m venv .venv/s3
+	@.venv/s3/bin/python -m pip install --quiet --disable-pip-version-check -r tests/stores/s3_server.txt
 	@touch $@
 
 prepare: setup
@@ -71,7 +73,7 @@ TEST_PYTHON ?= python3.13
 test-python:
 	$(TEST_PYTHON) -m venv build/$(notdir $(TEST_PYTHON))
 	build/$(notdir $(TEST_PYTHON))/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	    -e '.[prepare]' pytest pytest-timeout hypothesis matplotlib psutil
+	    -e '.[prepare,cloud]' pytest pytest-timeout hypothesis matplotlib psutil
 	build/$(notdir $(TEST_PYTHON))/bin/python -m pytest -q -p no:cacheprovider tests/stores tests/pipeline/tokenize $(ARGS)
 
 docs: setup

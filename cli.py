@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import model.commands
+import model.inference.commands
 import model.service.commands
 import pipeline.commands
 import stores.commands
@@ -57,7 +58,7 @@ def commands() -> None:
     """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
-for side in (pipeline, stores, model, model.service):
+for side in (pipeline, stores, model, model.inference, model.service):
     app.add_typer(side.commands.app)
 
 
@@ -78,6 +79,7 @@ EXTRAS = {
     ),
     "serve": ("fastapi", "uvicorn"),
     "cluster": ("distributed",),
+    "cloud": ("obstore",),
 }
 """The packages that each extra of pyproject.toml installs, by the names they are imported under."""
 

@@ -1,4 +1,4 @@
-"""The commands of the model side: training, evaluation, export, and queries to a trained model."""
+"""The commands of the model side: training, evaluation and export."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from stores.commands import DEFAULT_STORE, JsonOption, print_json
+from stores.commands import DEFAULT_STORE, JsonOption, local_store, print_json
 from stores.printable import printable
 
 app = typer.Typer()
 
 StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", help="The store.", show_default="data/store.zarr"),
+    str | None,
+    typer.Option("--store", help="The store, or its URL.", show_default="data/store.zarr"),
 ]
 PresetOption = Annotated[
     str | None,
@@ -99,16 +99,17 @@ def train_command(
         start = load_weights(init_from)
         config = with_shape(config, start.config)
     if dry_run:
-        plan = make_plan(config, store or find_default_store())
+        planned = local_store(store, silent=as_json) if store else find_default_store()
+        plan = make_plan(config, planned)
         print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
         return
     progress = make_progress(quiet=as_json)
-    store = store or DEFAULT_STORE
+    path = local_store(store or DEFAULT_STORE, silent=as_json)
     if verify:
-        verify_content(store, progress)
+        verify_content(path, progress)
     weights = start.arrays if start else None
-    result = train(config, store, out, start=weights, progress=progress, profile=profile)
-    look = take_first_look(store, out, progress.note) if result.finished else None
+    result = train(config, path, out, start=weights, progress=progress, profile=profile)
+    look = take_first_look(path, out, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
     else:
@@ -150,142 +151,14 @@ def sweep_command(
     }
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
-    rows = sweep(config, store or DEFAULT_STORE, out, parse_rates(learning_rates), progress)
+    path = local_store(store or DEFAULT_STORE, silent=as_json)
+    rows = sweep(config, path, out, parse_rates(learning_rates), progress)
     print_json([row.as_dict() for row in rows]) if as_json else print_view(sweep_view(rows))
-
-
-ModelOption = Annotated[
-    str,
-    typer.Option("--model", help="Folder of a run or an export, or `pretrained`."),
-]
-ContextOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--context",
-        help="Earlier measurements, oldest first: JSON lines or CSV with src, dst, rtt_ms (or failed), time.",
-    ),
-]
-
-
-@app.command("predict-rtt")
-def predict_rtt_command(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
-    dst: Annotated[str, typer.Argument(metavar="DST", help="Destination address.")],
-    model: ModelOption = "pretrained",
-    time: Annotated[
-        float | None, typer.Option("--time", help="Time of the ping, in Unix seconds.")
-    ] = None,
-    context: ContextOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Predict a ping between two addresses: the probability of no answer, and the distribution of the RTT.
-
-    Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
-    """
-    from model.inference.checks import parse_address, parse_time
-    from model.inference.context_file import read_context_file
-    from model.inference.ping_model import PingModel
-    from model.inference.query import RttQuery, context_used
-    from model.inference.views import rtt_view, working
-    from stores.views import print_view
-
-    query = RttQuery(
-        parse_address("src", src),
-        parse_address("dst", dst),
-        parse_time("time", time),
-        read_context_file(context) if context else (),
-    )
-    with working("predicting", silent=as_json):
-        loaded = PingModel.load(model)
-        answer = loaded.predict_rtt_batch([query])[0]
-        used = context_used(query, loaded.config.context)
-    if as_json:
-        asked = {"src": str(query.src), "dst": str(query.dst), "time": query.time}
-        print_json({**asked, "context_used": used, **answer.as_dict()})
-    else:
-        print_view(rtt_view(query, answer, used))
-
-
-@app.command("complete-ip")
-def complete_ip_command(
-    prefix: Annotated[
-        str,
-        typer.Argument(
-            metavar="PREFIX",
-            help="Whole bytes: 192.0.2, 2001:db8: or a CIDR such as 2001:d00::/24.",
-        ),
-    ],
-    model: ModelOption = "pretrained",
-    k: Annotated[int, typer.Option("-k", "--k", help="Number of addresses, at most 256.")] = 10,
-    field: Annotated[
-        Literal["dst", "src"], typer.Option("--field", help="Complete destinations or sources.")
-    ] = "dst",
-    context: ContextOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the most probable addresses that begin with a prefix.
-
-    Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
-    """
-    from model.inference.context_file import read_context_file
-    from model.inference.ping_model import PingModel
-    from model.inference.query import CompletionQuery, context_used
-    from model.inference.views import completions_view, working
-    from stores.views import print_view
-
-    query = CompletionQuery(prefix, k, read_context_file(context) if context else (), field)
-    with working("completing", silent=as_json):
-        loaded = PingModel.load(model)
-        answer = loaded.complete_ip_batch([query])[0]
-        used = context_used(query, loaded.config.context)
-    if as_json:
-        asked = {"prefix": prefix, "field": field, "context_used": used}
-        print_json({**asked, "completions": [completion.as_dict() for completion in answer]})
-    else:
-        print_view(completions_view(query, answer, used))
-
-
-@app.command("sample-ips")
-def sample_ips_command(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
-    target_rtt_ms: Annotated[float, typer.Argument(metavar="RTT", help="Target RTT in ms.")],
-    model: ModelOption = "pretrained",
-    n: Annotated[int, typer.Option("-n", "--n", help="Number of addresses, at most 256.")] = 10,
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Share of the RTT by which a match may differ (±).")
-    ] = 0.05,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
-    context: ContextOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Sample destinations that are at a given RTT from a source.
-
-    Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
-    """
-    from model.inference.checks import parse_address
-    from model.inference.context_file import read_context_file
-    from model.inference.ping_model import PingModel
-    from model.inference.query import SampleQuery, context_used
-    from model.inference.views import samples_view, working
-    from stores.views import print_view
-
-    earlier = read_context_file(context) if context else ()
-    query = SampleQuery(target_rtt_ms, parse_address("src", src), n, earlier, tolerance, seed)
-    with working("drawing", silent=as_json):
-        loaded = PingModel.load(model)
-        answer = loaded.sample_ips_batch([query])[0]
-        used = context_used(query, loaded.config.context)
-    if as_json:
-        asked = {"src": str(query.src), "target_rtt_ms": target_rtt_ms, "tolerance": tolerance}
-        samples = [sample.as_dict() for sample in answer]
-        print_json({**asked, "context_used": used, "samples": samples})
-    else:
-        print_view(samples_view(query, answer, used))
 
 
 @app.command("evaluate")
 def evaluate_command(
-    store: Annotated[Path, typer.Option("--store", help="The store.")],
+    store: Annotated[str, typer.Option("--store", help="The store, or its URL.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
     models: Annotated[
         list[str] | None,
@@ -318,8 +191,9 @@ def evaluate_command(
     from stores.views import print_view
 
     prepare_output(out)
+    path = local_store(store, silent=as_json)
     with evaluation_progress(silent=as_json) as progress:
-        report = make_report(store, models or (), truth, limit, seed, progress=progress)
+        report = make_report(path, models or (), truth, limit, seed, progress=progress)
     write_report(out, report)
     print_json(report_json(report)) if as_json else print_view(evaluation_view(report, out))
 
@@ -350,7 +224,9 @@ def model_card_command(
 
 @app.command("export")
 def export_command(
-    model: ModelOption,
+    model: Annotated[
+        str, typer.Option("--model", help="Folder of a run or an export, or `pretrained`.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option("--dtype", help="Type of the weights.")

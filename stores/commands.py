@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stores.printable import printable_json
+from stores.printable import printable, printable_json
+
+if TYPE_CHECKING:
+    from stores.copies import Copied
 
 app = typer.Typer()
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 StoreArgument = Annotated[
-    Path, typer.Argument(metavar="STORE", help="The store, or the output folder it lies in.")
+    str,
+    typer.Argument(metavar="STORE", help="The store, the output folder it lies in, or its URL."),
+]
+FolderArgument = Annotated[Path, typer.Argument(metavar="STORE", help="The store's folder.")]
+UrlArgument = Annotated[
+    str, typer.Argument(metavar="URL", help="s3://…, gs://… or file://…; https://… to pull.")
+]
+ParallelOption = Annotated[
+    int, typer.Option("--parallel", min=1, max=256, help="Files on their way at once.")
 ]
 SplitName = Literal["train", "test"]
 ModeName = Literal["full", "none", "mixed"]
@@ -24,6 +36,41 @@ DEFAULT_STORE = Path("data/store.zarr")
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     print(printable_json(value))
+
+
+def local_store(store: str | Path, silent: bool) -> Path:
+    """Where the store is on this machine: a URL's store is pulled into the cache first, with a progress bar and
+    a line that says how long it took, unless `silent`."""
+    from stores.bucket import is_url
+
+    if not is_url(str(store)):
+        return Path(store)
+    from stores.pull import cached
+    from stores.views import progress_bar
+
+    with progress_bar("pull", silent=silent) as progress:
+        path, copied = cached(str(store), progress=progress)
+    if copied and not silent:
+        print(copied_line("pulled", copied), file=sys.stderr)
+    return path
+
+
+def copied_line(verb: str, copied: Copied) -> str:
+    """What was copied, from where to where, and how long it took, as one printable line."""
+    from stores.views import size_text
+
+    ends = [str(copied.store), copied.url]
+    source, target = ends if verb == "pushed" else reversed(ends)
+    rate = size_text(copied.sent_bytes / max(copied.seconds, 1e-9))
+    new = (
+        f"{copied.sent_files} of them new ({rate}/s)"
+        if copied.sent_files
+        else "all of them there already"
+    )
+    return printable(
+        f"{verb} {source} to {target} in {copied.seconds:.1f} s: {copied.files} files, "
+        f"{size_text(copied.bytes)}, {new}; digest {copied.digest}"
+    )
 
 
 @app.command("inspect-store")
@@ -47,9 +94,10 @@ def inspect_store_command(
 
     if plot:
         check_plot_path(plot)
+    path = local_store(store, silent=as_json)
     with progress_bar("inspect", silent=as_json) as progress:
         report = inspect_store(
-            store, [split] if split else SPLITS, [mode] if mode else MODES, progress
+            path, [split] if split else SPLITS, [mode] if mode else MODES, progress
         )
     if plot:
         plot_report(report, plot)
@@ -76,7 +124,7 @@ def decode_command(
     from stores.decode import decode_windows
     from stores.views import decode_view, print_view
 
-    opened = TokenStore.open(store)
+    opened = TokenStore.open(local_store(store, silent=as_json))
     windows = decode_windows(opened, split, mode, index, count)
     if as_json:
         print_json(
@@ -101,11 +149,50 @@ def verify_store_command(store: StoreArgument, as_json: JsonOption = False) -> N
     from stores.verify import verify_store
     from stores.views import print_view, progress_bar, verify_view
 
+    path = local_store(store, silent=as_json)
     with progress_bar("verify", silent=as_json) as progress:
-        report = verify_store(store, progress)
+        report = verify_store(path, progress)
     if as_json:
         print_json({"sound": report.sound, **asdict(report)})
     else:
         print_view(verify_view(report))
     if not report.sound:
         raise typer.Exit(1)
+
+
+@app.command("push")
+def push_command(
+    store: FolderArgument,
+    url: UrlArgument,
+    parallel: ParallelOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store to a bucket, every file checked. Run the same command again to continue.
+
+    Example: `pinglm push data/store.zarr s3://bucket/pings`
+    """
+    from stores.push import push
+    from stores.views import progress_bar
+
+    with progress_bar("push", silent=as_json) as progress:
+        copied = push(store, url, parallel=parallel, progress=progress)
+    print_json(copied.as_json()) if as_json else print(copied_line("pushed", copied))
+
+
+@app.command("pull")
+def pull_command(
+    url: UrlArgument,
+    store: FolderArgument,
+    parallel: ParallelOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy a store from a bucket or web server, every file checked. Run the same command again to continue.
+
+    Example: `pinglm pull s3://bucket/pings data/store.zarr`
+    """
+    from stores.pull import pull
+    from stores.views import progress_bar
+
+    with progress_bar("pull", silent=as_json) as progress:
+        copied = pull(url, store, parallel=parallel, progress=progress)
+    print_json(copied.as_json()) if as_json else print(copied_line("pulled", copied))

@@ -4,6 +4,7 @@
      ├─ ConfigError     (ValueError)         options that contradict each other, or the folder's own record
      ├─ InputError      (ValueError)         an input file that cannot be read, or is not what it should be
      ├─ OutputError     (OSError)            an output that cannot be written: disk full, folder in use
+     ├─ RemoteError     (OSError)            a bucket or server that cannot be reached, or refuses
      ├─ TokenError      (ValueError)         tokens that do not form a valid window
      ├─ NotAStoreError  (FileNotFoundError)  a path without a finished manifest
      ├─ DamagedStoreError (ValueError)       a store whose files differ from its manifest
@@ -31,6 +32,10 @@ class InputError(PinglmError, ValueError):
 
 class OutputError(PinglmError, OSError):
     """An output cannot be written: no space, no permission, or the folder holds something else."""
+
+
+class RemoteError(PinglmError, OSError):
+    """A bucket or server cannot be reached, refuses, breaks off, or keeps other bytes than it was sent."""
 
 
 class TokenError(PinglmError, ValueError):

@@ -108,30 +108,51 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     write_json(store / "zarr.json", group)
 
 
+UNFINISHED_PULL = ".pull"
+"""The folder inside a store that is there while files of it are on their way from a URL."""
+
+
 def read_manifest(store: Path) -> Manifest:
     """Manifest of a finished store, whose claims agree with each other: what it says of the arrays fits the
     files that it lists, so nothing is allocated or looped over that does not exist.
 
-    Raises `NotAStoreError` when there is none. Raises `DamagedStoreError` when it cannot be read, lacks
-    a field or an array, holds a value of the wrong type, has another format version, contradicts itself,
-    lists a path outside the store, or does not have the digest that it claims.
+    Raises `NotAStoreError` when there is none. Raises `DamagedStoreError` as `parse_manifest` does.
     """
     path = store / "zarr.json"
     if not path.is_file():
+        pulling = (store / UNFINISHED_PULL).is_dir()
         raise NotAStoreError(
-            f"{store}: no finished manifest, so this is not a store: run `prepare` (again) to finish it"
+            f"{store}: no finished manifest, so this is not a store: "
+            f"run `{'pull' if pulling else 'prepare'}` (again) to finish it"
         )
     try:
-        fields = dict(parse_json(path.read_bytes())["attributes"][ATTRIBUTE])
-        claimed = fields.pop("digest")
-        version = fields["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise DamagedStoreError(
             f"{path}: not a pinglm manifest ({type(error).__name__}: {error})"
         ) from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """The manifest in the bytes of a store's root `zarr.json`, whose claims agree with each other; `where` is
+    what errors call the file.
+
+    Raises `DamagedStoreError` when it cannot be read, lacks a field or an array, holds a value of the wrong
+    type, has another format version, contradicts itself, lists a path outside the store, or does not have
+    the digest that it claims.
+    """
+    try:
+        fields = dict(parse_json(content)["attributes"][ATTRIBUTE])
+        claimed = fields.pop("digest")
+        version = fields["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedStoreError(
+            f"{where}: not a pinglm manifest ({type(error).__name__}: {error})"
+        ) from error
     if version != FORMAT_VERSION:
         raise DamagedStoreError(
-            f"{path}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
+            f"{where}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
             "prepare the store again"
         )
     try:
@@ -139,13 +160,13 @@ def read_manifest(store: Path) -> Manifest:
         digest = manifest.digest
     except (ValueError, RecursionError) as error:  # also text that is no Unicode
         raise DamagedStoreError(
-            f"{path}: not a pinglm manifest: {error}: prepare the store again"
+            f"{where}: not a pinglm manifest: {error}: prepare the store again"
         ) from error
     if (problem := _contradiction(manifest)) is not None:
-        raise DamagedStoreError(f"{path}: {problem}: prepare the store again")
+        raise DamagedStoreError(f"{where}: {problem}: prepare the store again")
     if digest != claimed:
         raise DamagedStoreError(
-            f"{path}: the manifest's digest is {digest}, expected {claimed}: it was edited"
+            f"{where}: the manifest's digest is {digest}, expected {claimed}: it was edited"
         )
     return manifest
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stores.array_metadata import metadata_files, metadata_problems
 from stores.codec import decode_window
 from stores.errors import DamagedStoreError, TokenError
 from stores.files import sha256_file
@@ -109,61 +110,14 @@ def _check_ledger(manifest: Manifest, problems: list[str]) -> None:
 
 def _check_file_list(store: Path, manifest: Manifest, problems: list[str]) -> None:
     """The folder holds exactly the files of the layout, and zarr sees the arrays as the manifest describes them."""
-    expected = {"zarr.json"}
-    for split in SPLITS:
-        expected.add(f"{split}/zarr.json")
-        problems.extend(_check_group(store / split))
-        for mode in MODES:
-            expected.add(f"{split}/{mode}/zarr.json")
-            problems.extend(_check_group(store / split / mode))
-            for name in ("tokens", "length", "measurements"):
-                expected.add(f"{split}/{mode}/{name}/zarr.json")
-                problems.extend(_check_zarr(store, manifest, split, mode, name))
+    metadata = metadata_files()
+    for file in metadata:
+        problems.extend(metadata_problems(store, manifest, file))
+    expected = {"zarr.json", *metadata, *manifest.files}
     present = {file.relative_to(store).as_posix() for file in store.rglob("*") if not file.is_dir()}
     problems.extend(
-        f"{store / name}: not part of the store: remove it"
-        for name in sorted(present - expected - set(manifest.files))
+        f"{store / name}: not part of the store: remove it" for name in sorted(present - expected)
     )
-
-
-def _check_group(path: Path) -> list[str]:
-    import zarr
-
-    try:
-        zarr.open_group(path, mode="r")
-    except Exception as error:  # of many classes, for metadata that is damaged
-        return [f"{path / 'zarr.json'}: zarr cannot open the group: {error!r}"]
-    return []
-
-
-def _check_zarr(store: Path, manifest: Manifest, split: str, mode: str, name: str) -> list[str]:
-    import zarr
-
-    path = f"{split}/{mode}/{name}"
-    described = manifest.arrays[f"{split}/{mode}"]
-    windows, rows = described.windows, described.windows_per_chunk
-    tail = (CONTEXT,) if name == "tokens" else ()
-    try:
-        array = zarr.open_array(store / path, mode="r")
-    except Exception as error:  # as above
-        return [f"{store / path / 'zarr.json'}: zarr cannot open the array: {error!r}"]
-    found = {
-        "shape": array.shape,
-        "dtype": array.dtype.str,
-        "chunks": array.chunks,
-        "compressors": array.compressors,
-    }
-    expected = {
-        "shape": (windows, *tail),
-        "dtype": "<u2",
-        "chunks": (rows, *tail) if name == "tokens" else (max(1, windows),),
-        "compressors": (),
-    }
-    return [
-        f"{store / path / 'zarr.json'}: {key} {found[key]}, expected {expected[key]}"
-        for key in expected
-        if found[key] != expected[key]
-    ]
 
 
 class _Bytes:

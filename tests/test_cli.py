@@ -102,6 +102,8 @@ def test_the_core_alone_shows_help_and_looks_into_a_store(store: Path) -> None:
     [
         (("prepare", "--rows", "1000", "--out", "OUT"), "pyarrow", "prepare"),
         (("train", "--dry-run"), "jax", "train"),
+        (("push", "STORE", "s3://bucket/x"), "obstore", "cloud"),
+        (("pull", "https://host.invalid/x", "OUT/x"), "obstore", "cloud"),
         (("predict-rtt", "192.0.2.1", "192.0.2.2"), "jax", "train"),
         (("inspect-store", "STORE", "--plot", "OUT/plot.png"), "matplotlib", "train"),
     ],

@@ -43,7 +43,7 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_every_dependency_has_a_reason() -> None:
     reasons = (ROOT / "docs/dependencies.md").read_text()
-    users = ["prepare", "train", "serve", "cluster", "docs", "bench"]
+    users = ["prepare", "train", "serve", "cluster", "cloud", "docs", "bench"]
     named = [*PROJECT["dependencies"], *(each for extra in users for each in EXTRAS[extra])]
     missing = [name for each in named if (name := name_of(each)) not in reasons]
     assert not [name for name in missing if name != "pinglm"]

@@ -8,10 +8,10 @@ Every query has a batch form; an answer does not depend on the other queries of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ from model.inference.query import (
     RttQuery,
     SampleQuery,
 )
-from model.inference.weights import Weights, read_run
+from model.inference.weights import Weights, known_first_bytes, read_run
 from model.run_folder import RECORD_FILE
 from stores.codec import Address, Measurement, encode_rtt
 from stores.errors import CheckpointError
@@ -303,14 +303,6 @@ def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
         while len(members) - start >= size:
             yield members[start : start + size]
             start += size
-
-
-def known_first_bytes(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
-    """Which first bytes of the RTT code some training row had, (256,): their rows in the table of results
-    have been learned, all others are still 0. `None` for a model without that table, or an untrained one."""
-    table = arrays.get("lookups.result")
-    known = None if table is None else (np.asarray(table[:256], np.float32) != 0).any(axis=1)
-    return known if known is not None and known.any() else None
 
 
 def predictions(

@@ -89,6 +89,14 @@ def check_finite(arrays: Mapping[str, NDArray[Any]], where: Path) -> None:
             )
 
 
+def known_first_bytes(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
+    """Which first bytes of the RTT code some training row had, (256,): their rows in the table of results
+    have been learned, all others are still 0. `None` for a model without that table, or an untrained one."""
+    table = arrays.get("lookups.result")
+    known = None if table is None else (np.asarray(table[:256], np.float32) != 0).any(axis=1)
+    return known if known is not None and known.any() else None
+
+
 def read_run(path: Path) -> Weights:
     """Weights of the training run's checkpoint with the lowest test loss, or of the last one if none has any.
 

@@ -375,7 +375,9 @@ def test_a_checkpoint_with_nan_is_refused_by_name(tmp_path: Path) -> None:
     "line", ["{", "[]", "3", '{"step": 20}', '{"step": "x", "nats_per_measurement": 1}', "\xff"]
 )
 def test_a_damaged_line_of_evaluations_is_an_error(copied: Path, line: str) -> None:
-    whole = '{"step": 20, "nats_per_measurement": 1.0}'  # behind the last whole line, all is left out
+    whole = (
+        '{"step": 20, "nats_per_measurement": 1.0}'  # behind the last whole line, all is left out
+    )
     (copied / "evaluations.jsonl").write_text(f"{line}\n{whole}\n", encoding="latin-1")
     with pytest.raises(CheckpointError, match=r"evaluations\.jsonl"):
         read_run(copied)

@@ -18,14 +18,13 @@ from model.inference.ping_model import (
     PingModel,
     bucket_length,
     choose,
-    known_first_bytes,
     rtt_band,
     split_batches,
     within_tolerance,
 )
 from model.inference.prediction import BY_RTT, CODE_MS, RttPrediction, SampledAddress
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
-from model.inference.weights import Weights
+from model.inference.weights import Weights, known_first_bytes
 from model.network.transformer import Transformer
 from stores.codec import Measurement, decode_window, encode_rtt, encode_window
 from stores.errors import QueryError

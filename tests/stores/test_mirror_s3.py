@@ -1,0 +1,229 @@
+"""push and pull with a real S3 server, which is another process, and what must never be printed."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stores import TokenStore
+from stores.errors import DamagedStoreError, NotAStoreError, RemoteError
+from stores.pull import pull
+from stores.push import push
+from stores.verify import verify_store
+from tests.stores.remote_servers import Relay, repeating
+from tests.stores.test_mirror import ALL, CHUNK, ROOT, content_of, run
+
+SERVER = Path(sys.prefix) / "s3/bin/moto_server"
+KEY, SECRET, TOKEN = "AKIANEVERPRINTED", "sesame/never+printed", "a-token-never-printed"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """URL of an S3 server that lives as long as the tests of this file."""
+    if not SERVER.exists():
+        pytest.skip(f"{SERVER} is not installed: run `make setup`")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [SERVER, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/moto-api/data.json").close()
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """s3:// URL in a new bucket, the environment set so that it is found."""
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    scope = "Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x"
+    make = urllib.request.Request(
+        f"{server}/{name}", method="PUT", headers={"Authorization": f"AWS4-HMAC-SHA256 {scope}"}
+    )
+    urllib.request.urlopen(make).close()
+    use(monkeypatch, server)
+    return f"s3://{name}/some/pings"
+
+
+def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    for name, value in (
+        ("ENDPOINT_URL", endpoint),
+        ("ALLOW_HTTP", "true"),
+        ("REGION", "us-east-1"),
+        ("ACCESS_KEY_ID", KEY),
+        ("SECRET_ACCESS_KEY", SECRET),
+        ("SESSION_TOKEN", TOKEN),
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+def change(server: str, url: str, content: bytes | None) -> None:
+    """Overwrite an object behind our back, or delete it."""
+    request = urllib.request.Request(
+        url.replace("s3://", f"{server}/"),
+        data=content,
+        method="DELETE" if content is None else "PUT",
+        headers={
+            "Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, "
+            "SignedHeaders=host, Signature=x"
+        },
+    )
+    urllib.request.urlopen(request).close()
+
+
+def test_a_store_goes_to_a_bucket_and_comes_back(s3: str, store_path: Path, tmp_path: Path) -> None:
+    there = push(store_path, s3)
+    assert push(store_path, s3).sent_files == 0
+    back = pull(s3, tmp_path / "back")
+    assert content_of(tmp_path / "back") == content_of(store_path)
+    assert there.digest == back.digest == TokenStore.open(tmp_path / "back").digest
+
+
+@pytest.mark.parametrize("harm", ["flipped", "truncated", "missing"])
+def test_a_damaged_object_is_named_and_pushing_again_mends_it(
+    harm: str, server: str, s3: str, store_path: Path, tmp_path: Path
+) -> None:
+    push(store_path, s3)
+    content = (store_path / CHUNK).read_bytes()
+    harmed = {
+        "flipped": content[:100] + bytes([content[100] ^ 1]) + content[101:],
+        "truncated": content[:-5],
+        "missing": None,
+    }[harm]
+    change(server, f"{s3}/{CHUNK}", harmed)
+    with pytest.raises(DamagedStoreError, match=f"^{s3}/{CHUNK}: .*: push the store again$"):
+        pull(s3, tmp_path / "back")
+    assert push(store_path, s3).sent_files == 1
+    pull(s3, tmp_path / "back")
+    assert content_of(tmp_path / "back") == content_of(store_path)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("moment", [1, 30, ALL])
+def test_a_killed_push_is_no_store_and_the_rerun_completes(
+    moment: int,
+    when: str,
+    server: str,
+    s3: str,
+    store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relay = Relay(server)
+    with relay.serve() as endpoint:
+        use(monkeypatch, endpoint)
+        killed = subprocess.Popen(
+            [sys.executable, ROOT / "cli.py", "push", store_path, s3, "--parallel", "2"]
+        )
+
+        def kill(count: int, now: str) -> bool:
+            if (count, now) != (moment, when):
+                return False
+            killed.kill()
+            return True
+
+        relay.on_write = kill
+        assert killed.wait(60) == -signal.SIGKILL
+    use(monkeypatch, server)
+    if (moment, when) == (ALL, "after"):  # the manifest had arrived
+        assert push(store_path, s3).sent_files == 0
+    else:
+        with pytest.raises(NotAStoreError):
+            pull(s3, tmp_path / "back")
+        push(store_path, s3)
+    assert pull(s3, tmp_path / "back").digest == TokenStore.open(store_path).digest
+    assert verify_store(tmp_path / "back").sound
+
+
+def test_bytes_that_change_on_the_way_to_the_bucket_are_noticed(
+    server: str, s3: str, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = Relay(server)
+    relay.spoil = lambda path, body: body[:-1] + b"\x7f" if path.endswith(CHUNK) else body
+    with relay.serve() as endpoint:
+        use(monkeypatch, endpoint)
+        with pytest.raises(RemoteError, match=f"^{s3}/{CHUNK}: .* others arrived: push again$"):
+            push(store_path, s3)
+        with pytest.raises(NotAStoreError):
+            pull(s3, tmp_path / "back")
+        relay.spoil = lambda path, body: body
+        push(store_path, s3)
+        assert pull(s3, tmp_path / "back").digest == TokenStore.open(store_path).digest
+
+
+def silent_about_secrets(done: subprocess.CompletedProcess[str]) -> None:
+    for secret in (KEY, SECRET, TOKEN, "Signature", "Authorization"):
+        assert secret not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 409])
+def test_a_server_that_repeats_what_it_was_sent_is_not_quoted(
+    status: int, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUST_LOG", "debug")
+    with repeating(status) as endpoint:
+        use(monkeypatch, endpoint)
+        for command in (
+            ("push", store_path, "s3://bucket/x"),
+            ("pull", "s3://bucket/x", tmp_path / "back"),
+        ):
+            done = run(*command)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr.startswith("error: s3://bucket/x/zarr.json: ")
+            assert len(done.stderr.splitlines()) == 1
+            silent_about_secrets(done)
+
+
+def test_what_goes_well_and_what_the_server_refuses_show_no_secret(
+    s3: str, store_path: Path, tmp_path: Path
+) -> None:
+    for command in (("push", store_path, s3), ("pull", s3, tmp_path / "back", "--json")):
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+        silent_about_secrets(done)
+    no_bucket = run("push", store_path, "s3://no-such-bucket/x")
+    assert no_bucket.returncode == 1
+    assert no_bucket.stderr == "error: s3://no-such-bucket/x: there is no such bucket\n"
+    written = content_of(tmp_path / "back").values()
+    assert not any(
+        secret.encode() in content for secret in (KEY, SECRET, TOKEN) for content in written
+    )
+
+
+def test_no_server_is_one_line_without_secrets(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, "http://127.0.0.1:9")
+    done = run("push", store_path, "s3://bucket/x")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "refuses the connection" in done.stderr
+    silent_about_secrets(done)
+    monkeypatch.delenv("AWS_ALLOW_HTTP")
+    assert (
+        "plain http is not allowed: set AWS_ALLOW_HTTP=true"
+        in run("push", store_path, "s3://bucket/x").stderr
+    )
