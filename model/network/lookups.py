@@ -130,6 +130,7 @@ def lookup_rows(tokens: jax.Array, table_rows: int) -> LookupRows:
 def read_measurements(tokens: jax.Array, table_rows: int) -> tuple[LookupRows, jax.Array, Closed]:
     """What each token of windows (B, T) looks up of its own measurement, the hash (B, T) uint32 of its pair
     (0: not complete), and the measurements for others to recall."""
+    tokens = tokens.astype(jnp.int32)
     role, distance = token_places(tokens)
     is_address = (role >= SRC_IPV4) & (role <= DST_IPV6) & (distance > 0)
     hashed = _hash_prefixes(tokens, role, distance)

@@ -12,6 +12,7 @@ the folder), and only then may it displace an older one. Nothing is restored fro
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int):
         self.path = path
         quiet_orbax()
+        # When a save fails, asyncio reports all of its other writes that failed, too.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         policies = [
             LatestN(keep),
             BestN(

@@ -101,7 +101,7 @@ class Steps:
         train = self.config.train
         keys = dropout_keys(train.seed, state.step, dropout_sites(self.config.model))
         looked_up = None
-        if train.hidden_sources:
+        if train.hidden_sources and not train.overfit_one_batch:
             disguise = draw_disguise(train.seed, state.step, len(tokens), train.hidden_sources)
             tokens, looked_up = hide_sources(tokens, disguise, self.config.model)
 
