@@ -16,6 +16,8 @@ from model.network.named_weights import flatten_dict
 from model.training.loop import train
 from model.training.step import Steps
 from stores.errors import CheckpointError
+from stores.push import push
+from stores.reader import TokenStore
 from tests.model.conftest import run_train, small_config
 
 
@@ -44,6 +46,17 @@ def test_weights_of_another_shape_are_refused_by_name(store: Path) -> None:
     del arrays["head"]
     with pytest.raises(CheckpointError, match="head is missing"):
         steps.start_from(arrays)
+
+
+def test_a_store_may_be_named_by_its_url(store: Path, tmp_path: Path) -> None:
+    push(store, (tmp_path / "bucket").as_uri())
+    where = tmp_path / "bucket"
+    options = ("--dry-run", "--store", where.as_uri())
+    planned = run_train(
+        store, tmp_path / "run", *options, env={"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert TokenStore.open(store).digest in planned.stdout
 
 
 def test_init_from_takes_over_shape_and_weights_and_ends_with_a_first_look(
