@@ -109,7 +109,7 @@ def train_command(
         verify_content(path, progress)
     weights = start.arrays if start else None
     result = train(config, path, out, start=weights, progress=progress, profile=profile)
-    look = take_first_look(path, out, progress.note) if result.finished else None
+    look = take_first_look(path, out, result.steps, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
     else:

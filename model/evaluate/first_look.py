@@ -33,24 +33,25 @@ GROUPS = ("seen_pairs", "unseen_pairs", "unseen_sources")
 class FirstLook(Saved):
     """Median absolute errors in ms, by predictor and group; groups without answered rows are left out."""
 
+    steps: int
+    """Of the run when it was looked at."""
     asked: dict[str, int]
     """Answered rows of each group."""
     errors_ms: dict[str, dict[str, float]]
 
 
-def look_at(store_path: Path, model: Path) -> FirstLook | None:
-    """Ask a trained model, DMFSGD and the history of each pair the same test rows; `None` if the store is
-    too large for a look. Raises what opening the store or the model raises."""
-    store = TokenStore.open(store_path)
-    if store.manifest.ledger.rows > MOST_ROWS:
-        return None
+def look_at(store: TokenStore, run: Path, steps: int) -> FirstLook | None:
+    """Ask a finished run, DMFSGD and the history of each pair the same test rows; `None` if a split of the
+    store has no answered row. Raises what reading the store or the model raises."""
     train, test = read_rows(store)
+    if train.failed.all() or test.failed.all():
+        return None
     questions = choose_questions(train, _some_of_each(train, test), None)
     histories = fit_histories(train)
     by_destination = next(p for p in histories if p.name == "destination_median")
     history: Predictor = next(p for p in histories if p.name == "pair_median")
     dmfsgd = Dmfsgd(pair_medians(train), len(train.addresses), by_destination)
-    trained = ModelPredictor("model", PingModel.load(model), with_time=False)
+    trained = ModelPredictor("model", PingModel.load(run), with_time=False)
     queries = questions.queries
     asked: dict[str, tuple[Predictor, Queries]] = {
         "model, without context": (trained, queries.with_context(0)),
@@ -59,21 +60,28 @@ def look_at(store_path: Path, model: Path) -> FirstLook | None:
         "history of the pair": (history, queries),
     }
     errors = {name: _errors(questions, *of) for name, of in asked.items()}
-    return FirstLook(_counts(questions), errors)
+    return FirstLook(steps, _counts(questions), errors)
 
 
-def take_first_look(store: Path, run: Path, note: Callable[[str], None]) -> FirstLook | None:
-    """The first look at a finished run, taken once and kept in RUN/first_look.json.
+def take_first_look(
+    path: Path, run: Path, steps: int, note: Callable[[str], None]
+) -> FirstLook | None:
+    """The first look at a run of so many steps, kept in RUN/first_look.json and taken again after more.
 
-    `note` is told what is going on. Raises as `look_at`.
+    `None` if the store is too large, or has nothing to ask; `note` is told that, and what is going on.
+    Raises what opening the store raises, and as `look_at`.
     """
     kept = run / FILE
-    if kept.exists():
-        return FirstLook.read(kept)
+    if kept.exists() and (look := FirstLook.read(kept)).steps == steps:
+        return look
+    store = TokenStore.open(path)
+    if store.manifest.ledger.rows > MOST_ROWS:
+        note(f"{path}: too large for a first look: run `pinglm evaluate`")
+        return None
     note("a first look: asking the model some hundred test rows")
-    look = look_at(store, run)
+    look = look_at(store, run, steps)
     if look is None:
-        note(f"{store}: too large for a first look: run `pinglm evaluate`")
+        note(f"{path}: no first look: a split has no answered row")
     else:
         write_json(kept, look.as_dict())
     return look

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,13 +12,16 @@ import pytest
 from flax import nnx
 
 from model.devices import visible_devices
+from model.evaluate.first_look import take_first_look
 from model.inference.weights import read_run
 from model.network.named_weights import flatten_dict
 from model.training.loop import train
 from model.training.step import Steps
 from stores.errors import CheckpointError
+from stores.layout import MODES
 from stores.push import push
 from stores.reader import TokenStore
+from tests.helpers import random_measurements, windows_of_mode, write_store
 from tests.model.conftest import run_train, small_config
 
 
@@ -57,6 +61,34 @@ def test_a_store_may_be_named_by_its_url(store: Path, tmp_path: Path) -> None:
     )
     assert planned.returncode == 0, planned.stderr
     assert TokenStore.open(store).digest in planned.stdout
+
+
+def test_a_first_look_is_taken_again_after_more_steps(store: Path, tmp_path: Path) -> None:
+    train(small_config(steps=5), store, tmp_path / "run")
+    said: list[str] = []
+    first = take_first_look(store, tmp_path / "run", 5, said.append)
+    assert first is not None
+    assert take_first_look(store, tmp_path / "run", 5, said.append) == first
+    assert len(said) == 1
+    again = take_first_look(store, tmp_path / "run", 10, said.append)
+    assert again is not None
+    assert (first.steps, again.steps, len(said)) == (5, 10, 2)
+
+
+def test_a_store_without_answers_gets_no_first_look_and_is_told_so(tmp_path: Path) -> None:
+    counts = {"train": 3000, "test": 400}
+    arrays = {
+        (split, mode): windows_of_mode(
+            [replace(row, rtt_ms=None) for row in random_measurements(count, 1)], mode, 0
+        )
+        for split, count in counts.items()
+        for mode in MODES
+    }
+    store = write_store(tmp_path / "store.zarr", arrays, counts)
+    train(small_config(steps=5), store, tmp_path / "run")
+    said: list[str] = []
+    assert take_first_look(store, tmp_path / "run", 5, said.append) is None
+    assert "no first look: a split has no answered row" in said[-1]
 
 
 def test_init_from_takes_over_shape_and_weights_and_ends_with_a_first_look(
