@@ -14,9 +14,17 @@ import shutil
 import time
 from pathlib import Path
 
-from stores.array_metadata import metadata_problems
+from stores.array_metadata import metadata_files, metadata_problems
 from stores.bucket import Bucket, open_bucket
-from stores.copies import MANIFEST, PARALLEL, Copied, Once, claimed_digest, copied_store, copy_all
+from stores.copies import (
+    MANIFEST,
+    PARALLEL,
+    Copied,
+    Once,
+    claimed_digest,
+    copied_store,
+    copy_all,
+)
 from stores.errors import (
     ConfigError,
     DamagedStoreError,
@@ -144,6 +152,8 @@ def _pull_into(
 
     copied = copy_all(manifest, receive, parallel, progress)
     if not (store / MANIFEST).is_file():
+        for name in [*metadata_files(), *manifest.files]:  # the names, too, before the manifest's
+            sync_file(store / name)
         write_synced(store / MANIFEST, content)
     return copied
 

@@ -26,7 +26,7 @@ from stores.manifest import Manifest, read_manifest, write_manifest
 from stores.pull import cached, pull
 from stores.push import push
 from stores.verify import verify_store
-from tests.helpers import build_store
+from tests.helpers import Writes, build_store
 from tests.stores.remote_servers import Files
 
 ROOT = Path(__file__).parents[2]
@@ -385,6 +385,18 @@ def test_the_cache_keeps_stores_by_digest(
     shutil.rmtree(bucket)
     push(build_store(tmp_path / "other", train=200, test=50, seed=5), bucket.as_uri())
     assert cached(bucket.as_uri())[0] != path
+
+
+def test_files_are_on_disk_under_their_names_before_the_manifest(
+    bucket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = Writes(monkeypatch)
+    pull(bucket.as_uri(), tmp_path / "store")
+    files = [tmp_path / "store" / name for name in content_of(tmp_path / "store")]
+    assert len(files) > 10
+    assert [file for file in files if not writes.durable(file)] == []
+    assert writes.names()[-1].name == "zarr.json"
+    assert writes.names()[-1].parent == tmp_path / "store"
 
 
 def test_commands_take_the_url_of_a_store(bucket: Path, tmp_path: Path) -> None:
