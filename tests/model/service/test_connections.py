@@ -51,8 +51,8 @@ def logged(process: subprocess.Popen[str], expected: str) -> str:
     return text
 
 
-@pytest.fixture
-def connect(server: Server) -> Iterator[Connect]:
+@contextlib.contextmanager
+def connecting(url: str) -> Iterator[Connect]:
     """Opens a connection and sends the start of something; all are closed in the end."""
     with contextlib.ExitStack() as clients:
 
@@ -61,10 +61,16 @@ def connect(server: Server) -> Iterator[Connect]:
             if receive_buffer:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             client.settimeout(60)
-            client.connect(("127.0.0.1", urlsplit(server[1]).port or 0))
+            client.connect(("127.0.0.1", urlsplit(url).port or 0))
             client.sendall(send)
             return client
 
+        yield connect_one
+
+
+@pytest.fixture
+def connect(server: Server) -> Iterator[Connect]:
+    with connecting(server[1]) as connect_one:
         yield connect_one
 
 
@@ -123,7 +129,20 @@ def test_half_open_connections_lock_nobody_out(server: Server, connect: Connect)
     assert len(logged(process, "too many connections: closed").splitlines()) < 20
 
 
-def test_where_all_have_a_request_one_more_is_refused(server: Server, connect: Connect) -> None:
+@pytest.fixture
+def own_server(exported: Path, compile_cache: Path) -> Iterator[Server]:
+    """As `server`, but no test before has left it anything to count."""
+    options = {"descriptors": DESCRIPTORS}
+    with listening(exported, compile_cache, free_port(), **options) as (process, url):
+        yield process, url
+
+
+def test_where_all_have_a_request_one_more_is_refused(own_server: Server) -> None:
+    with connecting(own_server[1]) as connect:
+        refuse_one_more(own_server, connect)
+
+
+def refuse_one_more(server: Server, connect: Connect) -> None:
     """The server waits for the bodies, at most 20 s."""
     process, url = server
     waiting = [connect(BODY + b"Content-Length: 10\r\n\r\n1234") for _ in range(CONNECTIONS)]
@@ -138,7 +157,7 @@ def test_where_all_have_a_request_one_more_is_refused(server: Server, connect: C
         assert client.recv(65536).startswith(b"HTTP/1.1 ")
         client.close()
     assert answers(url)
-    logged(process, "too many connections: refused ")  # with those of the tests before
+    logged(process, "too many connections: refused 1")
 
 
 def test_what_is_not_http_is_an_error_of_the_usual_shape(server: Server, connect: Connect) -> None:
