@@ -25,6 +25,7 @@ from model.inference.ping_model import (
 from model.inference.prediction import BY_RTT, CODE_MS, RttPrediction, SampledAddress
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from model.inference.weights import Weights, known_first_bytes
+from model.network.lookups import lookup_rows
 from model.network.transformer import Transformer
 from stores.codec import Measurement, decode_window, encode_rtt, encode_window
 from stores.errors import QueryError
@@ -154,6 +155,30 @@ def test_cached_logits_are_those_of_a_plain_forward_pass(model: PingModel, plain
                 :, -1
             ]
             np.testing.assert_allclose(logits[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_result_of_the_pair_is_recalled_with_a_cache_as_without(
+    model: PingModel, plain: Plain
+) -> None:
+    """The context has the asked pair twice, and the pair the other way round."""
+    src, dst = (ip_address(address) for address in V4)
+    rows = [
+        Measurement(src, dst, 12.0, None),
+        Measurement(src, dst, None, None),
+        Measurement(dst, src, 80.0, None),
+        *context(2),
+    ]
+    for kept in (rows, [rows[1], rows[0], *rows[2:]], rows[2:]):
+        query = RttQuery(*V4, context=kept)
+        prompt = query.prompt(CONFIG.context)
+        looked_up = lookup_rows(jnp.asarray([prompt]), CONFIG.prefix_rows)
+        last = int(looked_up.last_first[0, -1])
+        expected = {12.0: encode_rtt(12.0) >> 8, None: 512}
+        of_pair = [row for row in kept if (row.src, row.dst) == (src, dst)]
+        assert last == (expected[of_pair[-1].rtt_ms] if of_pair else -1)
+        shares = np.exp(plain.two_bytes(prompt)).ravel()
+        found = model.predict_rtt(*V4, context=kept).code_probabilities
+        np.testing.assert_allclose(found, shares, rtol=2e-3, atol=1e-8)
 
 
 def test_nothing_behind_a_prompt_is_looked_at(model: PingModel) -> None:
