@@ -29,7 +29,7 @@ import numpy as np
 from flax import nnx
 
 from model.config import ModelConfig
-from model.network.structure import (
+from model.network.token_places import (
     MAX_PAYLOAD,
     last_position,
     positions_of,

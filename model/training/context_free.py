@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.network.structure import MAX_PAYLOAD
+from model.network.token_places import MAX_PAYLOAD
 from model.run_folder import LossByMode
 from model.training.held_out import summarize_modes
 from model.training.loss import KIND_TABLE, KINDS, Tally, combine

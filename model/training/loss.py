@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from model.network.structure import MAX_PAYLOAD, last_position, positions_of, token_places
+from model.network.token_places import MAX_PAYLOAD, last_position, positions_of, token_places
 from model.run_folder import KindLoss, LossSummary
 from stores.vocabulary import (
     BYTE0,

@@ -18,7 +18,7 @@ from model.network.attention import choose_attention
 from model.network.dropout import dropout_keys
 from model.network.named_weights import fill_weights
 from model.network.transformer import Transformer, dropout_sites
-from model.training.hidden import draw_disguise, hide_sources
+from model.training.hidden_sources import draw_disguise, hide_sources
 from model.training.loss import Tally, empty_tally, next_token_loss
 from model.training.optimizer import make_optimizer, make_schedule
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.network.lookups import lookup_rows
-from model.training.hidden import draw_disguise, hide_sources
+from model.training.hidden_sources import draw_disguise, hide_sources
 from stores.codec import decode_window, encode_window
 from tests.helpers import random_measurements
 from tests.model.conftest import small_config

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from model.config import ModelConfig
 from model.network.lookups import LookupRows, lookup_rows
-from model.network.structure import MAX_PAYLOAD, take, token_places
+from model.network.token_places import MAX_PAYLOAD, take, token_places
 from stores.vocabulary import BYTE0, PAYLOAD_BYTES, SRC_IPV4, SRC_IPV6
 
 QUARTERS = 4  # a false address keeps 0 to 3 quarters of its bytes
