@@ -1,4 +1,4 @@
-"""One small store for the tests that only read."""
+"""One small store for the tests that only read, and a bucket with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stores.push import push
 from tests.helpers import build_store
 
 
@@ -13,3 +14,11 @@ from tests.helpers import build_store
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound store with several chunk files an array, the last ones padded."""
     return build_store(tmp_path_factory.mktemp("store") / "store.zarr", per_chunk=7)
+
+
+@pytest.fixture
+def bucket(store_path: Path, tmp_path: Path) -> Path:
+    """A folder that the store was pushed to."""
+    folder = tmp_path / "a bucket"
+    push(store_path, folder.as_uri())
+    return folder

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,23 +24,7 @@ from stores.pull import cached, pull
 from stores.push import push
 from stores.verify import verify_store
 from tests.helpers import Writes, build_store
-from tests.stores.remote_servers import Files
-
-ROOT = Path(__file__).parents[2]
-CHUNK = "train/none/tokens/c/3/0"
-FILES = 53  # chunk files of the store under test; 26 more are metadata, and one is the manifest
-ALL = FILES + 26 + 1
-
-
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "cli.py", *map(str, arguments)]
-    variables = {**os.environ, "NO_COLOR": "1", "COLUMNS": "100", **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120)
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+from tests.stores.mirrors import CHUNK, FILES, content_of, run
 
 
 def flip(file: Path) -> None:
@@ -58,20 +39,6 @@ def truncate(file: Path) -> None:
 
 def lengthen(file: Path) -> None:
     file.write_bytes(file.read_bytes() + b"\0")
-
-
-@pytest.fixture
-def bucket(store_path: Path, tmp_path: Path) -> Path:
-    """A folder that the store was pushed to."""
-    folder = tmp_path / "a bucket"
-    push(store_path, folder.as_uri())
-    return folder
-
-
-@pytest.fixture
-def files(bucket: Path) -> Files:
-    """The same folder, to be served over HTTP."""
-    return Files(bucket)
 
 
 def test_a_store_comes_back_as_it_went_and_nothing_is_sent_twice(
@@ -228,69 +195,7 @@ def test_a_manifest_cannot_name_files_outside_the_store(bucket: Path, tmp_path: 
             pull(bucket.as_uri(), tmp_path / "back")
 
 
-# --- A web server -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", ["500", "drop", "more", "less"])
-def test_faults_that_pass_are_not_noticed(
-    fault: str, files: Files, store_path: Path, tmp_path: Path
-) -> None:
-    files.faults = {CHUNK: [fault] * 2, "length/c/0": [fault], "mixed/zarr.json": [fault]}
-    with files.serve() as url:
-        pull(url, tmp_path / "back")
-    assert content_of(tmp_path / "back") == content_of(store_path)
-
-
-@pytest.mark.parametrize("fault", ["500", "drop", "more", "less"])
-def test_faults_that_stay_are_one_line_and_the_rerun_completes(
-    fault: str, files: Files, store_path: Path, tmp_path: Path
-) -> None:
-    files.faults = {CHUNK: [fault] * 100}
-    with files.serve() as url:
-        failed = run("pull", url, tmp_path / "back")
-        assert (failed.returncode, failed.stdout) == (1, "")
-        assert failed.stderr.startswith(f"error: {url}/{CHUNK}: ")
-        assert len(failed.stderr.splitlines()) == 1
-        assert not (tmp_path / "back/zarr.json").exists()
-        files.faults = {}
-        pull(url, tmp_path / "back")
-    assert content_of(tmp_path / "back") == content_of(store_path)
-
-
-@pytest.mark.parametrize("moment", [1, 2, 20, 50, ALL])
-def test_a_killed_pull_is_no_store_and_the_rerun_completes(
-    moment: int, files: Files, store_path: Path, tmp_path: Path
-) -> None:
-    back = tmp_path / "back"
-    with files.serve() as url:
-        killed = subprocess.Popen(
-            [sys.executable, ROOT / "cli.py", "pull", url, back, "--parallel", "2"]
-        )
-        files.on_request = lambda count: count == moment and killed.kill()  # type: ignore[func-returns-value]
-        assert killed.wait(60) == -signal.SIGKILL
-        with pytest.raises(NotAStoreError):
-            TokenStore.open(back)
-        files.on_request = lambda count: None
-        files.asked.clear()
-        pull(url, back)
-        assert (
-            len(files.asked) <= ALL - moment + 4
-        )  # two on their way, one waiting, and the manifest
-    assert content_of(back) == content_of(store_path)
-
-
-def test_a_server_that_is_not_there_or_holds_nothing_is_one_line(
-    files: Files, tmp_path: Path
-) -> None:
-    (files.folder / "zarr.json").unlink()
-    with files.serve() as url, pytest.raises(NotAStoreError, match=f"^{url}: no finished manifest"):
-        pull(url, tmp_path / "back")
-    with pytest.raises(RemoteError, match=f"^{url}/zarr.json: the server refuses the connection"):
-        pull(url, tmp_path / "back")
-    assert not (tmp_path / "back").exists()
-
-
-# --- URLs, disks, and the cache ---------------------------------------------------------------------
+# --- URLs, disks, and the cache -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from stores.errors import DamagedStoreError, NotAStoreError, RemoteError
 from stores.pull import pull
 from stores.push import push
 from stores.verify import verify_store
+from tests.stores.mirrors import ALL, CHUNK, ROOT, content_of, run
 from tests.stores.remote_servers import Relay, repeating
-from tests.stores.test_mirror import ALL, CHUNK, ROOT, content_of, run
 
 SERVER = Path(sys.prefix) / "s3/bin/moto_server"
 KEY, SECRET, TOKEN = "AKIANEVERPRINTED", "sesame/never+printed", "a-token-never-printed"

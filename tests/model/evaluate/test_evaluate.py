@@ -5,52 +5,29 @@ from __future__ import annotations
 import html
 import io
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import msgspec
 import numpy as np
 import pytest
-from flax import nnx
-from flax.traverse_util import flatten_dict
 from rich.console import Console
 
 from model.evaluate.card import write_card
 from model.evaluate.comparison import compare
 from model.evaluate.effort import Effort
-from model.evaluate.evaluate import make_report, name_models, write_report
+from model.evaluate.evaluate import make_report, write_report
 from model.evaluate.records import Report, read_report, report_json, write_report_json
 from model.evaluate.report.page import report_page
 from model.evaluate.report.terminal import evaluation_progress, evaluation_view
-from model.inference.export import write_export
-from model.inference.weights import Weights
-from model.network.transformer import Transformer
-from model.run_folder import (
-    METRICS_FILE,
-    RECORD_FILE,
-    RESULT_FILE,
-    Evaluation,
-    LossSummary,
-    MetricsLine,
-    RunRecord,
-    RunResult,
-)
 from stores.errors import CheckpointError, ConfigError, InputError
-from stores.files import write_json
-from tests.helpers import windows_of_mode, write_store
-from tests.model.conftest import small_config
+from tests.model.evaluate.conftest import command
+from tests.model.evaluate.html_page import Page
 from tests.model.evaluate.small_rows import Constant
 
-ROWS = 20_000
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 BASELINES = {
     "global_median",
     "source_median",
@@ -72,43 +49,6 @@ GROUPS = {
     "context_lacks_pair",
     "unseen_sources_lack_pair",
 }
-
-
-def command(*options: str) -> subprocess.CompletedProcess[str]:
-    quick = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process
-    line = [sys.executable, "cli.py", *options]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=quick)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Many small programs run a few times each: compiling them well is not worth its time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared folder with its truth, some of its sources only in test."""
-    out = tmp_path_factory.mktemp("simulated")
-    small = ["prepare", "--rows", str(ROWS), "--by", "source", "--workers", "1", "--json"]
-    made = command(*small, "--out", str(out))
-    assert made.returncode == 0, made.stderr
-    return out
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported model that was never trained, named `untrained`."""
-    config = small_config(context=64).model  # prompts of one length only: fewer programs
-    transformer = Transformer(config, jnp.dtype("float32"), "xla", nnx.Rngs(0))
-    flat = flatten_dict(nnx.to_pure_dict(nnx.state(transformer, nnx.Param)))
-    arrays = {".".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
-    out = tmp_path_factory.mktemp("models") / "untrained"
-    origin = {"store_digest": "another", "code_version": "0", "step": 0, "test_loss": None}
-    write_export(Weights(config, arrays, origin), out)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -279,13 +219,6 @@ def test_without_a_truth_measured_pairs_are_what_is_known(simulated: Path, model
         assert done == total
 
 
-def test_models_are_named_by_their_folders_where_these_differ() -> None:
-    assert list(name_models(["runs/a", "runs/b", "pretrained"])) == ["a", "b", "pretrained"]
-    assert list(name_models(["x/a", "y/a"])) == ["x/a", "y/a"]
-    with pytest.raises(ConfigError, match="--model runs/a: given twice"):
-        name_models(["runs/a", "runs/a"])
-
-
 def test_two_predictors_of_one_name_are_refused(simulated: Path) -> None:
     with pytest.raises(ConfigError, match="two predictors are named constant"):
         compare(None, [Constant(1.0), Constant(2.0)])  # type: ignore[arg-type]
@@ -299,33 +232,6 @@ def test_a_model_that_is_none_is_refused_before_the_store_is_read(simulated: Pat
 
 
 # --- The page -----------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """Notes what a page loads, and that its elements nest."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-        self.seen: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        wanted = [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
-        self.loads += [value for value in wanted if not value.startswith("#")]
-        if tag not in ("meta", "br", "link", "img"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in ("meta", "br", "link", "img"):
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.open and self.open[-1] == "p" and tag != "p":
-            self.open.pop()
-        assert self.open.pop() == tag
 
 
 @pytest.mark.usefixtures("asked_model")
@@ -387,45 +293,6 @@ def test_a_page_without_models_has_no_sections_about_them(
 # --- The card of a model ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """The records of a training run of 3 steps of 2 rows of 64 tokens."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    config = small_config(batch_size=2, context=64)
-    tested = LossSummary(1.0, 20.0, 28.9, 0.5, 100, 5, {})
-    result = RunResult(
-        run=str(folder),
-        finished=True,
-        stopped_by=None,
-        preset="tiny",
-        steps=3,
-        loss=1.0,
-        losses=((1, 1.0), (3, 1.0)),
-        tokens_per_second=96.0,
-        mfu=None,
-        evaluation=Evaluation(**asdict(tested), modes={}, step=3),
-        baseline=None,
-        parameters=1,
-        device="cpu",
-        devices=1,
-        attention="xla",
-        precision="float32",
-        memory=None,
-        store="store.zarr",
-        store_digest="0" * 64,
-    )
-    lines = [
-        MetricsLine(step, 1.0, 0.5, 28.9, 1.0, 1e-3, rate, rate, None, {})
-        for step, rate in ((1, 128.0), (3, 64.0))
-    ]
-    write_json(folder / RECORD_FILE, RunRecord("0" * 64, config, "0").as_dict())
-    write_json(folder / RESULT_FILE, result.as_dict())
-    text = "".join(json.dumps(line.as_dict()) + "\n" for line in lines)
-    (folder / METRICS_FILE).write_text(text)
-    return folder
-
-
 @pytest.mark.usefixtures("asked_model")
 def test_a_card_says_what_the_run_and_the_report_say(
     simulated: Path, out: Path, run: Path, tmp_path: Path
@@ -467,27 +334,6 @@ def test_the_truth_of_another_simulation_is_refused(simulated: Path, tmp_path: P
     assert other.returncode == 0, other.stderr
     with pytest.raises(InputError, match="belongs to another simulation"):
         make_report(simulated, truth=tmp_path / "o.world.npz", limit=100)
-
-
-def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
-    """At the start: before it is seen that there is no such store."""
-    (tmp_path / "file").write_text("")
-    out = str(tmp_path / "file")
-    done = command("evaluate", "--store", str(tmp_path / "no store"), "--out", out)
-    assert done.returncode == 1
-    assert done.stderr == f"error: {out}: cannot be a folder (File exists): name another\n"
-
-
-def test_a_split_without_answers_is_refused(tmp_path: Path) -> None:
-    counts = {"train": 0, "test": 0}
-    arrays = {
-        (split, mode): windows_of_mode([], mode)
-        for split in counts
-        for mode in ("full", "none", "mixed")
-    }
-    path = write_store(tmp_path / "store.zarr", arrays, counts)
-    with pytest.raises(ConfigError, match="train has no answered row"):
-        make_report(path)
 
 
 def test_reports_repeat_from_their_seed(simulated: Path, asked_model: dict[str, Any]) -> None:

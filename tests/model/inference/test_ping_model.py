@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -10,53 +9,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from flax.traverse_util import flatten_dict
 
 from model.inference.decoding import DRAWS, Bands
 from model.inference.ping_model import (
     PingModel,
     bucket_length,
-    choose,
     rtt_band,
     split_batches,
     within_tolerance,
 )
-from model.inference.prediction import BY_RTT, CODE_MS, RttPrediction, SampledAddress
+from model.inference.prediction import CODE_MS
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from model.inference.weights import Weights, known_first_bytes
 from model.network.lookups import lookup_rows
-from model.network.transformer import Transformer
 from stores.codec import Measurement, decode_window, encode_rtt, encode_window
 from stores.errors import QueryError
 from stores.vocabulary import BYTE0, DST_IPV4, DST_IPV6, FAILED, RTT_START
 from tests.helpers import random_measurements
-from tests.model.conftest import small_config
+from tests.model.inference.plain import CONFIG, V4, V6, Plain, log_softmax, random_weights
 
-CONFIG = small_config(layers=2, context=256, prefix_rows=512).model
-V4, V6 = ("192.0.2.1", "198.51.100.7"), ("2001:db8::1", "2001:db8:7::9")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Many small programs run a few times each: compiling them well is not worth its time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-def random_weights(sharpness: float, seed: int = 0) -> Weights:
-    """Weights of an untrained model whose head is scaled up, so that its predictions differ; so does what
-    tokens look up, which is 0 before training."""
-    model = Transformer(CONFIG, jnp.dtype("float32"), "xla", nnx.Rngs(seed))
-    flat = flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    arrays = {".".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
-    arrays["head"] = arrays["head"] * sharpness
-    for name in [name for name in arrays if name.startswith("lookups")]:
-        arrays[name] = (
-            np.random.default_rng(seed).normal(size=arrays[name].shape).astype(np.float32)
-        )
-    return Weights(CONFIG, arrays, {})
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
@@ -69,57 +41,9 @@ def model(weights: Weights) -> PingModel:
     return PingModel(weights)
 
 
-class Plain:
-    """The model without cache, bucket or batch: log-probabilities of what follows a row of tokens."""
-
-    def __init__(self, weights: Weights):
-        self.model = weights.model()
-        self.forward = nnx.jit(lambda model, tokens: model(tokens))
-
-    def logits(self, rows: np.ndarray) -> np.ndarray:
-        """(rows, T) tokens to (rows, T, V) float64."""
-        count, length = rows.shape
-        padded = np.zeros((4 if count <= 4 else 256, CONFIG.context), np.int32)  # two programs
-        padded[:count, :length] = rows
-        logits = self.forward(self.model, jnp.asarray(padded))
-        return np.asarray(logits[:count, :length], np.float64)
-
-    def next_bytes(self, rows: np.ndarray) -> np.ndarray:
-        """(rows, 256) log-probabilities of the next byte, given that a byte comes next."""
-        return log_softmax(self.logits(rows)[:, -1, BYTE0 : BYTE0 + 256])
-
-    def two_bytes(self, tokens: list[int]) -> np.ndarray:
-        """(256, 256) log-probabilities of the next two bytes: brute force."""
-        first = self.next_bytes(np.array([tokens]))[0]
-        longer = np.array([[*tokens, BYTE0 + byte] for byte in range(256)])
-        return first[:, None] + self.next_bytes(longer)
-
-    def chain(self, tokens: list[int], run: bytes) -> np.ndarray:
-        """Log-probability of each byte of a run, given those before it: the chain rule."""
-        row = np.array([[*tokens, *(BYTE0 + byte for byte in run)]])
-        scores = log_softmax(self.logits(row)[0, len(tokens) - 1 : -1, BYTE0 : BYTE0 + 256])
-        return scores[np.arange(len(run)), list(run)]
-
-
 @pytest.fixture(scope="module")
 def plain(weights: Weights) -> Plain:
     return Plain(weights)
-
-
-@pytest.fixture(scope="module")
-def sharp() -> tuple[PingModel, Plain]:
-    """Nearly certain predictions, of weights whose vocabulary is padded with likely tokens."""
-    weights = random_weights(70.0)
-    arrays = dict(weights.arrays)
-    arrays["embedding"] = np.pad(arrays["embedding"], ((0, 33), (0, 0)))
-    columns = np.repeat([[9.0, -9.0]], [17, 16], axis=1).repeat(CONFIG.width, axis=0)
-    arrays["head"] = np.concatenate([arrays["head"], columns.astype(np.float32)], axis=1)
-    padded = Weights(replace(CONFIG, vocabulary=300), arrays, {})
-    return PingModel(padded), Plain(weights)
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    return x - np.logaddexp.reduce(x, axis=-1, keepdims=True)
 
 
 def context(count: int, seed: int = 3) -> list[Measurement]:
@@ -219,39 +143,6 @@ def test_rtt_distribution_is_that_of_brute_force(
         assert prediction.log_likelihood(rtt_ms) == pytest.approx(expected, abs=1e-3)
 
 
-def test_negligible_first_bytes_are_left_out_and_the_rest_is_exact(
-    sharp: tuple[PingModel, Plain],
-) -> None:
-    """Sharp predictions: most first bytes have next to no probability, and that is all one loses."""
-    model, plain = sharp
-    prompt = RttQuery(*V4).prompt(CONFIG.context)
-    tokens = np.zeros((1, 64), np.int32)
-    tokens[0, : len(prompt)] = prompt
-    read = model.decoder.read(tokens, np.array([len(prompt)], np.int32))
-    table = jax.device_get(model.decoder.rtt_table(read))
-    uniform = (table.second[0] == np.float32(-np.log(256))).all(axis=1)
-    shares = np.sort(np.exp(table.first[0]))[::-1]
-    assert shares[64:].sum() > 1e-6 > shares[128:].sum()  # so two chunks of 64 are computed
-    assert uniform.sum() == 128
-    assert np.exp(table.first[0])[uniform].sum() < 1e-6
-    expected = np.exp(plain.two_bytes(prompt)).ravel()
-    assert np.abs(model.predict_rtt(*V4).code_probabilities - expected).sum() < 1e-4
-
-
-def test_no_probability_lands_on_a_padded_vocabulary(sharp: tuple[PingModel, Plain]) -> None:
-    """The head of `sharp` finds the tokens past the vocabulary likeliest of all."""
-    model, plain = sharp
-    prompt = RttQuery(*V4).prompt(CONFIG.context)
-    tokens = np.zeros((1, 64), np.int32)
-    tokens[0, : len(prompt)] = prompt
-    read = model.decoder.read(tokens, np.array([len(prompt)], np.int32))
-    assert (read.logits.argmax(-1) >= 267).all()
-    prediction = model.predict_rtt(*V4)
-    assert prediction.code_probabilities.sum() == pytest.approx(1)
-    results = log_softmax(plain.logits(np.array([prompt[:-1]]))[0, -1, [RTT_START, FAILED]])
-    assert prediction.p_failed == pytest.approx(np.exp(results[1]), rel=1e-3)
-
-
 def test_probabilities_sum_to_one(model: PingModel) -> None:
     prediction = model.predict_rtt(*V4, context=context(2))
     assert prediction.code_probabilities.shape == (65536,)
@@ -278,50 +169,6 @@ def test_quantiles_and_cdf_are_each_others_inverse(model: PingModel) -> None:
         prediction.quantile([0.5, 1.5])
     with pytest.raises(QueryError, match="rtt_ms nan"):
         prediction.log_likelihood(float("nan"))
-
-
-def test_a_known_distribution_has_its_known_numbers() -> None:
-    shares = np.zeros(65536)
-    shares[[encode_rtt(ms) for ms in (10.0, 20.0, 40.0)]] = 0.5, 0.25, 0.25
-    prediction = RttPrediction(0.2, shares)
-    assert prediction.mean_ms == pytest.approx(20.0)
-    assert (prediction.median_ms, prediction.quantile(0.51)) == (10.0, 20.0)
-    assert (prediction.cdf(9.9), prediction.cdf(10.0), prediction.cdf(30.0)) == (0, 0.5, 0.75)
-    assert prediction.log_likelihood(None) == pytest.approx(np.log(0.2))
-    assert prediction.log_likelihood(20.0) == pytest.approx(np.log(0.8 * 0.25))
-    assert prediction.log_likelihood(30.0) == -np.inf
-    assert RttPrediction(1.0, shares).log_likelihood(20.0) == -np.inf  # float32 rounds to it
-    shares[65535] = 1e-6  # 50 days: a softmax leaves something everywhere
-    assert RttPrediction(0.2, shares).mean_ms == pytest.approx(20.0)
-
-
-def test_what_a_softmax_leaves_on_every_byte_moves_no_quantile() -> None:
-    """0.02 % on each of 100 first bytes of hours and days are 2 % together, and no prediction."""
-    shares = np.zeros((256, 256))
-    shares[-100:] = 2e-4 / 256
-    near = encode_rtt(20.0)
-    shares[near >> 8, near & 255] = 0.98
-    prediction = RttPrediction(0.0, shares.ravel())
-    assert prediction.quantile(0.999) == pytest.approx(20.0, rel=1e-3)
-    assert prediction.mean_ms == pytest.approx(20.0, rel=1e-3)
-    assert prediction.cdf(21.0) == pytest.approx(1.0)
-    assert prediction.log_likelihood(CODE_MS[65535]) == pytest.approx(np.log(2e-4 / 256))
-    even = RttPrediction(0.0, np.full(65536, 1 / 65536))  # nothing stands out: nothing is left out
-    assert even.quantile(0.5) == CODE_MS[BY_RTT][65536 // 2 - 1]
-
-
-def test_first_bytes_that_no_training_row_had_move_no_quantile_however_probable() -> None:
-    shares = np.zeros((256, 256))
-    near, far = encode_rtt(20.0), encode_rtt(3_600_000.0)
-    shares[near >> 8, near & 255], shares[far >> 8, far & 255] = 0.9, 0.1
-    known = np.zeros(256, bool)
-    known[near >> 8] = True
-    prediction = RttPrediction(0.0, shares.ravel(), known)
-    assert prediction.quantile(0.999) == pytest.approx(20.0, rel=1e-3)
-    assert prediction.mean_ms == pytest.approx(20.0, rel=1e-3)
-    assert prediction.log_likelihood(3_600_000.0) == pytest.approx(np.log(0.1))
-    elsewhere = RttPrediction(0.0, shares.ravel(), ~known & (np.arange(256) < 3))
-    assert elsewhere.quantile(0.5) == pytest.approx(20.0, rel=1e-3)  # nothing known is probable
 
 
 def test_a_model_knows_first_bytes_by_their_rows_in_its_table(weights: Weights) -> None:
@@ -429,26 +276,6 @@ def test_samples_are_distinct_reproducible_and_as_probable_as_they_say(
         assert (str(asked.src), asked.dst) == (src, sample.address)
 
 
-def test_a_band_of_codes_is_whole_first_bytes_and_parts_of_two() -> None:
-    for target in (5e-324, 0.0005, 0.02, 0.9, 1.3, 20.0, 31.7, 5000.0, 1e7, 1e306):
-        for tolerance in (0.0, 1e-6, 0.01, 0.05, 0.3, 0.99):
-            query = SampleQuery(target, V4[0], tolerance=tolerance)
-            band = rtt_band(query)
-            codes = np.repeat(band.whole[:, None], 256, axis=1)
-            for edge, part in zip(band.edges, band.parts, strict=True):
-                codes[edge] += part
-            np.testing.assert_array_equal(codes.ravel() == 1, within_tolerance(query))
-
-
-def test_what_is_kept_of_the_draws_is_in_proportion_to_its_probability() -> None:
-    shares = {"192.0.2.1": 0.6, "192.0.2.2": 0.3, "192.0.2.3": 0.1}
-    pool = [SampledAddress(ip_address(a), np.log(p) - 9, p) for a, p in shares.items()]
-    first = [choose(pool, SampleQuery(20, V4[0], 1, seed=seed))[0].address for seed in range(2000)]
-    for address, share in shares.items():
-        assert first.count(ip_address(address)) == pytest.approx(2000 * share, abs=100)
-    assert choose(pool, SampleQuery(20, V4[0], 9)) == pool
-
-
 def test_draws_are_as_frequent_as_their_probability(model: PingModel, plain: Plain) -> None:
     query = SampleQuery(30.0, V4[0])
     prompt = query.prompt(CONFIG.context)
@@ -472,7 +299,7 @@ def test_draws_are_as_frequent_as_their_probability(model: PingModel, plain: Pla
     ).sum() < 40 + 5 * 80**0.5  # chi-square, 40 degrees
 
 
-# --- Batches and shape ----------------------------------------------------------------------------------
+# --- Batches and shape --------------------------------------------------------------------------------
 
 
 def test_an_answer_does_not_depend_on_the_questions_beside_it(model: PingModel) -> None:

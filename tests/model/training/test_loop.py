@@ -5,25 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
-from model.config import make_config
-from model.devices import visible_devices
 from model.inference.weights import read_run
 from model.model_files import DIGESTS_FILE, write_digests
 from model.run_folder import RunRecord, RunResult
 from model.training.checkpoint import Checkpoints
 from model.training.loop import Trainer, train
 from model.training.loss import KINDS
-from model.training.plan import make_plan
 from model.training.progress import TrainingProgress, sparkline
 from model.training.run import Run, open_run
-from model.training.step import Steps
-from model.training.sweep import parse_rates, sweep
 from stores.errors import (
     CheckpointError,
     ConfigError,
@@ -156,75 +149,6 @@ def test_evaluation_is_the_loss_of_its_modes_together(finished: tuple[Path, RunR
     assert test.loss == pytest.approx(mean)
     assert baseline.measurements == test.measurements
     assert baseline.tokens == test.tokens
-
-
-def test_steps_run_under_the_transfer_guard_and_reuse_the_state(store: Path) -> None:
-    config, devices = small_config(), visible_devices()
-    steps = Steps(config, devices)
-    rows = np.zeros((8, 128), np.uint16), np.full(8, 100, np.uint16)
-    batch = jax.device_put(rows, (devices.by_row, devices.by_row))
-    with jax.transfer_guard("disallow"):
-        state = steps.init()
-        after, _ = steps.train(state, *batch)
-        assert int(jax.device_get(after.step)) == 1
-    donated = [leaf.is_deleted() for leaf in jax.tree.leaves(state.weights)]
-    assert all(donated)
-
-
-def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
-    devices = visible_devices()
-    rows = np.zeros((8, 128), np.uint16), np.zeros(8, np.uint16)  # nothing live: gradients are 0
-    batch = jax.device_put(rows, (devices.by_row, devices.by_row))
-    for optimizer in ("adamw", "muon"):
-        config = small_config(optimizer=optimizer, weight_decay=0.5, warmup_steps=0)
-        steps = Steps(config, devices)
-        before = jax.device_get(steps.init().weights)
-        state, _ = steps.train(steps.init(), *batch)
-        after = jax.device_get(state.weights)
-        was, now = (weights["blocks"][0] for weights in (before, after))
-        np.testing.assert_array_equal(was["mlp_norm"]["scale"][...], now["mlp_norm"]["scale"][...])
-        was, now = (block["mlp_in"]["kernel"][...] for block in (was, now))
-        assert np.abs(now).sum() < np.abs(was).sum()
-
-
-@pytest.mark.parametrize(
-    "switch",
-    [
-        {"optimizer": "muon"},
-        {"schedule": "wsd"},
-        {"prefix_rows": 0},
-        {"composed": 0, "hidden_sources": 0},
-        {"answer_weight": 10, "second_byte_weight": 10},
-    ],
-)
-def test_switches_train(store: Path, tmp_path: Path, switch: dict[str, Any]) -> None:
-    config = small_config(steps=30, learning_rate=0.01, eval_every=100, save_every=100, **switch)
-    result = train(config, store, tmp_path / "run")
-    assert result.losses[-1][1] < result.losses[0][1] - 0.1
-
-
-def test_schedules_warm_up_and_end_at_the_stated_fraction() -> None:
-    from model.training.optimizer import make_schedule
-
-    with jax.numpy_dtype_promotion("standard"):
-        for name, at_70 in (("cosine", None), ("wsd", 1e-3)):
-            config = small_config(schedule=name, steps=100, warmup_steps=10, learning_rate=1e-3)
-            schedule = make_schedule(config.train)
-            assert float(schedule(0)) == 0
-            assert float(schedule(5)) == pytest.approx(5e-4)
-            assert float(schedule(10)) == pytest.approx(1e-3)
-            assert float(schedule(100)) == pytest.approx(1e-4)
-            if at_70:
-                assert float(schedule(70)) == pytest.approx(at_70)
-
-
-def test_one_batch_can_be_overfitted(store: Path, tmp_path: Path) -> None:
-    config = small_config(
-        overfit_one_batch=True, steps=300, learning_rate=0.02, dropout=0, log_every=50,
-        width=64, batch_size=2, context=64, eval_every=1000, save_every=1000,
-    )  # fmt: skip
-    result = train(config, store, tmp_path / "run")
-    assert result.loss < 0.3
 
 
 def test_nan_stops_within_a_log_interval_and_names_the_steps(store: Path, tmp_path: Path) -> None:
@@ -380,30 +304,6 @@ def test_two_processes_cannot_train_in_one_folder(store: Path, tmp_path: Path) -
 def test_profile_writes_a_trace(store: Path, tmp_path: Path) -> None:
     train(small_config(steps=10), store, tmp_path / "run", profile=True)
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
-
-
-def test_sweep_says_what_each_rate_reached(store: Path, tmp_path: Path) -> None:
-    config = small_config(steps=10, eval_every=100, save_every=100)
-    rows = sweep(config, store, tmp_path, parse_rates("1e-3,1e30"), TrainingProgress())
-    assert [row.learning_rate for row in rows] == [1e-3, 1e30]
-    assert rows[0].failed is None
-    assert rows[0].test_loss < 5.7
-    assert "NaN" in rows[1].failed
-    with pytest.raises(ConfigError, match="learning rates 'a,b'"):
-        parse_rates("a,b")
-
-
-def test_the_plan_states_sizes_cost_and_memory(store: Path) -> None:
-    plan = make_plan(make_config("85m", {}), store)
-    assert plan.parameters["matrices"] == 85_538_560
-    assert plan.parameters["total"] == 85_538_560 + 41 * 640
-    assert plan.tokens_per_step == 32 * 1024
-    assert set(plan.flops_per_token) == {"full_attention", "causal_attention"}
-    assert plan.memory["total"] == sum(v for k, v in plan.memory.items() if k != "total")
-    assert plan.store is not None
-    assert plan.store.digest == TokenStore.open(store).digest
-    assert make_plan(make_config("small", {}), None).store is None
-    json.dumps(plan.as_dict())
 
 
 def test_a_sparkline_spans_lowest_to_highest() -> None:

@@ -1,4 +1,4 @@
-"""Finding results: the same ones whatever wraps them, wherever blocks end, whatever is broken."""
+"""Finding results: the same ones whatever wraps them, wherever blocks end, however long they are."""
 
 from __future__ import annotations
 
@@ -12,28 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.ingest import atlas_json
 from pipeline.ingest.atlas_json import find_in_lines, find_results
-from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
-
-FIRST = {"msm_id": 1, "prb_id": 7, "timestamp": 5, "result": [{"rtt": 1.5}, {"x": "*"}]}
-SECOND = {"dst_name": 'a "quoted" {name} \\', "prb_id": 8, "msm_id": 2, "result": [{"x": ["]"]}]}
-THIRD = {"timestamp": 9, "result": {"deep": [{"er": [{}]}]}, "msm_id": 3}
-RESULTS = [FIRST, SECOND, THIRD]
-
-
-def found(text: bytes, block: int = 1 << 20) -> list[tuple[int, int, bytes | None]]:
-    """(kind, row, text) of every span, reading in blocks of `block` bytes."""
-    blocks = (text[i : i + block] for i in range(0, len(text), block))
-    return [
-        (kind, row, bytes(data[start:end]) if start >= 0 else None)
-        for data, spans in find_results(blocks)
-        for start, end, kind, row in spans
-    ]
-
-
-def results(text: bytes, block: int = 1 << 20) -> list[Any]:
-    spans = found(text, block)
-    assert all(kind == RESULT for kind, _, _ in spans), spans
-    return [json.loads(piece) for _, _, piece in spans if piece is not None]
+from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT
+from tests.pipeline.ingest.scans import FIRST, RESULTS, THIRD, found, results
 
 
 def containers() -> dict[str, bytes]:
@@ -171,51 +151,12 @@ def test_lines_give_the_same_spans_wherever_blocks_end_and_files_are_cut(
         assert spans(head, block) + spans(tail, block, head.count(b"\n")) == whole
 
 
-def test_a_line_that_ends_in_a_backslash_costs_that_line() -> None:
-    good = json.dumps(FIRST).encode()
-    spans = found(b"\n".join([good, b'{"prb_id": 1, "name": "open\\', good, good]))
-    assert [(kind, row) for kind, row, _ in spans] == [
-        (RESULT, 1), (BROKEN, 2), (RESULT, 3), (RESULT, 4),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("block", [1, 7, 64])
 def test_text_outside_all_objects_is_kept_wherever_blocks_end(block: int) -> None:
     assert found(b"some text\nand more", block) == [
         (BROKEN, 1, b"some text"),
         (BROKEN, 2, b"and more"),
     ]
-
-
-def test_one_bad_line_costs_that_line() -> None:
-    good = json.dumps(FIRST).encode()
-    bad = [b'{"msm_id": 1, "prb_id": 2, "name": "open', b"{{[", b"not json", b'{"a": "b}', b"]}"]
-    text = b"\n".join([good, bad[0], good, *bad[1:], good, *[good] * 6])
-    spans = found(text)
-    assert [row for kind, row, _ in spans if kind == BROKEN] == [2, 4, 5, 6, 7]
-    assert [row for kind, row, _ in spans if kind == RESULT] == [1, 3, *range(8, 15)]
-    assert len(spans) == 14
-    assert spans[1][2] == bad[0]
-
-
-def test_a_broken_element_of_an_array_costs_that_element() -> None:
-    good = json.dumps(FIRST)
-    for bad in ('{"prb_id": 1, "x": }', '{"prb_id": 1, "x": [1, }', '{"prb_id" 1 2 3}'):
-        spans = found(f"[{good}, {bad}, {good}]".encode())
-        assert [piece for _, _, piece in spans] == [good.encode(), bad.encode(), good.encode()]
-
-
-def test_a_missing_quote_in_indented_json_costs_that_element() -> None:
-    text = json.dumps(RESULTS, indent=2).replace('"prb_id": 7', '"prb_id: 7')
-    spans = found(text.encode())
-    assert [json.loads(piece) for _, row, piece in spans if row > 1 and piece] == [SECOND, THIRD]
-    assert len(spans) == 3
-
-
-def test_a_missing_brace_costs_that_element() -> None:
-    good = json.dumps(FIRST)
-    spans = found(f'[{good}, {{"prb_id": 2, "a": 1, {good}, {good}]'.encode())
-    assert [kind for kind, _, _ in spans] == [RESULT, RESULT, RESULT, BROKEN]
 
 
 def test_objects_where_a_result_was_due_are_reported() -> None:
@@ -232,19 +173,6 @@ def test_objects_where_a_result_was_due_are_reported() -> None:
 @pytest.mark.parametrize("text", [b"", b"[]", b" [\n ]\n", b"\n\n"])
 def test_an_empty_file_has_nothing_to_report(text: bytes) -> None:
     assert found(text) == []
-
-
-@pytest.mark.parametrize("text", [b"hello", b"[1, 2]", b'["a"]', b"\x00\x01\x02", b"[[[]]]"])
-def test_a_file_of_something_else_is_reported_once(text: bytes) -> None:
-    assert [kind for kind, _, _ in found(text)] in ([OTHER], [BROKEN])
-
-
-@pytest.mark.parametrize("cut", [20, 120, 200])
-def test_a_file_that_ends_inside_a_value_says_so_once(cut: int) -> None:
-    for text in (json.dumps(RESULTS), json.dumps({"data": RESULTS}), json.dumps(RESULTS, indent=1)):
-        kinds = [kind for kind, _, _ in found(text.encode()[:-cut])]
-        assert kinds[-1] == TRUNCATED
-        assert set(kinds[:-1]) <= {RESULT}
 
 
 def test_memory_is_bounded_in_a_long_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,70 +206,6 @@ def test_more_spans_than_fit_at_once_all_come(monkeypatch: pytest.MonkeyPatch) -
     text = b"[" + b'{"prb_id":1},' * (3 * atlas_json.MAX_SPANS) + b'{"prb_id":1}]'
     rows = [row for _, row, _ in found(text)]
     assert rows == list(range(1, 3 * atlas_json.MAX_SPANS + 2))
-
-
-def test_nesting_without_end_does_not_stop_the_scan() -> None:
-    text = b"[" * 10_000 + b"\n" + json.dumps(FIRST).encode()
-    assert (RESULT, json.dumps(FIRST).encode()) in [(k, piece) for k, _, piece in found(text)]
-
-
-def deep(levels: int, inside: Any = 1, **keys: Any) -> str:
-    """An object with `keys`, and with `inside` in so many lists and objects."""
-    opening = "".join('{"a":' if level % 2 else "[" for level in range(levels))
-    closing = "".join("}" if level % 2 else "]" for level in reversed(range(levels)))
-    start = json.dumps(keys)[:-1] + (", " if keys else "")
-    return f'{start}"x":{opening}{json.dumps(inside)}{closing}}}'
-
-
-@pytest.mark.parametrize("levels", [257, 300, 1000, 50_000])
-@pytest.mark.parametrize("keys", [{}, {"prb_id": 4}, {"msm_id": 1, "timestamp": 2}])
-def test_a_line_nested_too_deep_is_one_broken_line(levels: int, keys: dict[str, int]) -> None:
-    good = json.dumps(FIRST)
-    for line in (deep(levels, **keys), deep(levels, {"prb_id": 1}, **keys), deep(levels + 1)[5:-1]):
-        spans = found("\n".join([good, line, good, line, good, *[good] * 6]).encode())
-        assert [row for _, row, _ in spans] == list(range(1, 12))
-        assert [row for kind, row, _ in spans if kind != RESULT] == [2, 4]
-        assert spans[1][0] == BROKEN
-        assert line.encode().strip(b"[]") in (spans[1][2] or b"").strip(b"[]")
-
-
-@given(
-    elements=st.lists(
-        st.sampled_from([0, 200, 255, 256, 257, 258, 259, 600, 1111]), min_size=1, max_size=6
-    ),
-    keys=st.sampled_from([{}, {"prb_id": 4}]),
-    shape=st.sampled_from(["[{}]", '{{"data": [{}]}}', "{}"]),
-    block=st.integers(1, 3000),
-)
-@settings(max_examples=150, deadline=None)
-def test_an_element_nested_too_deep_is_one_broken_element(
-    elements: list[int], keys: dict[str, int], shape: str, block: int
-) -> None:
-    """After a good result, so that whatever follows is an element where a result is due."""
-    outside = {"[{}]": 1, "{}": 0}.get(shape, 2)
-    texts = [json.dumps(FIRST), *(deep(levels, **keys) for levels in elements)]
-    spans = found(shape.format(",\n ".join(texts)).encode(), block)
-    fine = RESULT if keys else OTHER
-    kinds = [BROKEN if levels + 1 + outside > 256 else fine for levels in elements]
-    assert [kind for kind, _, _ in spans] == [RESULT, *kinds]
-    assert [piece for _, _, piece in spans] == [text.encode() for text in texts]
-
-
-def test_an_indented_element_nested_too_deep_is_one_broken_element() -> None:
-    value: Any = 1
-    for _ in range(400):
-        value = [value]
-    text = json.dumps([FIRST, {"x": value}, SECOND], indent=1)
-    for block in (100, 1 << 20):
-        assert [kind for kind, _, _ in found(text.encode(), block)] == [RESULT, BROKEN, RESULT]
-
-
-def test_an_unclosed_element_nested_too_deep_is_one_broken_element() -> None:
-    good = json.dumps(FIRST)
-    for text in (f"[{good}, {'[{' * 300} ]", f'{{"data": [{good}, {{"x": {"[" * 700}]}}'):
-        kinds = [kind for kind, _, _ in found(text.encode())]
-        assert kinds[0] == RESULT
-        assert kinds[1:] in ([BROKEN], [TRUNCATED])
 
 
 @pytest.mark.parametrize("indent", [None, 1])

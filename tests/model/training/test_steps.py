@@ -1,0 +1,84 @@
+"""Steps of training: which arrays they change, at what rate, and that they learn; in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from model.devices import visible_devices
+from model.training.loop import train
+from model.training.step import Steps
+from tests.model.conftest import small_config
+
+
+def test_steps_run_under_the_transfer_guard_and_reuse_the_state(store: Path) -> None:
+    config, devices = small_config(), visible_devices()
+    steps = Steps(config, devices)
+    rows = np.zeros((8, 128), np.uint16), np.full(8, 100, np.uint16)
+    batch = jax.device_put(rows, (devices.by_row, devices.by_row))
+    with jax.transfer_guard("disallow"):
+        state = steps.init()
+        after, _ = steps.train(state, *batch)
+        assert int(jax.device_get(after.step)) == 1
+    donated = [leaf.is_deleted() for leaf in jax.tree.leaves(state.weights)]
+    assert all(donated)
+
+
+def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
+    devices = visible_devices()
+    rows = np.zeros((8, 128), np.uint16), np.zeros(8, np.uint16)  # nothing live: gradients are 0
+    batch = jax.device_put(rows, (devices.by_row, devices.by_row))
+    for optimizer in ("adamw", "muon"):
+        config = small_config(optimizer=optimizer, weight_decay=0.5, warmup_steps=0)
+        steps = Steps(config, devices)
+        before = jax.device_get(steps.init().weights)
+        state, _ = steps.train(steps.init(), *batch)
+        after = jax.device_get(state.weights)
+        was, now = (weights["blocks"][0] for weights in (before, after))
+        np.testing.assert_array_equal(was["mlp_norm"]["scale"][...], now["mlp_norm"]["scale"][...])
+        was, now = (block["mlp_in"]["kernel"][...] for block in (was, now))
+        assert np.abs(now).sum() < np.abs(was).sum()
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"optimizer": "muon"},
+        {"schedule": "wsd"},
+        {"prefix_rows": 0},
+        {"composed": 0, "hidden_sources": 0},
+        {"answer_weight": 10, "second_byte_weight": 10},
+    ],
+)
+def test_switches_train(store: Path, tmp_path: Path, switch: dict[str, Any]) -> None:
+    config = small_config(steps=30, learning_rate=0.01, eval_every=100, save_every=100, **switch)
+    result = train(config, store, tmp_path / "run")
+    assert result.losses[-1][1] < result.losses[0][1] - 0.1
+
+
+def test_schedules_warm_up_and_end_at_the_stated_fraction() -> None:
+    from model.training.optimizer import make_schedule
+
+    with jax.numpy_dtype_promotion("standard"):
+        for name, at_70 in (("cosine", None), ("wsd", 1e-3)):
+            config = small_config(schedule=name, steps=100, warmup_steps=10, learning_rate=1e-3)
+            schedule = make_schedule(config.train)
+            assert float(schedule(0)) == 0
+            assert float(schedule(5)) == pytest.approx(5e-4)
+            assert float(schedule(10)) == pytest.approx(1e-3)
+            assert float(schedule(100)) == pytest.approx(1e-4)
+            if at_70:
+                assert float(schedule(70)) == pytest.approx(at_70)
+
+
+def test_one_batch_can_be_overfitted(store: Path, tmp_path: Path) -> None:
+    config = small_config(
+        overfit_one_batch=True, steps=300, learning_rate=0.02, dropout=0, log_every=50,
+        width=64, batch_size=2, context=64, eval_every=1000, save_every=1000,
+    )  # fmt: skip
+    result = train(config, store, tmp_path / "run")
+    assert result.loss < 0.3
