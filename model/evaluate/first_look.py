@@ -72,8 +72,8 @@ def take_first_look(
     Raises what opening the store raises, and as `look_at`.
     """
     kept = run / FILE
-    if kept.exists() and (look := FirstLook.read(kept)).steps == steps:
-        return look
+    if kept.exists() and (last := FirstLook.read(kept)).steps == steps:
+        return last
     store = TokenStore.open(path)
     if store.manifest.ledger.rows > MOST_ROWS:
         note(f"{path}: too large for a first look: run `pinglm evaluate`")
