@@ -51,8 +51,9 @@ class Batches:
 
 def make_batches(config: Config, sampler: MixtureSampler) -> Batches:
     """The batches that a run of this configuration trains on."""
-    context, seed, share = config.model.context, config.train.seed, config.train.composed
-    composer = Composer(sampler, context, seed, share) if share else None
+    context, train = config.model.context, config.train
+    seed, shares = train.seed, (train.composed, train.scattered)
+    composer = Composer(sampler, context, seed, *shares) if any(shares) else None
     return Batches(sampler, context, seed, composer)
 
 
