@@ -180,7 +180,8 @@ def choose_rows(
         np.float64
     )  # first time: absolute
 
-    wanted = mine & (pool.asks | (_draw(keys[of], OTHER, index) < OTHERS))
+    others = 0.0 if many_sources else OTHERS
+    wanted = mine & (pool.asks | (_draw(keys[of], OTHER, index) < others))
     draw = _draw(keys[of], ROW, index)
     pair_draw = _draw(keys[of], PAIR, pool.pair)  # one for all rows of a pair
     order = np.lexsort((draw, ~wanted, pair_draw, of))

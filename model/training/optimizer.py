@@ -61,9 +61,7 @@ def make_optimizer(config: TrainConfig, *, tables: bool = False) -> optax.Gradie
         steps.append(optax.masked(optax.scale(config.prefix_rate), _is_table))
         if config.prefix_decay:
             rate = config.prefix_rate * config.prefix_decay
-            steps.append(
-                optax.add_decayed_weights(lambda step: -rate * schedule(step), _is_table)
-            )
+            steps.append(optax.add_decayed_weights(lambda step: -rate * schedule(step), _is_table))
     return optax.chain(*steps)
 
 
