@@ -153,8 +153,8 @@ class TrainConfig:
     composed: float = 0.0
     """Share of the windows composed of chosen rows of their source: rows that ask, and pairs that return."""
     scattered: float = 0.0
-    """Share of the windows composed of rows that ask of many sources, one row of a pair. A batch of a few
-    windows holds as few sources; it moves each of them once, however many rows of it there are."""
+    """Share of the windows made of rows of pairs drawn evenly from the whole split; `composed` and what the store
+    has share the others."""
     overfit_one_batch: bool = False
     """For debugging: every step gets the first batch, so the loss must approach 0."""
     log_every: int = free(100)
@@ -184,10 +184,6 @@ class TrainConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
-        if self.composed + self.scattered > 1:
-            raise ConfigError(
-                f"composed {self.composed} and scattered {self.scattered}: expected at most 1 together"
-            )
         for name in ("warmup_steps", "seed", "weight_decay", "prefix_decay", "epsilon"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")

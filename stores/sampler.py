@@ -31,10 +31,6 @@ _SHARE = np.array([SHARES[mode] for mode in PATTERN])  # of that place's mode, i
 _BEFORE = np.array([PATTERN[:place].count(mode) for place, mode in enumerate(PATTERN)])
 
 
-Pools = tuple[NDArray[np.uint16], NDArray[np.uint16]]
-"""Several windows for each of n: tokens uint16 (n, count, 1024) and lengths uint16 (n, count)."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """Which windows a few consecutive steps read; every field has the shape (steps, windows per batch)."""
@@ -121,37 +117,22 @@ class MixtureSampler:
         at = step - plan.first_step
         return self.store.gather_at(plan.chunk[at], plan.offset[at]), plan.length[at].copy()
 
-    def following(self, step: int, rows: NDArray[np.integer], count: int) -> Pools:
+    def following(
+        self, step: int, rows: NDArray[np.integer], count: int
+    ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Windows of `batch(step)`, each with those that come after it in the store.
 
-        `rows` (n,) are places in the batch; see `Pools`. Past the end of an array, the length is 0.
+        `rows` (n,) are places in the batch. Returns tokens (n, count, 1024) and lengths (n, count), both
+        uint16; past the end of an array, the length is 0.
         """
         mode, first = (part[rows] for part in self.windows(step))
-        return self._pools(mode, first[:, None] + np.arange(count))
-
-    def scattered(
-        self, step: int, rows: NDArray[np.integer], count: int, keys: NDArray[np.uint64]
-    ) -> Pools:
-        """Windows of `batch(step)`, each with others of the same mode from anywhere in the split.
-
-        As `following`; which windows they are is a pure function of the store and of `keys` (n,).
-        """
-        mode, first = (part[rows] for part in self.windows(step))
-        held = np.array([self.store.windows(self.split, name) for name in MODES], np.uint64)
-        anywhere = keyed(keys[:, None], np.arange(count)) % held[mode][:, None]
-        wanted = anywhere.astype(np.int64)
-        wanted[:, 0] = first
-        return self._pools(mode, wanted)
-
-    def _pools(self, mode: NDArray[np.int64], wanted: NDArray[np.int64]) -> Pools:
-        """The windows `wanted` (n, count), each row of them of one mode."""
-        tokens = np.zeros((*wanted.shape, CONTEXT), np.uint16)
-        lengths = np.zeros(wanted.shape, np.uint16)
-        for at, (index, row) in enumerate(zip(mode.tolist(), wanted, strict=True)):
+        tokens = np.zeros((len(rows), count, CONTEXT), np.uint16)
+        lengths = np.zeros((len(rows), count), np.uint16)
+        for at, (index, row) in enumerate(zip(mode.tolist(), first.tolist(), strict=True)):
             name = MODES[index]
-            row = row[row < self.store.windows(self.split, name)]
-            tokens[at, : len(row)] = self.store.gather(self.split, name, row)
-            lengths[at, : len(row)] = self.store.lengths(self.split, name)[row]
+            stop = min(row + count, self.store.windows(self.split, name))
+            tokens[at, : stop - row] = self.store.gather(self.split, name, np.arange(row, stop))
+            lengths[at, : stop - row] = self.store.lengths(self.split, name)[row:stop]
         return tokens, lengths
 
     def windows(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

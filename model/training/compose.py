@@ -1,4 +1,4 @@
-"""Windows composed for training: chosen rows, so that the window asks and rewards more.
+"""Windows composed for training: rows of one source, chosen so that the window asks and rewards more.
 
 A window as the store has it holds its source's rows one after the other. Only a third of them name both
 addresses before the result, which is what the model will be asked; and the pair of a row stands among the
@@ -6,10 +6,6 @@ source's last ten in 4 % of the rows, so that recalling an earlier RTT of the pa
 learning. A composed window takes the same rows, from up to eight windows of the store, and leaves most of them out:
 those stay that ask, and those whose pair returns. What is left out between two rows also makes the gaps
 in time that a real question has.
-
-A scattered window takes rows that ask from windows anywhere in the store, one of each pair and without times.
-An optimizer like Adam moves what is known of a source about as far for one of its rows as for a dozen, and
-eight windows of a source each have eight sources; with rows of eight sources each they have 64.
 """
 
 from __future__ import annotations
@@ -48,7 +44,7 @@ MOST_REPEATS = 0.7  # share of the window that rows of returning pairs may take,
 ABSOLUTE, DELTA1, DELTA4 = (1 + PAYLOAD_BYTES[role] for role in range(TIMESTAMP_ABS, RTT_START))
 
 # What is drawn: each has its own numbers.
-TIMES, REACH, SHARE_OF_REPEATS, OTHER, ROW, PAIR, SOURCE, COMPOSED, ELSEWHERE = range(9)
+TIMES, REACH, SHARE_OF_REPEATS, OTHER, ROW, PAIR, SOURCE, COMPOSED = range(8)
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -57,35 +53,24 @@ Mask = NDArray[np.bool_]
 class Composer:
     """Replaces a share of each batch's windows by composed ones. A pure function of seed and step."""
 
-    def __init__(
-        self, sampler: MixtureSampler, context: int, seed: int, composed: float, scattered: float
-    ) -> None:
-        """`composed` and `scattered` are the shares of the windows that are."""
+    def __init__(self, sampler: MixtureSampler, context: int, seed: int, share: float):
         self.sampler = sampler
         self.context = context
         self.seed = seed
-        self.composed = composed
-        self.scattered = scattered
+        self.share = share
 
     def replace(self, step: int, tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> None:
         """Write composed windows over some of a step's rows (B, context), in place."""
         first = self.sampler.shard_index * len(tokens)
         keys = keyed(self.seed, step, np.arange(first, first + len(tokens)))
-        draw = _draw(keys, COMPOSED)
-        of_one = np.flatnonzero(draw < self.composed)
-        of_many = np.flatnonzero((draw >= self.composed) & (draw < self.composed + self.scattered))
-        elsewhere = keyed(keys[of_many], ELSEWHERE)
-        for rows, pools, many in (
-            (of_one, self.sampler.following(step, of_one, POOL), False),
-            (of_many, self.sampler.scattered(step, of_many, POOL, elsewhere), True),
-        ):
-            if not len(rows):
-                continue
-            pool = read_pools(*pools)
-            chosen, timed = choose_rows(pool, keys[rows], self.context, many_sources=many)
-            windows, sizes = compose(pool, chosen, timed, self.context)
-            full = sizes >= LEAST_FILL * self.context  # not so where a source has few rows
-            tokens[rows[full]], lengths[rows[full]] = windows[full], sizes[full]
+        rows = np.flatnonzero(_draw(keys, COMPOSED) < self.share)
+        if not len(rows):
+            return
+        pool = read_pools(*self.sampler.following(step, rows, POOL))
+        chosen, timed = choose_rows(pool, keys[rows], self.context)
+        composed, composed_lengths = compose(pool, chosen, timed, self.context)
+        full = composed_lengths >= LEAST_FILL * self.context  # not so where a source has few rows
+        tokens[rows[full]], lengths[rows[full]] = composed[full], composed_lengths[full]
 
 
 @dataclass(frozen=True)
@@ -152,11 +137,8 @@ def read_pools(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> Pool:
     )
 
 
-def choose_rows(
-    pool: Pool, keys: NDArray[np.uint64], room: int, *, many_sources: bool = False
-) -> tuple[Mask, Mask]:
-    """Which measurements make up each pool's window, at most `room` tokens: one source's, or one row of
-    each of some pairs of all its sources.
+def choose_rows(pool: Pool, keys: NDArray[np.uint64], room: int) -> tuple[Mask, Mask]:
+    """Which measurements make up each pool's window: one source's, at most `room` tokens.
 
     A pure function of the pool and of its key in `keys` (P,). Returns the choice (measurements,), and
     whether each window keeps its times (P,).
@@ -166,13 +148,9 @@ def choose_rows(
     timed = _draw(keys, TIMES) < TIMED
     reach = 2 ** (_draw(keys, REACH) * (POOL.bit_length())).astype(np.int64)  # 1, 2, 4 or 8 windows
     share = _draw(keys, SHARE_OF_REPEATS) * MOST_REPEATS
-    if many_sources:  # their times are not those of one stream
-        timed, reach, share = np.zeros(pools, bool), np.full(pools, POOL), np.zeros(pools)
 
     has_time = (pool.time_at >= 0) & timed[of]
-    mine = pool.window < reach[of]
-    if not many_sources:
-        mine &= pool.source == pool.source[_first_row(pool, keys)][of]
+    mine = (pool.source == pool.source[_first_row(pool, keys)][of]) & (pool.window < reach[of])
     mine &= ~has_time | _ascending(of, pool.seconds, mine & has_time)
     old = np.where(pool.time_at >= 0, _time_tokens(pool), 0)
     size = pool.end - pool.start - old + np.where(has_time, DELTA4, 0)
@@ -180,8 +158,7 @@ def choose_rows(
         np.float64
     )  # first time: absolute
 
-    others = 0.0 if many_sources else OTHERS
-    wanted = mine & (pool.asks | (_draw(keys[of], OTHER, index) < others))
+    wanted = mine & (pool.asks | (_draw(keys[of], OTHER, index) < OTHERS))
     draw = _draw(keys[of], ROW, index)
     pair_draw = _draw(keys[of], PAIR, pool.pair)  # one for all rows of a pair
     order = np.lexsort((draw, ~wanted, pair_draw, of))
