@@ -30,7 +30,8 @@ class Sampler(Protocol):
 
 
 class Batches:
-    """The batch of each step: the sampler's windows, cut to the context, some of them replaced. A pure function of seed and step."""
+    """The batch of each step: the sampler's windows, cut to the context, some of them replaced. A pure
+    function of seed and step."""
 
     def __init__(
         self, sampler: Sampler, context: int, seed: int, *replacers: Composer | Scatterer
