@@ -139,7 +139,7 @@ class Evaluation(LossByMode):
 
     def as_dict(self) -> dict[str, Any]:
         """As `Saved.as_dict`, but with the step first."""
-        return {"step": self.step, "split": self.split} | super().as_dict()
+        return {"step": self.step} | super().as_dict()
 
 
 @dataclass(frozen=True)
