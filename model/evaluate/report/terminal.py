@@ -45,7 +45,7 @@ def model_of(report: Report, predictor: str) -> str | None:
 def groups_with_answers(report: Report) -> list[str]:
     """Groups in the order of `HEADINGS` that have an answered row."""
     counts = next(iter(report.rtt.values()))
-    return [group for group in HEADINGS if counts[group].count]
+    return [group for group in HEADINGS if group in counts and counts[group].count]
 
 
 def by_source(report: Report) -> list[str]:
