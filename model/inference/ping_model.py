@@ -63,7 +63,7 @@ class PingModel:
     def __init__(self, weights: Weights):
         self.config = weights.config
         self.origin = weights.origin
-        """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`."""
+        """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`, `chosen_on`."""
         self.decoder = Decoder(weights.model())
         self._known_first = known_first_bytes(weights.arrays)
 
