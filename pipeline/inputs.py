@@ -6,34 +6,19 @@ import glob
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from measurements.input_stream import InputFile, compression_of
+from measurements.regular_file import open_regular
 from pipeline.folder import WORK
-from pipeline.regular_file import open_regular
 from stores.errors import InputError
 
 _SUFFIXES = {".json", ".ndjson", ".jsonl", ".txt", ".parquet"}
-_COMPRESSION = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 _COMPRESSED_SUFFIXES = {".gz", ".bz2", ".zst"}
 _PARQUET = b"PAR1"
 _BEFORE_JSON = b"\xef\xbb\xbf\x1e \t\r\n"  # byte order mark, record separator, space
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file that the user named, or that was found in a folder or by a glob."""
-
-    path: str
-    """Absolute."""
-    name: str
-    """Unique among the inputs: the base name, or relative to the folder (of the glob) named."""
-    size: int
-    mtime_ns: int
-    kind: Literal["atlas", "parquet"]
-    """Parquet by its first bytes or its suffix; anything else counts as RIPE Atlas JSON."""
 
 
 def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
@@ -59,11 +44,6 @@ def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
 def find_left_out(paths: Sequence[str | Path]) -> list[str]:
     """Names of the files in folders of `paths` that `find_inputs` does not take, sorted."""
     return sorted(_unique_names([pair for pair in _walk(paths) if not pair[2]]))
-
-
-def compression_of(start: bytes) -> str | None:
-    """How a file that starts with these bytes is compressed: "gzip", "bz2", "zstd" or not."""
-    return next((name for magic, name in _COMPRESSION.items() if start.startswith(magic)), None)
 
 
 def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from measurements.atlas_result import Source, Statistic
+from measurements.input_stream import InputFile
 from pipeline.folder import OutputFolder
-from pipeline.ingest.atlas_result import Source, Statistic
 from pipeline.ingest.duplicates import FoundDuplicates, find_duplicates
 from pipeline.ingest.parse import parse_inputs
 from pipeline.ingest.rejects import number_rejects
 from pipeline.ingest.units import ParsedFile, WrittenPart, write_part
-from pipeline.inputs import InputFile
 from pipeline.records import (
     IngestedFile,
     IngestedTotals,
@@ -47,7 +47,7 @@ MAX_PARTITIONS = 256
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How a result becomes a row; see `pipeline.ingest.atlas_result.make_parser`."""
+    """How a result becomes a row; see `measurements.atlas_result.make_parser`."""
 
     source: Source = "from"
     allow_private: bool = False

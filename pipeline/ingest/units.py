@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.ingest.atlas_json import Span, find_results
-from pipeline.ingest.atlas_result import Row, Source, Statistic, make_parser
+from measurements.atlas_json import Span, find_results
+from measurements.atlas_result import Row, Source, Statistic, make_parser
+from measurements.input_stream import InputFile, open_input
+from measurements.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
 from pipeline.ingest.duplicates import read_duplicates
-from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.ingest.rejects import IngestRejects
-from pipeline.input_stream import open_input
-from pipeline.inputs import InputFile
 from pipeline.records import MeasurementFile, Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from stores.files import sha256_file

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from measurements.input_stream import InputFile
+from measurements.regular_file import changed
 from pipeline.folder import OutputFolder
 from pipeline.hashed_file import Blocks, FileDigest, hash_file
-from pipeline.inputs import InputFile
 from pipeline.measurements import PRB_ID
 from pipeline.provenance import sum_ledger
 from pipeline.records import (
@@ -28,7 +29,6 @@ from pipeline.records import (
     read_results,
     to_json,
 )
-from pipeline.regular_file import changed
 from pipeline.split.parquet_input import ParquetSummary, inspect_parquet
 from pipeline.split.plan import Cut, Slice, find_cut_second, plan_shards
 from pipeline.split.runs import RUN_ROWS, write_runs

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from pipeline.ingest.json_scanner import (
+from measurements.json_scanner import (
     MAX_SPANS,
     OTHER,
     SPAN,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline.input_stream import BLOCK, open_input
+from measurements.input_stream import BLOCK, open_input
 from pipeline.inputs import find_inputs
 from stores.errors import InputError
 

@@ -1,4 +1,4 @@
-"""An input file as a stream of text."""
+"""An input file, and its text as a stream."""
 
 from __future__ import annotations
 
@@ -8,16 +8,35 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import pyarrow as pa
-
-from pipeline.bzip2_reader import Bzip2Reader
-from pipeline.inputs import InputFile, compression_of
-from pipeline.regular_file import changed, check_unchanged, open_regular
+from measurements.bzip2_reader import Bzip2Reader
+from measurements.regular_file import changed, check_unchanged, open_regular
 from stores.errors import InputError
 
 BLOCK = 4 << 20
+_COMPRESSION = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that the user named, or that was found in a folder or by a glob."""
+
+    path: str
+    """Absolute."""
+    name: str
+    """Unique among the inputs: the base name, or relative to the folder (of the glob) named."""
+    size: int
+    mtime_ns: int
+    kind: Literal["atlas", "parquet", "bigquery"]
+    """Parquet by its first bytes or its suffix, and of these RIPE's BigQuery table by its columns; anything else
+    counts as RIPE Atlas JSON."""
+
+
+def compression_of(start: bytes) -> str | None:
+    """How a file that starts with these bytes is compressed: "gzip", "bz2", "zstd" or not."""
+    return next((name for magic, name in _COMPRESSION.items() if start.startswith(magic)), None)
 
 
 class InputStream:
@@ -48,10 +67,10 @@ class InputStream:
             elif compression == "bz2":
                 source = Bzip2Reader(source)  # takes empty streams: PyArrow does not
             elif compression:
-                source = pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)
+                source = _ZstdReader(self)
             while block := source.read(BLOCK):
                 yield block
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        except (OSError, EOFError, zlib.error) as error:
             self._check_unchanged()
             what = f"damaged or cut-off {compression} file" if compression else "cannot be read"
             raise InputError(f"{self._file.path}: {what}: {error}") from error
@@ -76,6 +95,24 @@ class InputStream:
 
     def _check_unchanged(self) -> None:
         check_unchanged(self._file.path, self._raw.fileno(), self._file.size, self._file.mtime_ns)
+
+
+class _ZstdReader:
+    """The text of a zstd file."""
+
+    def __init__(self, source: InputStream) -> None:
+        import pyarrow as pa  # not for other files: what only reads CSV does without PyArrow
+
+        self._error = pa.ArrowException
+        self._stream = pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd")
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes, fewer only at the end. Raises `OSError` for a damaged file."""
+        try:
+            data: bytes = self._stream.read(size)
+        except self._error as error:
+            raise OSError(str(error)) from error
+        return data
 
 
 @contextmanager
