@@ -18,6 +18,10 @@ from stores.errors import InputError
 BLOCK = 4 << 20
 _COMPRESSION = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 
+Kind = Literal["atlas", "parquet", "bigquery"]
+"""Parquet by a file's first bytes or its suffix, and of these RIPE's BigQuery table by its columns; anything else
+counts as RIPE Atlas JSON."""
+
 
 @dataclass(frozen=True)
 class InputFile:
@@ -29,9 +33,7 @@ class InputFile:
     """Unique among the inputs: the base name, or relative to the folder (of the glob) named."""
     size: int
     mtime_ns: int
-    kind: Literal["atlas", "parquet", "bigquery"]
-    """Parquet by its first bytes or its suffix, and of these RIPE's BigQuery table by its columns; anything else
-    counts as RIPE Atlas JSON."""
+    kind: Kind
 
 
 def compression_of(start: bytes) -> str | None:

@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
-from measurements.input_stream import InputFile, compression_of
+from measurements.input_stream import InputFile, Kind, compression_of
 from measurements.regular_file import open_regular
 from pipeline.folder import WORK
 from stores.errors import InputError
@@ -165,7 +165,13 @@ def _printable(name: str) -> str:
 def _input_file(path: str, name: str) -> InputFile:
     is_parquet = _read_start(path, 4) == _PARQUET or path.lower().endswith(".parquet")
     found = os.stat(path)
-    kind: Literal["atlas", "parquet"] = "parquet" if is_parquet else "atlas"
+    kind: Kind = "atlas"
+    if is_parquet:
+        from measurements.bigquery import (
+            holds_results,  # PyArrow, which results in JSON do not need yet
+        )
+
+        kind = "bigquery" if holds_results(path) else "parquet"
     return InputFile(path, name, found.st_size, found.st_mtime_ns, kind)
 
 

@@ -78,11 +78,12 @@ class Table:
 
 
 def tables_of(files: Sequence[InputFile]) -> list[Table]:
-    """Input files as tables. Raises `InputError` for one that is not Parquet."""
+    """Input files as tables. Raises `InputError` for one that is none."""
     for file in files:
         if file.kind != "parquet":
             raise InputError(
-                f"{file.path}: expected Parquet: use `prepare` or `ingest` for RIPE Atlas results"
+                f"{file.path}: expected a measurement table in Parquet: "
+                "use `prepare` or `ingest` for RIPE Atlas results"
             )
     return [Table(Path(file.path), file.name) for file in files]
 
