@@ -58,24 +58,14 @@ class InputStream:
         cut off or damaged, or has changed since it was found, also when it does so while it is read.
         """
         self._check_unchanged()
-        compression = None
         try:
             compression = compression_of(os.pread(self._raw.fileno(), 4, 0))
-            source: Any = self
-            if compression == "gzip":
-                source = gzip.GzipFile(
-                    fileobj=source, mode="rb"
-                )  # takes zeros at the end: PyArrow does not
-            elif compression == "bz2":
-                source = Bzip2Reader(source)  # takes empty streams: PyArrow does not
-            elif compression:
-                source = _ZstdReader(self)
-            while block := source.read(BLOCK):
-                yield block
-        except (OSError, EOFError, zlib.error) as error:
+            yield from decompressed(self, compression, self._file.path)
+        except InputError:
             self._check_unchanged()
-            what = f"damaged or cut-off {compression} file" if compression else "cannot be read"
-            raise InputError(f"{self._file.path}: {what}: {error}") from error
+            raise
+        except OSError as error:
+            raise InputError(f"{self._file.path}: cannot be read: {error}") from error
         self._check_unchanged()
         if self._size != self._file.size:
             raise changed(self._file.path)
@@ -99,10 +89,31 @@ class InputStream:
         check_unchanged(self._file.path, self._raw.fileno(), self._file.size, self._file.mtime_ns)
 
 
+def decompressed(source: Any, compression: str | None, name: str) -> Iterator[bytes]:
+    """The text of a binary file, in blocks of at most 4 MiB. `compression` is that of `compression_of`.
+
+    Raises `InputError` naming `name` when the file is cut off or damaged.
+    """
+    try:
+        if compression == "gzip":
+            source = gzip.GzipFile(
+                fileobj=source, mode="rb"
+            )  # takes zeros at the end: PyArrow does not
+        elif compression == "bz2":
+            source = Bzip2Reader(source)  # takes empty streams: PyArrow does not
+        elif compression:
+            source = _ZstdReader(source)
+        while block := source.read(BLOCK):
+            yield block
+    except (OSError, EOFError, zlib.error) as error:
+        what = f"damaged or cut-off {compression} file" if compression else "cannot be read"
+        raise InputError(f"{name}: {what}: {error}") from error
+
+
 class _ZstdReader:
     """The text of a zstd file."""
 
-    def __init__(self, source: InputStream) -> None:
+    def __init__(self, source: Any) -> None:
         import pyarrow as pa  # not for other files: what only reads CSV does without PyArrow
 
         self._error = pa.ArrowException

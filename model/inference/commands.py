@@ -19,7 +19,8 @@ ContextOption = Annotated[
     Path | None,
     typer.Option(
         "--context",
-        help="Earlier measurements, oldest first: JSON lines or CSV with src, dst, rtt_ms (or failed), time.",
+        help="Earlier measurements: RIPE Atlas results, a measurement table, or JSON lines or CSV, oldest first, "
+        "with src, dst, rtt_ms (or failed), time. Also compressed.",
     ),
 ]
 
@@ -40,7 +41,7 @@ def predict_rtt_command(
     Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
     """
     from model.inference.checks import parse_address, parse_time
-    from model.inference.context_file import read_context_file
+    from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import RttQuery, context_used
     from model.inference.views import rtt_view, working
@@ -50,7 +51,7 @@ def predict_rtt_command(
         parse_address("src", src),
         parse_address("dst", dst),
         parse_time("time", time),
-        read_context_file(context) if context else (),
+        context_of(context),
     )
     with working("predicting", silent=as_json):
         loaded = PingModel.load(model)
@@ -84,13 +85,13 @@ def complete_ip_command(
 
     Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
     """
-    from model.inference.context_file import read_context_file
+    from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import CompletionQuery, context_used
     from model.inference.views import completions_view, working
     from stores.views import print_view
 
-    query = CompletionQuery(prefix, k, read_context_file(context) if context else (), field)
+    query = CompletionQuery(prefix, k, context_of(context), field)
     with working("completing", silent=as_json):
         loaded = PingModel.load(model)
         answer = loaded.complete_ip_batch([query])[0]
@@ -120,13 +121,13 @@ def sample_ips_command(
     Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
     """
     from model.inference.checks import parse_address
-    from model.inference.context_file import read_context_file
+    from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import SampleQuery, context_used
     from model.inference.views import samples_view, working
     from stores.views import print_view
 
-    earlier = read_context_file(context) if context else ()
+    earlier = context_of(context)
     query = SampleQuery(target_rtt_ms, parse_address("src", src), n, earlier, tolerance, seed)
     with working("drawing", silent=as_json):
         loaded = PingModel.load(model)

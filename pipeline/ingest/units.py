@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from measurements.atlas_json import Span, find_results
 from measurements.atlas_result import Row, Source, Statistic, make_parser, make_rule
 from measurements.input_stream import InputFile, open_input
-from measurements.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
+from measurements.json_scanner import RESULT, SPAN_REASONS
 from pipeline.ingest.duplicates import read_duplicates
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.ingest.rejects import IngestRejects
@@ -24,8 +24,6 @@ from pipeline.ingest.tables import take_table
 from pipeline.records import MeasurementFile, Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from stores.files import sha256_file
-
-_SPAN_REASONS = {OTHER: "not_a_result", BROKEN: "bad_json", TRUNCATED: "truncated"}
 
 
 class ParsedFile(Record, frozen=True):
@@ -104,7 +102,7 @@ def take_results(
         for start, end, kind, number in spans:
             outcome: Row | str
             if kind != RESULT:
-                outcome = _SPAN_REASONS[kind]
+                outcome = SPAN_REASONS[kind]
             elif start < 0:
                 outcome = "too_long"
             else:
