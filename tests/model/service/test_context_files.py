@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import gzip
+from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.measurements.measurement_files import FORMS, PINGS
-from tests.model.service.test_page import browser, page
+from tests.model.service.conftest import free_port, listening
+from tests.model.service.test_page import browser
 
-__all__ = ["browser", "page"]  # fixtures
+__all__ = ["browser"]  # a fixture
 EXPECTED = [{"src": s, "dst": d, "rtt_ms": rtt, "time": time} for s, d, rtt, time in PINGS]
 BOX = "\n".join(
     [
@@ -20,6 +23,24 @@ BOX = "\n".join(
         *(f"{s},{d},{'failed' if r is None else f'{r:g}'},{t}" for s, d, r, t in PINGS),
     ]
 )
+
+
+@pytest.fixture(scope="module")
+def url(exported: Path, compile_cache: Path) -> Iterator[str]:
+    """The service, whose model need not be ready for this."""
+    with listening(exported, compile_cache, free_port()) as (_, address):
+        yield address
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    page = browser.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.goto(url)
+    yield page
+    assert failures == []
+    page.close()
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -37,7 +58,7 @@ def test_a_file_of_any_form_is_read_into_measurements(name: str, url: str) -> No
         (b'[{"prb_id": 1}]', "file: no usable measurement: missing_type 1"),
         (b"PAR1", "file: cannot be read as Parquet"),
         (b"BZh91AY&SY", "file: damaged or cut-off bz2 file"),
-        (gzip.compress(b" " * (17 << 20)), "file: more than 16,777,216 bytes of text"),
+        (gzip.compress(b"\n" * (17 << 20)), "file: more than 16,777,216 bytes of text"),
         (b"src,dst,failed\n" + b"9.9.9.9,8.8.8.8,yes\n" * 50_001, "file: more than 50,000 rows"),
     ],
 )
