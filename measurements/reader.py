@@ -36,14 +36,15 @@ class Rows:
 
 
 @contextmanager
-def open_rows(path: str) -> Iterator[Rows]:
-    """The rows of a file. Raises `InputError` naming it, also while they are read."""
+def open_rows(path: str, name: str = "", others: bool = False) -> Iterator[Rows]:
+    """The rows of a file, as `read_rows` gives them; errors call it `name`, or by its path."""
     with open_regular(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
-        yield read_rows(file, path)
+        yield read_rows(file, name or path, others=others)
 
 
-def read_rows(file: BinaryIO, name: str, most: int | None = None) -> Rows:
-    """The rows of a file that is open in binary and can be sought in; `name` is what errors call it.
+def read_rows(file: BinaryIO, name: str, most: int | None = None, others: bool = False) -> Rows:
+    """The rows of a file that is open in binary and can be sought in; `name` is what errors call it. Text may have
+    `others` than the known fields, which are left out.
 
     Raises `InputError`, here or while the rows are read; also when decompressed text has more than `most` bytes.
     """
@@ -57,7 +58,7 @@ def read_rows(file: BinaryIO, name: str, most: int | None = None) -> Rows:
     if text[:1] == b"[" or (text[:1] == b"{" and all(key.search(text) for key in _RESULT_KEYS)):
         return Rows("results", _results_in_json(chain([first], blocks)))
     decoded = _decoded(chain([first], blocks), name)
-    return Rows("text", text_rows(lines_of(decoded, name), name))
+    return Rows("text", text_rows(lines_of(decoded, name), name, others))
 
 
 def _of_parquet(file: BinaryIO, name: str) -> Rows:

@@ -67,24 +67,24 @@ def lines_of(blocks: Iterable[str], name: str) -> Iterator[str]:
     yield from rest.splitlines()
 
 
-def text_rows(lines: Iterable[str], name: str) -> Iterator[Given]:
+def text_rows(lines: Iterable[str], name: str, others: bool = False) -> Iterator[Given]:
     """Rows of JSON lines or CSV, told apart by the first character that is no space.
 
-    What is wrong with a single row is its `problem`. Raises `InputError` naming `name` where the whole cannot be
-    read: the header, or a quoted value without end.
+    What is wrong with a single row is its `problem`; a field of another name is, unless `others` are allowed.
+    Raises `InputError` naming `name` where the whole cannot be read: the header, or a quoted value without end.
     """
     remaining = iter(lines)
     blank = 0
     for first in remaining:
         if first.strip():
             rows = _json_rows if first.lstrip().startswith("{") else _csv_rows
-            yield from rows(chain([first], remaining), name, blank)
+            yield from rows(chain([first], remaining), name, blank, others)
             return
         blank += 1
-    yield from _csv_rows([], name, blank)
+    yield from _csv_rows([], name, blank, others)
 
 
-def _json_rows(lines: Iterable[str], name: str, blank: int) -> Iterator[Given]:
+def _json_rows(lines: Iterable[str], name: str, blank: int, others: bool) -> Iterator[Given]:
     for number, content in enumerate(lines, blank + 1):
         if not content.strip():
             continue
@@ -96,7 +96,7 @@ def _json_rows(lines: Iterable[str], name: str, blank: int) -> Iterator[Given]:
         except ValueError as error:
             reason = str(error)
         if isinstance(row, dict):
-            yield _given(number, row)
+            yield _given(number, row, others)
         else:
             yield Given(number, {}, f"expected one JSON object per line ({reason})")
 
@@ -106,7 +106,7 @@ def _no_number(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _csv_rows(lines: Iterable[str], name: str, blank: int) -> Iterator[Given]:
+def _csv_rows(lines: Iterable[str], name: str, blank: int, others: bool) -> Iterator[Given]:
     reader = csv.DictReader((line.strip() for line in lines), skipinitialspace=True, restval="")
     try:
         reader.fieldnames = names = [column.strip() for column in reader.fieldnames or ()]
@@ -120,19 +120,20 @@ def _csv_rows(lines: Iterable[str], name: str, blank: int) -> Iterator[Given]:
             if None in row:
                 yield Given(number, {}, "has more values than the first line")
             else:
-                yield _given(number, {name: value.strip() or None for name, value in row.items()})
+                values = {name: value.strip() or None for name, value in row.items()}
+                yield _given(number, values, others)
     except csv.Error as error:
         raise InputError(
             f"{name}:{blank + reader.line_num + 1}: cannot be read ({error})"
         ) from None
 
 
-def _given(number: int, row: dict[str, Any]) -> Given:
+def _given(number: int, row: dict[str, Any], others: bool) -> Given:
     """The row in the names of `FIELDS`."""
     of_table = "src_addr" in row
     known = (*TABLE_NAMES, *_IGNORED) if of_table else FIELDS
     unknown = row.keys() - set(known)
-    if unknown:
+    if unknown and not others:
         return Given(number, {}, f"unknown field {cut(min(unknown))}: expected {', '.join(known)}")
     if not of_table:
         rtt_ms = row.get("rtt_ms")

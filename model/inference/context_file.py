@@ -7,7 +7,7 @@ would reject are left out and counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,24 +70,38 @@ def parse_context_text(text: str, where: str) -> list[Measurement]:
 def take_rows(rows: Rows, where: str) -> Earlier:
     """Measurements of rows that `where` has: text in its order, anything else by time, as `prepare` sorts it."""
     earlier = Earlier()
+    earlier.measurements = list(measurements_in(rows, where, earlier.left_out))
+    if rows.kind != "text":
+        if not earlier.measurements:
+            raise nothing_usable(where, earlier.left_out)
+        earlier.measurements.sort(key=lambda measurement: measurement.time or 0)
+    return earlier
+
+
+def measurements_in(rows: Rows, where: str, left_out: Counter[str]) -> Iterator[Measurement]:
+    """The measurements of rows in their order; those of results and tables that are none are counted.
+
+    Raises `InputError` naming `where`, line and field for text that is wrong.
+    """
     for row in rows.rows:
         reason, problem = row.problem, row.problem
         if reason is None:
             try:
-                earlier.measurements.append(measurement_of(row))
-                continue
+                measurement = measurement_of(row)
             except QueryError as error:
                 reason, problem = f"bad_{error.field.rstrip(':')}", str(error)
+            else:
+                yield measurement
+                continue
         if rows.kind == "text":
             raise InputError(f"{where}:{row.row}: {problem}")
-        earlier.left_out[reason] += 1
-    if rows.kind == "text":
-        return earlier
-    if not earlier.measurements:
-        reasons = ", ".join(f"{name} {count:,}" for name, count in earlier.left_out.most_common(3))
-        raise InputError(f"{where}: no usable measurement: {reasons or 'no rows at all'}")
-    earlier.measurements.sort(key=lambda measurement: measurement.time or 0)
-    return earlier
+        left_out[reason] += 1
+
+
+def nothing_usable(where: str, left_out: Counter[str]) -> InputError:
+    """The error for results or a table without any measurement."""
+    reasons = ", ".join(f"{name} {count:,}" for name, count in left_out.most_common(3))
+    return InputError(f"{where}: no usable measurement: {reasons or 'no rows at all'}")
 
 
 def measurement_of(row: Given) -> Measurement:
