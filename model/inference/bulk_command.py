@@ -12,13 +12,15 @@ from stores.commands import print_json
 from stores.terminal import Terminal
 
 
-def one_or_many(src: str | None, dst: str | None, pairs: str | None, out: Path | None) -> None:
+def one_or_many(
+    src: str | None, dst: str | None, pairs: str | None, out: Path | None, matrix: bool
+) -> None:
     """Raise a usage error unless the arguments ask about one pair, or about a file of pairs."""
     if pairs is None:
         if src is None or dst is None:
             raise typer.BadParameter("expected SRC and DST, or --pairs FILE --out FILE")
-        if out is not None:
-            raise typer.BadParameter("--out applies only to --pairs")
+        if out is not None or matrix:
+            raise typer.BadParameter("--out and --matrix apply only to --pairs")
     elif src is not None:
         raise typer.BadParameter("expected SRC and DST, or --pairs FILE, and not both")
     elif out is None:

@@ -65,7 +65,7 @@ def predict_rtt_command(
     """
     from model.inference.bulk_command import answer_command, one_or_many
 
-    one_or_many(src, dst, pairs, out)
+    one_or_many(src, dst, pairs, out, matrix)
     if pairs is not None and out is not None:
         from model.inference.bulk_file import BulkQuestion
 
