@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 try:
     import numba
 except ModuleNotFoundError:
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -34,7 +34,7 @@ def records(array: NDArray[np.void]) -> NDArray[Any]:
     return array if numba else array.view(np.recarray)
 
 
-def _compile(function: Function, **options: str) -> Function:
+def _compile(function: Function, **options: Any) -> Function:
     if not numba:
         return function
     return cast(Function, numba.njit(cache=True, nogil=True, **options)(function))

@@ -15,6 +15,7 @@ from model.inference.prompts import PAIR_ROWS, SHORTEST_MEASUREMENT
 from model.inference.query import RttQuery, context_used
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
+from stores.printable import printable
 
 ROWS_AT_ONCE = 1024
 """Pairs that are sorted by the length of their prompts, so that full batches are of one length."""
@@ -70,8 +71,11 @@ def pairs_of(rows: Iterable[Given], time: float | None = None) -> Iterator[Pair]
             continue
         own = row.values.get("time")
         try:
-            ends = (parse_address(name, row.values.get(name)) for name in ("src", "dst"))
-            query = RttQuery(*ends, parse_time("time", time if own is None else own))
+            query = RttQuery(
+                parse_address("src", row.values.get("src")),
+                parse_address("dst", row.values.get("dst")),
+                parse_time("time", time if own is None else own),
+            )
         except QueryError as error:
             yield Pair(src, dst, None, str(error), error.field)
         else:
@@ -120,8 +124,9 @@ class Contexts:
 
     def of(self, query: RttQuery) -> list[Measurement]:
         """The measurements for a query, oldest first."""
-        kept = {*self._of_source[query.src], *self._of_pair[query.src, query.dst]}
-        return [measurement for _, _, measurement in sorted(kept, key=lambda item: item[:2])]
+        both = self._of_source[query.src] + self._of_pair[query.src, query.dst]
+        kept = {number: (time, number, measurement) for time, number, measurement in both}
+        return [measurement for _, _, measurement in sorted(kept.values())]
 
 
 def answer_pairs(
@@ -167,4 +172,4 @@ def _summary(query: RttQuery, prediction: RttPrediction, window: int) -> Answer:
 
 def _text(value: Any) -> str | None:
     """An address as it was given, for the answer."""
-    return None if value is None else cut(str(value))
+    return None if value is None else printable(cut(str(value)))

@@ -173,6 +173,21 @@ def test_a_source_is_asked_with_its_last_rows_and_the_last_of_its_pair() -> None
     assert found == of_pair + [(other, 1000 + time) for time in range(200 - room, 200)]
 
 
+def test_text_that_no_file_can_hold_is_escaped(
+    model: PingModel, pairs: Path, tmp_path: Path
+) -> None:
+    pairs.write_text('{"src": "\\ud800\\u001b", "dst": [1]}\n{"src": null, "dst": {}}\n[]\n')
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        ask(model, BulkQuestion(str(pairs), tmp_path / f"a{suffix}"))
+        answers = read(tmp_path / f"a{suffix}")
+        assert [(answer["src"], answer["dst"]) for answer in answers] == [
+            ("\\ud800\\x1b", "[1]"),
+            (None, "{}"),
+            (None, None),
+        ]
+        assert answers[2]["problem"] == "expected one JSON object per line (found [])"
+
+
 def test_rows_are_answered_in_order_however_their_prompts_are_grouped(model: PingModel) -> None:
     rows = [
         Given(i, {"src": f"9.9.{i % 3}.9", "dst": f"8.8.{i}.8", "time": START if i % 2 else None})
