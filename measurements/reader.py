@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO, Literal
 
+from measurements.decompress import compression_of, decompressed
 from measurements.given import Given
-from measurements.input_stream import compression_of, decompressed
 from measurements.regular_file import open_regular
 from measurements.text_rows import lines_of, text_rows
 from stores.errors import InputError

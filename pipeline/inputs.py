@@ -6,11 +6,12 @@ import glob
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
-from measurements.input_stream import InputFile, Kind, compression_of
+from measurements.decompress import compression_of
 from measurements.regular_file import open_regular
 from pipeline.folder import WORK
 from stores.errors import InputError
@@ -19,6 +20,24 @@ _SUFFIXES = {".json", ".ndjson", ".jsonl", ".txt", ".parquet"}
 _COMPRESSED_SUFFIXES = {".gz", ".bz2", ".zst"}
 _PARQUET = b"PAR1"
 _BEFORE_JSON = b"\xef\xbb\xbf\x1e \t\r\n"  # byte order mark, record separator, space
+
+
+Kind = Literal["atlas", "parquet", "bigquery"]
+"""Parquet by a file's first bytes or its suffix, and of these RIPE's BigQuery table by its columns; anything else
+counts as RIPE Atlas JSON."""
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that the user named, or that was found in a folder or by a glob."""
+
+    path: str
+    """Absolute."""
+    name: str
+    """Unique among the inputs: the base name, or relative to the folder (of the glob) named."""
+    size: int
+    mtime_ns: int
+    kind: Kind
 
 
 def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
@@ -167,9 +186,7 @@ def _input_file(path: str, name: str) -> InputFile:
     found = os.stat(path)
     kind: Kind = "atlas"
     if is_parquet:
-        from measurements.bigquery import (
-            holds_results,  # PyArrow, which results in JSON do not need yet
-        )
+        from measurements.bigquery import holds_results  # and PyArrow, which JSON does not need yet
 
         kind = "bigquery" if holds_results(path) else "parquet"
     return InputFile(path, name, found.st_size, found.st_mtime_ns, kind)

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from measurements.input_stream import InputFile
 from pipeline.folder import OutputFolder
 from pipeline.ingest.stage import IngestOptions, ingest
+from pipeline.inputs import InputFile
 from pipeline.provenance import configuration, inputs, ledger
 from pipeline.records import (
     IngestRecord,

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from measurements.atlas_result import Source, Statistic
-from measurements.input_stream import InputFile
 from pipeline.folder import OutputFolder
 from pipeline.ingest.duplicates import FoundDuplicates, find_duplicates
 from pipeline.ingest.parse import parse_inputs
 from pipeline.ingest.rejects import number_rejects
 from pipeline.ingest.units import ParsedFile, WrittenPart, write_part
+from pipeline.inputs import InputFile
 from pipeline.records import (
     IngestedFile,
     IngestedTotals,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from measurements.atlas_result import Result, Row
 from measurements.bigquery import read_results
-from measurements.input_stream import InputFile
 from measurements.regular_file import check_unchanged, open_regular
 from pipeline.hashed_file import HashedFile, hash_all
 from pipeline.ingest.parts import PartWriter
 from pipeline.ingest.rejects import IngestRejects
+from pipeline.inputs import InputFile
 
 
 def take_table(

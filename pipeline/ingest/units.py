@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 
 from measurements.atlas_json import Span, find_results
 from measurements.atlas_result import Row, Source, Statistic, make_parser, make_rule
-from measurements.input_stream import InputFile, open_input
 from measurements.json_scanner import RESULT, SPAN_REASONS
 from pipeline.ingest.duplicates import read_duplicates
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.ingest.rejects import IngestRejects
 from pipeline.ingest.tables import take_table
+from pipeline.inputs import InputFile, open_input
 from pipeline.records import MeasurementFile, Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from stores.files import sha256_file

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from measurements.input_stream import InputFile
 from measurements.regular_file import changed
 from pipeline.folder import OutputFolder
 from pipeline.hashed_file import Blocks, FileDigest, hash_file
+from pipeline.inputs import InputFile
 from pipeline.measurements import PRB_ID
 from pipeline.provenance import sum_ledger
 from pipeline.records import (

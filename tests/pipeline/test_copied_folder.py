@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from measurements.input_stream import InputFile
 from pipeline.folder import OutputFolder, open_folder
 from pipeline.ingest.stage import IngestOptions, ingest
-from pipeline.inputs import find_inputs
+from pipeline.inputs import InputFile, find_inputs
 from pipeline.prepare import PrepareOptions, prepare
 from pipeline.records import Report, SplitRecord, to_json
 from pipeline.simulate.stage import SimulateOptions

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from measurements.input_stream import InputFile
 from pipeline.folder import open_folder
 from pipeline.ingest.stage import IngestOptions, ingest
+from pipeline.inputs import InputFile
 from pipeline.measurements import REJECTED_SCHEMA
 from pipeline.records import IngestRecord
 from pipeline.units import open_executor
