@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from numbers import Integral
 from typing import Any
 
-from measurements.given import cut
+from measurements.given import cut as cut
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from measurements.given import cut
 from model.inference.checks import (
     check_families,
+    cut,
     parse_address,
     parse_context,
     parse_number,

@@ -15,8 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from measurements.given import cut
-from model.inference.checks import shown
+from model.inference.checks import cut, shown
 from model.service.hosts import Hosts
 from stores.errors import QueryError
 
