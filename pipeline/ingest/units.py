@@ -20,7 +20,8 @@ from pipeline.ingest.duplicates import read_duplicates
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.ingest.rejects import IngestRejects
 from pipeline.ingest.tables import take_table
-from pipeline.inputs import InputFile, open_input
+from pipeline.input_stream import open_input
+from pipeline.inputs import InputFile
 from pipeline.records import MeasurementFile, Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from stores.files import sha256_file
