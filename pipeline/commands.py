@@ -123,7 +123,7 @@ def prepare_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="RIPE Atlas results or measurement tables in Parquet: file, folder or glob. "
+            help="RIPE Atlas results, RIPE's BigQuery tables or measurement tables: file, folder or glob. "
             "Repeatable. Without it, a simulated Internet is used.",
         ),
     ] = None,
@@ -253,7 +253,10 @@ def tokenize_command(
 def ingest_command(
     inputs: Annotated[
         list[str],
-        typer.Option("--input", help="File, folder or glob of RIPE Atlas results. Repeatable."),
+        typer.Option(
+            "--input",
+            help="File, folder or glob of RIPE Atlas results, in JSON or BigQuery tables. Repeatable.",
+        ),
     ],
     out: OutOption,
     source: SourceOption = "from",

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from measurements.regular_file import changed, open_regular
 from pipeline.records import Record
-from pipeline.regular_file import changed, open_regular
 from stores.errors import InputError
 
 BLOCK = 1 << 20

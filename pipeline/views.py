@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pipeline.ingest import atlas_result
+from measurements import atlas_result
 from pipeline.records import (
     IngestRecord,
     Overlap,

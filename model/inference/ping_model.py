@@ -30,6 +30,7 @@ from model.inference.query import (
     RttQuery,
     SampleQuery,
 )
+from model.inference.table_answers import TableAnswers
 from model.inference.weights import Weights, known_first_bytes, read_run
 from model.run_folder import RECORD_FILE
 from stores.codec import Address, Measurement, encode_rtt
@@ -53,7 +54,7 @@ Query = TypeVar("Query", bound=_Query)
 Answer = TypeVar("Answer")
 
 
-class PingModel:
+class PingModel(TableAnswers):
     """A trained model, ready for queries. Safe to use from several threads.
 
     The first query of a shape (prompt length up to 64, 128, 256 …, batch of 1, 4 or 16) compiles a

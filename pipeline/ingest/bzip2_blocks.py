@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compiled import compiled
+from measurements.compiled import compiled
 from pipeline.hashed_file import BLOCK as READ_AT_ONCE
 from pipeline.hashed_file import HashedFile
 

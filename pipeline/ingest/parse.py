@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from measurements.atlas_result import Source, Statistic
 from pipeline.hashed_file import FileDigest
-from pipeline.ingest.atlas_result import Source, Statistic
 from pipeline.ingest.parts import Part
 from pipeline.ingest.pieces import ParsedPiece, cut, digest_input, join, parse_piece
 from pipeline.ingest.units import ParsedBatch, ParsedFile, parse_files

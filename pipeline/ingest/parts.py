@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ingest.atlas_result import Row
+from measurements.atlas_result import Row
 from pipeline.ingest.duplicates import Integers, write_identities
 from pipeline.measurements import INGESTED_SCHEMA
 from pipeline.records import Record

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from measurements.regular_file import changed
 from pipeline.folder import OutputFolder
 from pipeline.hashed_file import Blocks, FileDigest, hash_file
 from pipeline.inputs import InputFile
@@ -29,7 +30,6 @@ from pipeline.records import (
     read_results,
     to_json,
 )
-from pipeline.regular_file import changed
 from pipeline.split.parquet_input import ParquetSummary, inspect_parquet
 from pipeline.split.plan import Cut, Slice, find_cut_second, plan_shards
 from pipeline.split.runs import RUN_ROWS, write_runs
@@ -104,11 +104,12 @@ class Table:
 
 
 def tables_of(files: Sequence[InputFile]) -> list[Table]:
-    """Input files as tables. Raises `InputError` for one that is not Parquet."""
+    """Input files as tables. Raises `InputError` for one that is none."""
     for file in files:
         if file.kind != "parquet":
             raise InputError(
-                f"{file.path}: expected Parquet: use `prepare` or `ingest` for RIPE Atlas results"
+                f"{file.path}: expected a measurement table in Parquet: "
+                "use `prepare` or `ingest` for RIPE Atlas results"
             )
     return [Table(Path(file.path), file.name) for file in files]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline.input_stream import BLOCK, open_input
+from measurements.decompress import BLOCK
+from pipeline.input_stream import open_input
 from pipeline.inputs import find_inputs
 from stores.errors import InputError
 

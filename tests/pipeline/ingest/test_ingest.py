@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from measurements.atlas_result import REASONS
 from pipeline.folder import open_folder
 from pipeline.ingest import parts, stage
-from pipeline.ingest.atlas_result import REASONS
 from pipeline.ingest.stage import IngestOptions, ingest
 from pipeline.inputs import find_inputs
 from pipeline.measurements import INGESTED_SCHEMA
