@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from measurements.decompress import compression_of, decompressed
-from measurements.regular_file import changed, check_unchanged, open_regular
 from pipeline.inputs import InputFile
 from stores.errors import InputError
+from stores.measurements.decompress import compression_of, decompressed
+from stores.measurements.regular_file import changed, check_unchanged, open_regular
 
 
 class InputStream:

@@ -11,10 +11,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from measurements.decompress import compression_of
-from measurements.regular_file import open_regular
 from pipeline.folder import WORK
 from stores.errors import InputError
+from stores.measurements.decompress import compression_of
+from stores.measurements.regular_file import open_regular
 
 _SUFFIXES = {".json", ".ndjson", ".jsonl", ".txt", ".parquet"}
 _COMPRESSED_SUFFIXES = {".gz", ".bz2", ".zst"}
@@ -186,7 +186,9 @@ def _input_file(path: str, name: str) -> InputFile:
     found = os.stat(path)
     kind: Kind = "atlas"
     if is_parquet:
-        from measurements.bigquery import holds_results  # and PyArrow, which JSON does not need yet
+        from stores.measurements.bigquery import (
+            holds_results,  # and PyArrow, which JSON does not need yet
+        )
 
         kind = "bigquery" if holds_results(path) else "parquet"
     return InputFile(path, name, found.st_size, found.st_mtime_ns, kind)

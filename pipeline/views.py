@@ -19,7 +19,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from measurements import atlas_result
 from pipeline.records import (
     IngestRecord,
     Overlap,
@@ -31,6 +30,7 @@ from pipeline.split import runs
 from pipeline.units import Progress as ProgressCallback
 from stores.layout import SPLITS, VALIDATION, WITH_VALIDATION
 from stores.manifest import ArrayTotals, LedgerTotals
+from stores.measurements import atlas_result
 from stores.overlap import new_sources_warning
 from stores.terminal import Terminal
 from stores.vocabulary import CONTEXT

@@ -8,13 +8,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
-from measurements.given import Given, cut
 from model.inference.checks import parse_address, parse_time
 from model.inference.prediction import QUANTILES, RttPrediction
 from model.inference.prompts import PAIR_ROWS, SHORTEST_MEASUREMENT
 from model.inference.query import RttQuery, context_used
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
+from stores.measurements.given import Given, cut
 from stores.printable import printable
 
 ROWS_AT_ONCE = 1024

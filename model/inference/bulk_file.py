@@ -24,8 +24,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from measurements.reader import open_rows
-from measurements.regular_file import changed, open_regular
 from model.inference.bulk import (
     COLUMNS,
     ROWS_AT_ONCE,
@@ -40,6 +38,8 @@ from model.inference.bulk import (
 from model.inference.context_file import measurements_in, nothing_usable
 from stores.errors import ConfigError, OutputError
 from stores.files import atomic_path, parse_json, sha256_file, sync_file, write_json
+from stores.measurements.reader import open_rows
+from stores.measurements.regular_file import changed, open_regular
 
 FORMATS = {".csv": ".csv", ".jsonl": ".jsonl", ".ndjson": ".jsonl", ".parquet": ".parquet"}
 """What is written, by the suffix of the output."""
@@ -221,7 +221,7 @@ def _write_parts(
 
 def _write(path: Path, answers: Sequence[Answer], suffix: str) -> None:
     if suffix == ".parquet":
-        from measurements.arrow_tables import write_table
+        from stores.measurements.arrow_tables import write_table
 
         write_table(path, answers, COLUMNS)
     elif suffix == ".csv":
@@ -234,7 +234,7 @@ def _write(path: Path, answers: Sequence[Answer], suffix: str) -> None:
 def _join(path: Path, parts: Sequence[Path], suffix: str) -> None:
     suffix = FORMATS[suffix.lower()]
     if suffix == ".parquet":
-        from measurements.arrow_tables import join_tables
+        from stores.measurements.arrow_tables import join_tables
 
         return join_tables(path, parts)
     with open(path, "wb") as whole:

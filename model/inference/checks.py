@@ -12,9 +12,9 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from numbers import Integral
 from typing import Any
 
-from measurements.given import cut as cut
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
+from stores.measurements.given import cut as cut
 
 LAST_SECOND = 4_102_444_799  # the end of 2099, the same limit as for `ingest`
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Earlier measurements that the user brings: any file that `measurements.reader` reads.
+"""Earlier measurements that the user brings: any file that `stores.measurements.reader` reads.
 
 In text, whatever is wrong is an error, for the user wrote it; of RIPE Atlas results and tables, rows that `prepare`
 would reject are left out and counted.
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measurements.given import Given
-from measurements.reader import Rows, open_rows
-from measurements.text_rows import lines_of, text_rows
 from model.inference.checks import make_measurement
 from stores.codec import Measurement
 from stores.errors import InputError, QueryError
+from stores.measurements.given import Given
+from stores.measurements.reader import Rows, open_rows
+from stores.measurements.text_rows import lines_of, text_rows
 from stores.terminal import Terminal
 
 

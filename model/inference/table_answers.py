@@ -30,7 +30,7 @@ class TableAnswers:
         `model.inference.bulk.COLUMNS`, a row for each row: where it cannot be asked, `problem` says why.
         Needs PyArrow. Raises `InputError` for a table without these columns.
         """
-        from measurements.arrow_tables import rows_of_table, table_like
+        from stores.measurements.arrow_tables import rows_of_table, table_like
 
         asked = list(pairs_of(rows_of_table(table), time))
         if matrix:
@@ -44,7 +44,7 @@ class TableAnswers:
 
 def _measurements(context: Any) -> Iterable[Measurement]:
     """Measurements as they are, or those of a table that can be used."""
-    from measurements.arrow_tables import rows_of_table
+    from stores.measurements.arrow_tables import rows_of_table
 
     if not hasattr(context, "__arrow_c_stream__"):
         yield from context

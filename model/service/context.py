@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from measurements.reader import Rows, rows_of_bytes
 from model.inference.context_file import Earlier, take_rows
 from model.service import schemas, web
 from stores.errors import InputError
+from stores.measurements.reader import Rows, rows_of_bytes
 
 MAX_TEXT = 16 << 20
 """Bytes of a file's text: 1 MiB compressed may be a thousand times as much."""

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from measurements.atlas_result import Source, Statistic
 from pipeline.folder import OutputFolder
 from pipeline.ingest.duplicates import FoundDuplicates, find_duplicates
 from pipeline.ingest.parse import parse_inputs
@@ -37,6 +36,7 @@ from pipeline.records import (
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
 from stores.manifest import InputDigest
+from stores.measurements.atlas_result import Source, Statistic
 
 BATCHES = 64  # about this many, within these bounds:
 MIN_BATCH_BYTES, MAX_BATCH_BYTES = 4 << 20, 32 << 20
@@ -47,7 +47,7 @@ MAX_PARTITIONS = 256
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How a result becomes a row; see `measurements.atlas_result.make_parser`."""
+    """How a result becomes a row; see `stores.measurements.atlas_result.make_parser`."""
 
     source: Source = "from"
     allow_private: bool = False

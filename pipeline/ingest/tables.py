@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from measurements.atlas_result import Result, Row
-from measurements.bigquery import read_results
-from measurements.regular_file import check_unchanged, open_regular
 from pipeline.hashed_file import HashedFile, hash_all
 from pipeline.ingest.parts import PartWriter
 from pipeline.ingest.rejects import IngestRejects
 from pipeline.inputs import InputFile
+from stores.measurements.atlas_result import Result, Row
+from stores.measurements.bigquery import read_results
+from stores.measurements.regular_file import check_unchanged, open_regular
 
 
 def take_table(

@@ -13,9 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from measurements.atlas_json import Span, find_results
-from measurements.atlas_result import Row, Source, Statistic, make_parser, make_rule
-from measurements.json_scanner import RESULT, SPAN_REASONS
 from pipeline.ingest.duplicates import read_duplicates
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.ingest.rejects import IngestRejects
@@ -25,6 +22,9 @@ from pipeline.inputs import InputFile
 from pipeline.records import MeasurementFile, Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from stores.files import sha256_file
+from stores.measurements.atlas_json import Span, find_results
+from stores.measurements.atlas_result import Row, Source, Statistic, make_parser, make_rule
+from stores.measurements.json_scanner import RESULT, SPAN_REASONS
 
 
 class ParsedFile(Record, frozen=True):

@@ -9,10 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from measurements.parquet_file import ADDRESS_BYTES, check_text, open_parquet, reading, row_groups
 from pipeline.hashed_file import Blocks, HashedFile, open_hashed
 from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA
 from stores.errors import InputError
+from stores.measurements.parquet_file import (
+    ADDRESS_BYTES,
+    check_text,
+    open_parquet,
+    reading,
+    row_groups,
+)
 
 _MAX_TIME = 1 << 62  # microseconds: the year 148,108, which can still be written as a date
 _TEXT_BYTES = {"src_addr": ADDRESS_BYTES, "dst_addr": ADDRESS_BYTES, "source_file": 4096}

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from measurements.regular_file import changed
 from pipeline.folder import OutputFolder
 from pipeline.hashed_file import Blocks, FileDigest, hash_file
 from pipeline.inputs import InputFile
@@ -40,6 +39,7 @@ from stores.errors import ConfigError, InputError
 from stores.files import write_json
 from stores.layout import VALIDATION
 from stores.manifest import InputDigest
+from stores.measurements.regular_file import changed
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from measurements.given import Given
-from measurements.reader import open_rows
 from model.inference import bulk_file
 from model.inference.bulk import COLUMNS, Contexts, answer_pairs, matrix_of, pairs_of
 from model.inference.bulk_file import BulkQuestion, answer_file, weights_digest
@@ -28,7 +26,9 @@ from model.inference.ping_model import PingModel, load_weights
 from model.inference.prompts import PAIR_ROWS, SHORTEST_MEASUREMENT
 from stores.codec import Measurement
 from stores.errors import ConfigError, InputError, OutputError
-from tests.measurements.measurement_files import FORMS, PINGS, START, write_form
+from stores.measurements.given import Given
+from stores.measurements.reader import open_rows
+from tests.stores.measurements.measurement_files import FORMS, PINGS, START, write_form
 
 ROOT = Path(__file__).parents[3]
 PAIRS = """id,src,dst,time

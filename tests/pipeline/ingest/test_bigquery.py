@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from measurements.bigquery import MOST_PACKETS
 from pipeline.ingest.stage import IngestOptions
 from pipeline.inputs import find_inputs
 from stores.errors import InputError
-from tests.measurements.bigquery_table import NESTINGS, bigquery_table, write_bigquery
+from stores.measurements.bigquery import MOST_PACKETS
 from tests.pipeline.ingest.results import lines, ping, rejects, run, table
 from tests.pipeline.ingest.test_ingest_real import decoded
+from tests.stores.measurements.bigquery_table import NESTINGS, bigquery_table, write_bigquery
 
 ROOT = Path(__file__).parents[3]
 ORIGIN = ["source_file", "source_row"]

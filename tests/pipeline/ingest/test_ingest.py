@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from measurements.atlas_result import REASONS
 from pipeline.folder import open_folder
 from pipeline.ingest import parts, stage
 from pipeline.ingest.stage import IngestOptions, ingest
@@ -30,6 +29,7 @@ from pipeline.measurements import INGESTED_SCHEMA
 from pipeline.records import IngestedTotals
 from stores.errors import ConfigError, OutputError
 from stores.manifest import InputDigest
+from stores.measurements.atlas_result import REASONS
 from tests.pipeline.ingest.results import lines, outputs, ping, rejects, run, table
 
 ROOT = Path(__file__).parents[3]

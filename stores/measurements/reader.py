@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO, Literal
 
-from measurements.decompress import compression_of, decompressed
-from measurements.given import Given
-from measurements.regular_file import open_regular
-from measurements.text_rows import lines_of, text_rows
 from stores.errors import InputError
+from stores.measurements.decompress import compression_of, decompressed
+from stores.measurements.given import Given
+from stores.measurements.regular_file import open_regular
+from stores.measurements.text_rows import lines_of, text_rows
 
 _PARQUET = b"PAR1"
 _BEFORE_JSON = b"\xef\xbb\xbf\x1e \t\r\n"  # byte order mark, record separator, space
@@ -62,9 +62,9 @@ def read_rows(file: BinaryIO, name: str, most: int | None = None, others: bool =
 
 
 def _of_parquet(file: BinaryIO, name: str) -> Rows:
-    from measurements.bigquery import is_bigquery, read_results
-    from measurements.parquet_file import open_parquet, reading
-    from measurements.table_rows import table_rows
+    from stores.measurements.bigquery import is_bigquery, read_results
+    from stores.measurements.parquet_file import open_parquet, reading
+    from stores.measurements.table_rows import table_rows
 
     with reading(name, name), open_parquet(file) as opened:
         of_results = is_bigquery(opened.schema_arrow.names)
@@ -95,9 +95,9 @@ def _decoded(blocks: Iterator[bytes], name: str) -> Iterator[str]:
 
 
 def _results_in_json(blocks: Iterator[bytes]) -> Iterator[Given]:
-    from measurements.atlas_json import find_results
-    from measurements.atlas_result import make_parser
-    from measurements.json_scanner import RESULT, SPAN_REASONS
+    from stores.measurements.atlas_json import find_results
+    from stores.measurements.atlas_result import make_parser
+    from stores.measurements.json_scanner import RESULT, SPAN_REASONS
 
     parse = make_parser()
     for data, spans in find_results(blocks):
@@ -109,7 +109,7 @@ def _results_in_json(blocks: Iterator[bytes]) -> Iterator[Given]:
 
 
 def _results_in_table(batches: Iterator[Any]) -> Iterator[Given]:
-    from measurements.atlas_result import make_rule
+    from stores.measurements.atlas_result import make_rule
 
     rule, number = make_rule(), 0
     for batch in batches:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from measurements.compiled import compiled, inlined, records
+from stores.measurements.compiled import compiled, inlined, records
 
 RESULT, OTHER, BROKEN, TRUNCATED = range(4)
 """What a span is: a result (not decoded yet), an object that is none, text that is no JSON, and

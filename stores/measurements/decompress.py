@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from measurements.bzip2_reader import Bzip2Reader
 from stores.errors import InputError
+from stores.measurements.bzip2_reader import Bzip2Reader
 
 BLOCK = 4 << 20
 _COMPRESSION = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from measurements.reader import open_rows, read_rows
-from measurements.text_rows import LONGEST_LINE, lines_of
 from model.inference.context_file import read_context_file, read_earlier
 from stores.codec import Measurement
 from stores.errors import InputError
-from tests.measurements.measurement_files import FORMS, PINGS, results, write_form
+from stores.measurements.reader import open_rows, read_rows
+from stores.measurements.text_rows import LONGEST_LINE, lines_of
+from tests.stores.measurements.measurement_files import FORMS, PINGS, results, write_form
 from tests.test_cli import BLOCKING
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def test_every_form_gives_the_same_measurements(name: str, tmp_path: Path) -> No
 def test_results_are_read_without_numba_too(tmp_path: Path) -> None:
     """Asking a model needs no compiler; the scanner is only slower then."""
     path = write_form(tmp_path, "results.ndjson")
-    lines = "from measurements.reader import open_rows\n" + (
+    lines = "from stores.measurements.reader import open_rows\n" + (
         "with open_rows(sys.argv[1]) as found:\n    print([tuple(row) for row in found.rows])"
     )
     program = BLOCKING.replace("import cli\ncli.main()", lines)

@@ -21,9 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from measurements.atlas_result import Packet, Result
-from measurements.parquet_file import ADDRESS_BYTES, check_text, open_parquet, reading, row_groups
 from stores.errors import InputError
+from stores.measurements.atlas_result import Packet, Result
+from stores.measurements.parquet_file import (
+    ADDRESS_BYTES,
+    check_text,
+    open_parquet,
+    reading,
+    row_groups,
+)
 
 ROWS_AT_ONCE = 1 << 12
 MOST_PACKETS = 1 << 12

@@ -7,9 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from measurements.given import FIELDS, TABLE_NAMES, Given
-from measurements.parquet_file import ADDRESS_BYTES, check_text, open_parquet, reading, row_groups
 from stores.errors import InputError
+from stores.measurements.given import FIELDS, TABLE_NAMES, Given
+from stores.measurements.parquet_file import (
+    ADDRESS_BYTES,
+    check_text,
+    open_parquet,
+    reading,
+    row_groups,
+)
 
 ROWS_AT_ONCE = 1 << 12
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from measurements.given import Given
-from measurements.table_rows import batch_rows, columns_of
 from stores.errors import InputError
+from stores.measurements.given import Given
+from stores.measurements.table_rows import batch_rows, columns_of
 
 _TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 

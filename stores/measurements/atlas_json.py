@@ -23,8 +23,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from measurements.compiled import records
-from measurements.json_scanner import (
+from stores.measurements.compiled import records
+from stores.measurements.json_scanner import (
     MAX_SPANS,
     OTHER,
     SPAN,

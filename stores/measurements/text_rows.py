@@ -26,8 +26,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
-from measurements.given import FIELDS, TABLE_NAMES, Given, cut
 from stores.errors import InputError
+from stores.measurements.given import FIELDS, TABLE_NAMES, Given, cut
 
 FAILED = "failed"
 LONGEST_LINE = 1 << 20
