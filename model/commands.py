@@ -231,17 +231,31 @@ def export_command(
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option("--dtype", help="Type of the weights.")
     ] = "float32",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            help="The store that it was trained on, or its URL: for a run that did not note what its data are.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a trained model as safetensors, JSON configuration and vocabulary, usable without Orbax.
+    """Write a trained model as safetensors, JSON configuration and vocabulary, usable without Orbax, with a card
+    that says what it was trained on.
 
     Example: `pinglm export --model runs/a --out exported --dtype bfloat16`
     """
     from model.inference.export import write_export
     from model.inference.ping_model import load_weights
     from model.inference.views import export_view, working
+    from model.inference.weights import with_provenance
+    from stores.reader import TokenStore
     from stores.views import print_view
 
+    path = local_store(store, silent=as_json) if store else None
     with working("exporting", silent=as_json):
-        record = write_export(load_weights(model), out, dtype)
+        weights = load_weights(model)
+        if path:
+            weights = with_provenance(weights, TokenStore.open(path))
+        record = write_export(weights, out, dtype)
     print_json({"path": str(out), **record}) if as_json else print_view(export_view(out, record))

@@ -226,6 +226,8 @@ class SplitRecord(StageRecord, frozen=True, tag="split", kw_only=True):
     totals: LedgerTotals
     shards: dict[str, tuple[ShardFile, ...]]
     overlap: Overlap
+    simulated: bool = False
+    """Whether one of the user's tables is marked as simulated."""
 
 
 class TokenizeRecord(StageRecord, frozen=True, tag="tokenize", kw_only=True):

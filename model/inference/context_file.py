@@ -1,11 +1,11 @@
 """Earlier measurements as text: JSON lines, or CSV with a header line.
 
-    {"src": "192.0.2.1", "dst": "198.51.100.7", "rtt_ms": 12.3, "time": 1751000000}
-    {"src": "192.0.2.1", "dst": "198.51.100.8", "failed": true}
+    {"src": "193.0.2.1", "dst": "198.51.101.7", "rtt_ms": 12.3, "time": 1751000000}
+    {"src": "193.0.2.1", "dst": "198.51.101.8", "failed": true}
 
     src,dst,rtt_ms,time
-    192.0.2.1,198.51.100.7,12.3,1751000000
-    192.0.2.1,198.51.100.8,failed,
+    193.0.2.1,198.51.101.7,12.3,1751000000
+    193.0.2.1,198.51.101.8,failed,
 
 A failed ping has `failed` set, or "failed" as its `rtt_ms`. `time` is in Unix seconds and may be left out.
 CSV values may be quoted and have spaces around them; blank lines are skipped.

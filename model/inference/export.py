@@ -26,6 +26,7 @@ from model.model_files import read_object, regular_file
 from model.network.flops import count_parameters
 from stores.errors import CheckpointError, OutputError
 from stores.files import TEMPORARY_SUFFIX, sha256_file, write_json, write_synced
+from stores.provenance import Provenance
 from stores.vocabulary import PAYLOAD_BYTES, VOCABULARY_SIZE, VOCABULARY_VERSION, token_name
 
 FORMAT = "pinglm-model"
@@ -49,6 +50,8 @@ class Description:
     parameters: int
     origin: Origin
     weights_sha256: str
+    provenance: Provenance | None = None
+    """What the model was trained on; older exports do not say."""
     config_sha256: str | None = None
     """Of the canonical JSON (sorted keys, no spaces, UTF-8) of all other fields; older exports have none."""
 
@@ -75,6 +78,7 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
         "parameters": count_parameters(weights.config)["total"],
         "model": asdict(weights.config),
         "origin": weights.origin,
+        "provenance": asdict(weights.provenance) if weights.provenance else None,
         "weights_sha256": sha256_file(out / WEIGHTS_FILE),
     }
     config["config_sha256"] = digest(config)
@@ -106,7 +110,8 @@ def read_export(path: Path) -> Weights:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
     check_finite(arrays, file)
-    return Weights(config, restore_tables(arrays, config.prefix_rows, file), fields["origin"])
+    tables = restore_tables(arrays, config.prefix_rows, file)
+    return Weights(config, tables, fields["origin"], described.provenance)
 
 
 def digest(fields: dict[str, Any]) -> str:

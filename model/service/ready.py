@@ -17,6 +17,7 @@ from model.service.answers import KINDS
 from model.service.batcher import Batcher
 from model.service.schemas import MAX_CONTEXT, MAX_QUERIES
 from model.service.web import BODY_BYTES
+from stores.provenance import summary
 
 CARD = "card.json"
 
@@ -29,6 +30,7 @@ class ReadyModel:
     def __init__(self, path: str | Path, queue: int):
         """Loads the weights; raises `CheckpointError`. At most `queue` queries may wait."""
         self._model = PingModel.load(path)
+        self.grounds = self._model.grounds
         self.window = self._model.config.context
         self.status = "warming up"
         self.limits = {
@@ -45,6 +47,7 @@ class ReadyModel:
             "parameters": count_parameters(self._model.config)["total"],
             "model": asdict(self._model.config),
             "origin": self._model.origin,
+            "provenance": summary(self._model.provenance),
             "card": json.loads(card.read_bytes()) if card.exists() else None,
         }
         asks = {kind.name: kind.ask for kind in KINDS}

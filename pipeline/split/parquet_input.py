@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.hashed_file import BLOCK, Blocks, HashedFile, open_hashed
-from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA
+from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA, SIMULATED
 from stores.errors import InputError
 
 _MAX_TIME = 1 << 62  # microseconds: the year 148,108, which can still be written as a date
@@ -32,6 +32,7 @@ class ParquetSummary:
     rows: int
     row_groups: list[int]  # rows of each
     columns: list[str]  # those of the canonical table, then the optional ones present
+    simulated: bool  # marked as rows that `simulate` made up
 
 
 @contextmanager
@@ -54,6 +55,7 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
     with _reading(path, name), open_hashed(path) as source, _open(source, []) as file:
         schema = file.schema_arrow
         metadata = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        simulated = SIMULATED in (file.metadata.metadata or {})
     groups = [group.num_rows for group in metadata]
     columns = []
     for field in (*SCHEMA, PRB_ID, *ORIGIN):
@@ -70,7 +72,7 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
         columns.append(field.name)
     for group in metadata:
         _check_text(group, name)
-    return ParquetSummary(source.size, source.blocks, sum(groups), groups, columns)
+    return ParquetSummary(source.size, source.blocks, sum(groups), groups, columns, simulated)
 
 
 def read_tables(

@@ -159,6 +159,7 @@ def split(
                 OutputFile(shard.path, shard.size) for side in SPLITS for shard in shards[side]
             ),
             overlap=count_overlap(scratch / "distinct", shards),
+            simulated=any(summary.simulated for summary in summaries),
         )
     )
 
