@@ -115,7 +115,7 @@ def train_command(
     else:
         print_view(result_view(result))
         if look:
-            print_view(first_look_view(look))
+            print_view(first_look_view(look, path, out))
 
 
 @app.command("sweep")

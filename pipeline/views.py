@@ -29,6 +29,7 @@ from pipeline.records import (
 from pipeline.split import runs
 from pipeline.units import Progress as ProgressCallback
 from stores.manifest import ArrayTotals, LedgerTotals
+from stores.program import command
 from stores.terminal import Terminal
 from stores.vocabulary import CONTEXT
 
@@ -174,5 +175,5 @@ def _table(first: str, *numbers: str) -> Table:
 
 def _print_store_path(console: Terminal, digest: str, out: Path) -> None:
     store = out / "store.zarr"
-    text = f"{store}, digest {digest[:16]}…\nLook inside: python cli.py inspect-store {store}"
+    text = f"{store}, digest {digest[:16]}…\nLook inside: {command('inspect-store', store)}"
     console.print(text, soft_wrap=True, highlight=False)

@@ -13,6 +13,7 @@ from stores.codec import decode_rtts
 from stores.errors import DamagedStoreError
 from stores.grammar import parse_windows
 from stores.layout import SPLITS
+from stores.program import command
 from stores.progress import Progress
 from stores.reader import TokenStore
 from stores.vocabulary import (
@@ -121,7 +122,7 @@ def _decode(
     if parsed.bad.size:
         raise DamagedStoreError(
             f"{path}: window {first + parsed.bad[0]} of {split}/full breaks the grammar: "
-            "run verify-store to see where"
+            f"run `{command('verify-store', path)}` to see where"
         )
     body = tokens[np.arange(CONTEXT, dtype=np.uint16) < lengths[:, None]]
     heads = np.flatnonzero(body < BYTE0)  # roles; a valid measurement has each field once
