@@ -205,21 +205,27 @@ def model_card_command(
         Path, typer.Option("--report", help="The report.json of `evaluate` on the exported model.")
     ],
     store: Annotated[Path, typer.Option("--store", help="The store it was trained on.")],
-    truth: Annotated[
-        Path, typer.Option("--truth", help="The world.npz of the simulated Internet.")
-    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the exported model.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth", help="The world.npz of a simulated Internet: adds an example question."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the card of an exported model: its data, training, evaluation and an example question.
+    """Write the card of an exported model, as JSON and in prose: data, training, evaluation, limits and licence.
 
     Example: `pinglm model-card --run runs/a --report report/report.json --store data/store.zarr
     --truth data/truth/world.npz --out exported`
     """
-    from model.evaluate.card import CARD_FILE, write_card
+    from model.evaluate.card import write_card
+    from model.inference.card import CARD_FILE, README_FILE
 
     card = write_card(run, report, store, truth, out)
-    print_json(card) if as_json else typer.echo(printable(f"wrote {out / CARD_FILE}"))
+    print_json(card) if as_json else typer.echo(
+        printable(f"wrote {out / CARD_FILE} and {README_FILE}")
+    )
 
 
 @app.command("export")

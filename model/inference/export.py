@@ -1,9 +1,10 @@
-"""A trained model as three plain files, usable without Orbax or the training code.
+"""A trained model as plain files, usable without Orbax or the training code.
 
 DIR/model.safetensors   weights, float32 or bfloat16, named as in `model.network.named_weights`; tables
                         trimmed as in `model.inference.trimmed`
 DIR/vocabulary.json     the tokens, by id
-DIR/config.json         shape, origin, versions, digests; written last, so a folder without it is no model
+DIR/card.json, README.md   what it was trained on and is good for, as in `model.inference.card`
+DIR/config.json         shape, origin, data, versions, digests; written last, so a folder without it is no model
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from model.config import ModelConfig, convert_saved
+from model.inference.card import (
+    CARD_FILE,
+    README_FILE,
+    card_of,
+    check_readme,
+    write_card_files,
+)
 from model.inference.trimmed import ROWS, restore_tables, trim_tables, whole_shapes
 from model.inference.weights import Origin, Weights, check_finite, check_shapes, check_size
 from model.model_files import read_object, regular_file
@@ -57,9 +65,10 @@ class Description:
 
 
 def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> dict[str, Any]:
-    """Write the three files into `out`, replacing an export that is already there, finished or not.
+    """Write the files into `out`, replacing an export that is already there, finished or not.
 
-    Returns the content of config.json. Raises `OutputError` if `out` holds anything else.
+    Returns the content of config.json. Raises `OutputError` if `out` holds anything else, or a README.md that
+    pinglm did not write.
     """
     if out.exists() and (out.is_file() or not _is_export(out)):
         raise OutputError(
@@ -67,15 +76,18 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
         )
     arrays = {name: np.ascontiguousarray(a, DTYPES[dtype]) for name, a in weights.arrays.items()}
     check_finite(arrays, out)
+    check_readme(out)
     (out / CONFIG_FILE).unlink(missing_ok=True)
     write_synced(out / WEIGHTS_FILE, save(trim_tables(arrays), metadata={"format": FORMAT}))
     write_json(out / VOCABULARY_FILE, vocabulary())
+    parameters = count_parameters(weights.config)["total"]
+    write_card_files(out, card_of(weights), parameters)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "vocabulary_version": VOCABULARY_VERSION,
         "dtype": dtype,
-        "parameters": count_parameters(weights.config)["total"],
+        "parameters": parameters,
         "model": asdict(weights.config),
         "origin": weights.origin,
         "provenance": asdict(weights.provenance) if weights.provenance else None,
@@ -131,7 +143,7 @@ def _is_export(path: Path) -> bool:
         if WEIGHTS_FILE in names:
             with safe_open(regular_file(path, WEIGHTS_FILE), "np") as opened:
                 ours = (opened.metadata() or {}).get("format") == FORMAT
-            return ours and names <= {WEIGHTS_FILE, VOCABULARY_FILE}
+            return ours and names <= {WEIGHTS_FILE, VOCABULARY_FILE, CARD_FILE, README_FILE}
         return not names
     except (CheckpointError, OSError, SafetensorError):
         return False

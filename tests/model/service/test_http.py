@@ -15,9 +15,8 @@ import pytest
 
 from model.inference.ping_model import PingModel
 from stores.codec import Measurement
-from tests.model.service.conftest import free_port, serving, until_ready
+from tests.model.service.conftest import DST, SRC, free_port, serving, until_ready
 
-SRC, DST = "193.0.2.1", "198.51.101.7"
 EARLIER = [
     {"src": SRC, "dst": "198.51.101.8", "rtt_ms": 21.7, "time": 1751000000},
     {"src": SRC, "dst": "198.51.101.9", "rtt_ms": None, "time": 1751000060},
@@ -56,6 +55,36 @@ def test_answers_are_those_of_the_model(url: str, model: PingModel) -> None:
     answer = httpx.post(f"{url}/sample_ips", json=asked).json()
     expected_samples = model.sample_ips(SRC, 20, 4, seed=5)
     assert [s["address"] for s in answer["samples"]] == [str(s.address) for s in expected_samples]
+
+
+def test_every_answer_says_what_it_rests_on(url: str) -> None:
+    simulated = ["from a model of a simulated Internet"]
+    far = [*simulated, "destination 8.8.8.8: no /16 of it in training"]
+    known = httpx.post(f"{url}/predict_rtt", json=PLAIN).json()
+    assert (known["data"], known["unmet_prefixes"], known["notes"]) == ("simulated", {}, simulated)
+    queries = {"queries": [PLAIN, {**PLAIN, "dst": "8.8.8.8"}]}
+    _, other = httpx.post(f"{url}/predict_rtt/batch", json=queries).json()["answers"]
+    assert (other["unmet_prefixes"], other["notes"]) == ({"dst": "8.8.0.0/16"}, far)
+    samples = httpx.post(f"{url}/sample_ips", json={"src": SRC, "target_rtt_ms": 20}).json()
+    assert samples["notes"] == simulated
+    assert samples["convincing"] == (samples["samples"][0]["p_within"] >= 0.1)
+    completions = httpx.post(f"{url}/complete_ip", json={"prefix": "8.8"}).json()
+    assert completions["unmet_prefixes"] == {"prefix": "8.8.0.0/16"}
+    about = httpx.get(f"{url}/model").json()["provenance"]
+    assert (about["data"], about["rows"], about["sources"]) == ("simulated", 1, 1)
+
+
+def test_private_addresses_are_refused_unless_allowed(url: str) -> None:
+    asked = {"src": "192.168.0.7", "dst": DST}
+    refused = httpx.post(f"{url}/predict_rtt", json=asked)
+    assert refused.status_code == 422
+    (problem,) = refused.json()["detail"]
+    assert problem["loc"] == ["body", "src"]
+    assert "private or special" in problem["msg"]
+    allowed = httpx.post(f"{url}/predict_rtt", json={**asked, "allow_private": True})
+    assert allowed.status_code == 200
+    too_far = httpx.post(f"{url}/sample_ips", json={"src": SRC, "target_rtt_ms": 1e9})
+    assert too_far.status_code == 422
 
 
 def test_a_batch_has_the_answers_of_its_queries_in_order(url: str) -> None:

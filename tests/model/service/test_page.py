@@ -11,9 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from model.service.app import PAGE
-from tests.model.service.conftest import free_port, serving
+from tests.model.service.conftest import DST, SRC, free_port, serving
 
-SRC, DST = "193.0.2.1", "198.51.101.7"
 CONTEXT = "src,dst,rtt_ms,time\n193.0.2.1,198.51.101.8,21.7,\n193.0.2.1,198.51.101.9,failed,\n"
 
 
@@ -66,6 +65,32 @@ def test_a_query_without_context_shows_the_apis_numbers_and_a_chart(page: Page, 
     assert float(digits) == pytest.approx(answer["median_ms"], rel=0.06)
     assert page.locator("#predict rect.bar").count() == 60
     assert "Empty" in page.inner_text("#context-note")
+
+
+def test_every_answer_says_that_it_is_of_a_simulation_and_which_network_is_unknown(
+    page: Page,
+) -> None:
+    expect(page.locator("#about")).to_contain_text("trained on 1 pings of a simulated Internet")
+    predict(page)
+    page.wait_for_selector("#predict .answer svg")
+    notes = page.locator("#predict .notes li")
+    assert notes.all_inner_texts() == ["from a model of a simulated Internet"]
+    predict(page, dst="8.8.8.8")
+    expect(notes).to_have_count(2)
+    assert notes.all_inner_texts()[1] == "destination 8.8.8.8: no /16 of it in training"
+    predict(page, dst="192.168.0.1")
+    expect(page.locator("#predict-dst-error")).to_contain_text("private or special")
+    for tab, field, value in (
+        ("sample", "#sample-src", SRC),
+        ("complete", "#complete-prefix", "8"),
+    ):
+        page.click(f"#tab-{tab}")
+        page.fill(field, value)
+        page.press(field, "Enter")
+        expect(page.locator(f"#{tab} .notes li")).to_have_text(
+            "from a model of a simulated Internet"
+        )
+    expect(page.locator("#sample caption")).to_contain_text("is within the tolerance with a prob")
 
 
 def test_an_invalid_address_is_named_at_its_field_which_gets_the_focus(page: Page) -> None:
