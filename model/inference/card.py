@@ -107,7 +107,7 @@ def _data(data: dict[str, Any]) -> str:
     days = [str(provenance[name])[:10] for name in ("first_time", "last_time")]
     return (
         f"Trained on {provenance['rows']:,} {data['what']}. They go from {provenance['sources']:,} sources to "
-        f"{provenance['destinations']:,} destinations, from {days[0]} to {days[1]}. {digest}"
+        f"{provenance['destinations']:,} destinations, between {days[0]} and {days[1]}. {digest}"
     )
 
 
@@ -152,7 +152,7 @@ def _ms(value: float | None) -> str:
 def _limits(provenance: dict[str, Any] | None) -> str:
     limits = [
         "It answers for every pair of public addresses, also for networks that its data did not have. Such answers "
-        'are marked ("no /16 of it in training"), and guesses unless there is context.',
+        'are marked ("no /16 of it in training"), and are guesses unless there is context.',
         "It knows the time of its data only. Routes change, and it does not learn of that unless its context shows "
         "it.",
         "A vantage point that it was not trained on needs context: a few measurements of its own.",
