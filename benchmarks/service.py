@@ -21,7 +21,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-SRC = "192.0.2.1"
+SRC = "193.0.2.1"
 CLIENTS = (1, 4, 16, 64)
 OVERLOAD_CLIENTS = 256
 START_SECONDS = 300
@@ -61,7 +61,7 @@ async def drive(
                 if arrival > started + seconds:
                     return
                 await asyncio.sleep(max(arrival - time.perf_counter(), 0))
-                asked = {"src": SRC, "dst": f"198.51.{number // 256 % 256}.{number % 256}"}
+                asked = {"src": SRC, "dst": f"198.52.{number // 256 % 256}.{number % 256}"}
                 response = await session.post("/predict_rtt", json=asked)
                 if response.status_code == 503:
                     refused += 1

@@ -126,7 +126,7 @@ def train_command(
     else:
         print_view(result_view(result))
         if look:
-            print_view(first_look_view(look))
+            print_view(first_look_view(look, path, out))
 
 
 @app.command("sweep")
@@ -217,21 +217,27 @@ def model_card_command(
         Path, typer.Option("--report", help="The report.json of `evaluate` on the exported model.")
     ],
     store: Annotated[Path, typer.Option("--store", help="The store it was trained on.")],
-    truth: Annotated[
-        Path, typer.Option("--truth", help="The world.npz of the simulated Internet.")
-    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the exported model.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth", help="The world.npz of a simulated Internet: adds an example question."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the card of an exported model: its data, training, evaluation and an example question.
+    """Write the card of an exported model, as JSON and in prose: data, training, evaluation, limits and licence.
 
     Example: `pinglm model-card --run runs/a --report report/report.json --store data/store.zarr
     --truth data/truth/world.npz --out exported`
     """
-    from model.evaluate.card import CARD_FILE, write_card
+    from model.evaluate.card import write_card
+    from model.inference.card import CARD_FILE, README_FILE
 
     card = write_card(run, report, store, truth, out)
-    print_json(card) if as_json else typer.echo(printable(f"wrote {out / CARD_FILE}"))
+    print_json(card) if as_json else typer.echo(
+        printable(f"wrote {out / CARD_FILE} and {README_FILE}")
+    )
 
 
 @app.command("export")
@@ -243,17 +249,31 @@ def export_command(
     dtype: Annotated[
         Literal["float32", "bfloat16"], typer.Option("--dtype", help="Type of the weights.")
     ] = "float32",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            help="The store that it was trained on, or its URL: for a run that did not note what its data are.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a trained model as safetensors, JSON configuration and vocabulary, usable without Orbax.
+    """Write a trained model as safetensors, JSON configuration and vocabulary, usable without Orbax, with a card
+    that says what it was trained on.
 
     Example: `pinglm export --model runs/a --out exported --dtype bfloat16`
     """
     from model.inference.export import write_export
     from model.inference.ping_model import load_weights
     from model.inference.views import export_view, working
+    from model.inference.weights import with_provenance
+    from stores.reader import TokenStore
     from stores.views import print_view
 
+    path = local_store(store, silent=as_json) if store else None
     with working("exporting", silent=as_json):
-        record = write_export(load_weights(model), out, dtype)
+        weights = load_weights(model)
+        if path:
+            weights = with_provenance(weights, TokenStore.open(path))
+        record = write_export(weights, out, dtype)
     print_json({"path": str(out), **record}) if as_json else print_view(export_view(out, record))

@@ -22,6 +22,7 @@ from typing import Any, Self
 from model.config import Config, convert_saved
 from stores.errors import CheckpointError, InputError
 from stores.files import parse_json, read_json_lines
+from stores.provenance import Provenance
 
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -85,6 +86,8 @@ class RunRecord(Saved):
     store_digest: str
     config: Config
     code_version: str
+    provenance: Provenance | None = None
+    """Of the store; `None` until it has been read, and in runs that did not note it yet."""
 
     @classmethod
     def from_dict(cls, values: object, where: Path) -> Self:

@@ -10,7 +10,8 @@
     prb_id               int64, optional        RIPE Atlas probe id
 
 `ingest` adds `source_file` and `source_row` (line or record number, from 1), so that every later
-reject and ledger entry can name the place in the user's own file.
+reject and ledger entry can name the place in the user's own file. `simulate --out` marks its file with the
+key `pinglm.simulated` in the metadata of Parquet, so that a model trained on it can say so.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ SCHEMA = pa.schema(
 PRB_ID = pa.field("prb_id", pa.int64())
 INGESTED_SCHEMA = pa.schema([*SCHEMA, PRB_ID, *ORIGIN])
 """What `ingest` writes."""
+
+SIMULATED = b"pinglm.simulated"
+"""A key in the metadata of a Parquet file whose rows `simulate` made up."""
 
 REJECTED_SCHEMA = pa.schema(
     [

@@ -34,8 +34,9 @@ def inputs(folder: OutputFolder) -> tuple[InputDigest, ...]:
 
 
 def configuration(folder: OutputFolder) -> dict[str, dict[str, Any]]:
-    """Options of the stages that ran, by stage, without the input files."""
-    return {
+    """Options of the stages that ran, by stage, without the input files, and `simulated` in those of the split
+    if a table among the input files is marked so."""
+    options = {
         record.STAGE: {
             name: value
             for name, value in record.options.items()
@@ -43,6 +44,10 @@ def configuration(folder: OutputFolder) -> dict[str, dict[str, Any]]:
         }
         for record in _records(folder)
     }
+    split = folder.record(SplitRecord)
+    if split is not None and split.simulated:
+        options[SplitRecord.STAGE]["simulated"] = True
+    return options
 
 
 def ledger(folder: OutputFolder) -> Ledger:

@@ -230,6 +230,8 @@ class SplitRecord(StageRecord, frozen=True, tag="split", kw_only=True):
     shards: dict[str, tuple[ShardFile, ...]]
     """By split."""
     overlap: Overlap
+    simulated: bool = False
+    """Whether one of the user's tables is marked as simulated."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from stores.layout import SPLITS, VALIDATION, WITH_VALIDATION
 from stores.manifest import ArrayTotals, LedgerTotals
 from stores.measurements import atlas_result
 from stores.overlap import new_sources_warning
+from stores.program import command
 from stores.terminal import Terminal
 from stores.vocabulary import CONTEXT
 
@@ -196,5 +197,5 @@ def _table(first: str, *numbers: str) -> Table:
 
 def _print_store_path(console: Terminal, digest: str, out: Path) -> None:
     store = out / "store.zarr"
-    text = f"{store}, digest {digest[:16]}…\nLook inside: python cli.py inspect-store {store}"
+    text = f"{store}, digest {digest[:16]}…\nLook inside: {command('inspect-store', store)}"
     console.print(text, soft_wrap=True, highlight=False)

@@ -17,6 +17,7 @@ from stores.grammar import NO_TIME, ORDER_NAMES, Parsed, parse_windows
 from stores.layout import MODES
 from stores.manifest import LedgerTotals
 from stores.overlap import OverlapCounts
+from stores.program import command
 from stores.progress import Progress
 from stores.reader import TokenStore
 from stores.vocabulary import (
@@ -142,7 +143,7 @@ def inspect_store(
                 if parsed.bad.size:
                     raise DamagedStoreError(
                         f"{store.path}: window {first + parsed.bad[0]} of {split}/{mode} breaks the "
-                        "grammar: run verify-store to see where"
+                        f"grammar: run `{command('verify-store', store.path)}` to see where"
                     )
                 counts.add(parsed, lengths)
                 done += len(tokens)

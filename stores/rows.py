@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from stores.codec import decode_rtts
 from stores.errors import DamagedStoreError
 from stores.grammar import parse_windows
 from stores.layout import SPLITS
+from stores.program import command
 from stores.progress import Progress
 from stores.reader import TokenStore
 from stores.vocabulary import (
@@ -88,16 +90,24 @@ def read_rows(
     done = train_rows = 0
     blocks: list[Rows] = []
     for split in SPLITS:
-        for first, tokens, lengths in store.blocks(split, "full", _WINDOWS):
-            blocks.append(_decode(store.path, split, first, tokens, lengths))
-            train_rows += len(blocks[-1]) if split == "train" else 0
-            done += len(tokens)
+        for windows, block in row_blocks(store, split):
+            blocks.append(block)
+            train_rows += len(block) if split == "train" else 0
+            done += windows
             progress(done, total)
     rows = _join(blocks)
     train, test = rows.take(slice(train_rows)), rows.take(slice(train_rows, None))
     if store.manifest.passes > 1:
         return _distinct(train), _distinct(test)
     return train, test
+
+
+def row_blocks(store: TokenStore, split: str) -> Iterator[tuple[int, Rows]]:
+    """The rows of a split in stored order, block by block: how many windows were read, and their rows with an
+    address table of their own. Raises as `read_rows`, whose rows these are before copies are left out.
+    """
+    for first, tokens, lengths in store.blocks(split, "full", _WINDOWS):
+        yield len(tokens), _decode(store.path, split, first, tokens, lengths)
 
 
 def _decode(
@@ -112,14 +122,14 @@ def _decode(
     if parsed.bad.size:
         raise DamagedStoreError(
             f"{path}: window {first + parsed.bad[0]} of {split}/full breaks the grammar: "
-            "run verify-store to see where"
+            f"run `{command('verify-store', path)}` to see where"
         )
     body = tokens[np.arange(CONTEXT, dtype=np.uint16) < lengths[:, None]]
     heads = np.flatnonzero(body < BYTE0)  # roles; a valid measurement has each field once
     roles = body[heads]
     src = _addresses(body, heads, roles, SRC_IPV4, SRC_IPV6)
     dst = _addresses(body, heads, roles, DST_IPV4, DST_IPV6)
-    addresses, number = _number(np.concatenate([src, dst]))
+    addresses, number = number_words(np.concatenate([src, dst]))
     rtt_ms = np.full(len(src), np.nan)
     rtt_ms[~parsed.failed] = decode_rtts(parsed.rtt_code)
     seconds = _seconds(body, heads, roles)
@@ -168,7 +178,7 @@ def _seconds(
     return seconds
 
 
-def _number(words: Words) -> tuple[Words, NDArray[np.int32]]:
+def number_words(words: Words) -> tuple[Words, NDArray[np.int32]]:
     """Distinct packed addresses (a, 2), sorted, and the number of each given one among them (n,)."""
     order = np.lexsort((words[:, 1], words[:, 0]))
     ordered = words[order]
@@ -183,7 +193,7 @@ def _join(blocks: list[Rows]) -> Rows:
     if not blocks:
         none = np.zeros(0, np.int32)
         return Rows(np.zeros((0, 2), np.uint64), none, none, np.zeros(0, np.int64), np.zeros(0))
-    addresses, number = _number(np.concatenate([block.addresses for block in blocks]))
+    addresses, number = number_words(np.concatenate([block.addresses for block in blocks]))
     ends = np.cumsum([len(block.addresses) for block in blocks])
     numbers = np.split(number, ends[:-1])
     return Rows(

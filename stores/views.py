@@ -297,12 +297,17 @@ def _measurements_table(measurements: list[DecodedMeasurement]) -> Table:
 # --- Progress and numbers ---------------------------------------------------------------------------
 
 
+def one_line(text: str) -> Text:
+    """Text that no width of the terminal breaks, such as a command to paste."""
+    return Text(text, no_wrap=True, overflow="ignore")
+
+
 def print_view(view: RenderableType) -> None:
     """Print to standard output, at least 100 columns wide where that is a pipe or file without a width."""
     console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, 100)
-    console.print(view)
+    console.print(view, crop=False)
 
 
 @contextmanager

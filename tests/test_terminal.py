@@ -103,7 +103,7 @@ def test_errors_show_names_escaped_in_one_line(evil_store: Path, tmp_path: Path)
     for arguments in (
         ("decode", evil_store),
         ("inspect-store", tmp_path / EVIL),
-        ("predict-rtt", "192.0.2.1", "192.0.2.2", "--context", context),
+        ("predict-rtt", "193.0.2.1", "193.0.2.2", "--context", context),
         ("predict-rtt", EVIL, "192.0.2.2"),
     ):
         failed = run(*arguments)

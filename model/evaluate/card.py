@@ -10,6 +10,8 @@ import numpy as np
 from model.evaluate.predictors.trained import rtt_queries, without_time
 from model.evaluate.questions import WITHOUT_TIME, Questions, choose_questions
 from model.evaluate.records import Report, read_report
+from model.inference.card import data_card, licence, write_card_files
+from model.network.flops import count_parameters
 from model.run_folder import (
     METRICS_FILE,
     RECORD_FILE,
@@ -20,23 +22,23 @@ from model.run_folder import (
 )
 from stores import TokenStore
 from stores.errors import CheckpointError, ConfigError
-from stores.files import write_json
+from stores.provenance import survey
 from stores.rows import is_ipv4, read_rows
 from stores.truth import World
 
-CARD_FILE = "card.json"
 EXAMPLE_CONTEXT = 10  # measurements
 GROUPS = ("seen_pairs", "unseen_pairs")
 CONTEXTS = ("0", "10", "30")  # measurements
 
 
 def make_card(
-    run: Path, report: Report, store: TokenStore, world: World, seconds: float
+    run: Path, report: Report, store: TokenStore, world: World | None, seconds: float
 ) -> dict[str, Any]:
-    """The card, which can be written as JSON: `data`, `training`, `evaluation`, `example`.
+    """The card, which can be written as JSON: `data`, `training`, `evaluation`, `example`, `licence`.
 
     `report` must be of this run's export and no other model (else `ConfigError`); `seconds` is how long
-    the training took. Reads all rows of the store, about a second per million.
+    the training took. There is an example only of a simulated `world`: measurements of others are not
+    given away. Reads all rows of the store, about a second per million.
     """
     if len(report.models) != 1:
         raise ConfigError(
@@ -53,10 +55,13 @@ def make_card(
         model = predictor.removesuffix(WITHOUT_TIME)
         return "model" + predictor.removeprefix(name) if model == name else predictor
 
+    provenance = record.provenance
+    if provenance is None or provenance.store_digest != store.digest:
+        provenance = survey(store)
     batch = record.config.train.batch_size * record.config.model.context
     return {
         "data": {
-            "what": "the simulated Internet of `prepare` without --input",
+            **data_card(provenance),
             "rows": report.store.train_rows + report.store.test_rows,
             "seed": store.manifest.configuration.get("simulate", {}).get("seed", 0),
             "store_digest": store.digest,
@@ -87,7 +92,10 @@ def make_card(
                 for predictor, groups in report.failure.items()
             },
         },
-        "example": make_example(choose_questions(*read_rows(store), 2_000), world),
+        "example": make_example(choose_questions(*read_rows(store), 2_000), world)
+        if world
+        else None,
+        "licence": licence(provenance),
     }
 
 
@@ -126,18 +134,21 @@ def make_example(questions: Questions, world: World) -> dict[str, Any]:
     }
 
 
-def write_card(run: Path, report: Path, store: Path, truth: Path, out: Path) -> dict[str, Any]:
-    """Write card.json into the exported model `out`, and return what it holds.
+def write_card(
+    run: Path, report: Path, store: Path, truth: Path | None, out: Path
+) -> dict[str, Any]:
+    """Write card.json and README.md into the exported model `out`, and return what the first holds.
 
     Raises what opening the report, the store and the truth raises, and `OutputError`."""
     card = make_card(
         run,
         read_report(report),
         TokenStore.open(store),
-        World.load(truth),
+        World.load(truth) if truth else None,
         training_seconds(run),
     )
-    write_json(out / CARD_FILE, card)
+    parameters = count_parameters(RunRecord.read(run / RECORD_FILE).config.model)["total"]
+    write_card_files(out, card, parameters)
     return card
 
 

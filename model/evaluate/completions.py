@@ -49,6 +49,7 @@ class ModelCompleter:
                 prefix_text(addresses[queries.dst[at]], known),
                 BEST,
                 context_of(queries, at, addresses),
+                allow_private=True,
             )
             for at in range(len(queries))
         ]

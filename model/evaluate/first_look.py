@@ -19,6 +19,7 @@ from model.evaluate.questions import Predictor, Queries, Questions, choose_quest
 from model.inference.ping_model import PingModel
 from model.run_folder import Saved
 from stores.files import write_json
+from stores.program import command
 from stores.reader import TokenStore
 from stores.rows import Rows, read_rows
 
@@ -76,7 +77,7 @@ def take_first_look(
         return last
     store = TokenStore.open(path)
     if store.manifest.ledger.rows > MOST_ROWS:
-        note(f"{path}: too large for a first look: run `pinglm evaluate`")
+        note(f"{path}: too large for a first look: run `{evaluation_command(path, run)}`")
         return None
     note("a first look: asking the model some hundred test rows")
     look = look_at(store, run, steps)
@@ -85,6 +86,11 @@ def take_first_look(
     else:
         write_json(kept, look.as_dict())
     return look
+
+
+def evaluation_command(store: Path, run: Path) -> str:
+    """The command that says more than a first look does."""
+    return command("evaluate", "--store", store, "--model", run, "--out", run / "report")
 
 
 def _some_of_each(train: Rows, test: Rows) -> Rows:

@@ -14,7 +14,7 @@ from model.evaluate.predictors.trained import Addresses, context_of
 from model.evaluate.questions import Queries
 from model.evaluate.records import SearchScores
 from model.inference.ping_model import PingModel
-from model.inference.query import SampleQuery
+from model.inference.query import MOST_TARGET_MS, SampleQuery
 from stores.rows import Rows, Words, is_ipv4, pair_key
 from stores.truth import World, pack_addresses
 
@@ -49,11 +49,12 @@ class ModelSearcher:
         addresses = Addresses(queries)
         asked = [
             SampleQuery(
-                float(targets_ms[at]),
                 addresses[queries.src[at]],
+                min(float(targets_ms[at]), MOST_TARGET_MS),
                 count,
                 context_of(queries, at, addresses),
                 seed=(seed + at) % 2**32,
+                allow_private=True,
             )
             for at in range(len(queries))
         ]

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from model.inference.checks import parse_address, parse_time
+from model.inference.grounds import find_grounds
 from model.inference.prediction import QUANTILES, RttPrediction
 from model.inference.prompts import PAIR_ROWS, SHORTEST_MEASUREMENT
 from model.inference.query import RttQuery, context_used
@@ -16,6 +17,7 @@ from stores.codec import Address, Measurement
 from stores.errors import QueryError
 from stores.measurements.given import Given, cut
 from stores.printable import printable
+from stores.provenance import Provenance
 
 ROWS_AT_ONCE = 1024
 """Pairs that are sorted by the length of their prompts, so that full batches are of one length."""
@@ -33,9 +35,11 @@ COLUMNS: dict[str, type] = {
     "median_ms": float,
     "mean_ms": float,
     **dict.fromkeys(QUANTILE_COLUMNS, float),
+    "data": str,
+    "unmet_prefixes": str,
     "problem": str,
 }
-"""Of an answer, and their types. Where there is a `problem`, everything else but the addresses is `None`."""
+"""Of an answer, and their types. `data` and `unmet_prefixes` are what it rests on, as in `Grounds`. Where there is a `problem`, everything else but the addresses is `None`."""
 
 Answer = dict[str, Any]
 
@@ -44,6 +48,7 @@ class Predictor(Protocol):
     """What of `PingModel` is used here."""
 
     config: Any
+    provenance: Provenance | None
 
     def predict_rtt_batch(self, queries: Sequence[RttQuery]) -> list[RttPrediction]:
         """A prediction for each query."""
@@ -61,7 +66,9 @@ class Pair(NamedTuple):
     """Of the problem: the wrong field, "row" for a row that cannot be read, or a reason of `prepare`."""
 
 
-def pairs_of(rows: Iterable[Given], time: float | None = None) -> Iterator[Pair]:
+def pairs_of(
+    rows: Iterable[Given], time: float | None = None, allow_private: bool = False
+) -> Iterator[Pair]:
     """A pair for each row, at the row's own time or else at `time` (Unix seconds)."""
     for row in rows:
         src, dst = (_text(row.values.get(name)) for name in ("src", "dst"))
@@ -75,6 +82,7 @@ def pairs_of(rows: Iterable[Given], time: float | None = None) -> Iterator[Pair]
                 parse_address("src", row.values.get("src")),
                 parse_address("dst", row.values.get("dst")),
                 parse_time("time", time if own is None else own),
+                allow_private=allow_private,
             )
         except QueryError as error:
             yield Pair(src, dst, None, str(error), error.field)
@@ -86,11 +94,13 @@ def matrix_of(pairs: Iterable[Pair], time: float | None = None) -> Iterator[Pair
     """Every source of the pairs with every destination of its family, in the order in which they first appear."""
     second = parse_time("time", time)
     asked = [pair.query for pair in pairs if pair.query is not None]
+    allow_private = any(query.allow_private for query in asked)
     destinations = dict.fromkeys(query.dst for query in asked)
     for src in dict.fromkeys(query.src for query in asked):
         for dst in destinations:
             if src.version == dst.version:
-                yield Pair(str(src), str(dst), RttQuery(src, dst, second), None)
+                query = RttQuery(src, dst, second, allow_private=allow_private)
+                yield Pair(str(src), str(dst), query, None)
 
 
 class Contexts:
@@ -154,7 +164,11 @@ def _answer(model: Predictor, chunk: Sequence[Pair], contexts: Contexts | None) 
         asked = by_length[start : start + PREDICTIONS_AT_ONCE]
         found = model.predict_rtt_batch([queries[at] for at in asked])
         for at, prediction in zip(asked, found, strict=True):
-            answers[at] |= _summary(queries[at], prediction, model.config.context)
+            grounds = find_grounds(model.provenance, queries[at])
+            answers[at] |= _summary(queries[at], prediction, model.config.context) | {
+                "data": grounds.data,
+                "unmet_prefixes": " ".join(grounds.unmet_prefixes.values()) or None,
+            }
     return answers
 
 

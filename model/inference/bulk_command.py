@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from model.inference.bulk_file import BulkQuestion, BulkResult, answer_file, as_dict, check_out
+from model.inference.grounds import NOTES, data_of
 from stores.commands import print_json
 from stores.terminal import Terminal
 
@@ -45,6 +46,8 @@ def answer_command(question: BulkQuestion, model: str, as_json: bool) -> None:
     else:
         for line in result_lines(result, question):
             Terminal().print(line, soft_wrap=True)
+        if note := NOTES.get(data_of(weights.provenance)):
+            Terminal().print(f"The answers are {note}.")
 
 
 def result_lines(result: BulkResult, question: BulkQuestion) -> list[str]:

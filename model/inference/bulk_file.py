@@ -59,6 +59,7 @@ class BulkQuestion:
     context: Path | None = None
     time: float | None = None
     matrix: bool = False
+    allow_private: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def answer_file(
 
         def given() -> Iterator[Pair]:
             with open_rows(str(pairs), question.pairs, others=True) as found:
-                yield from pairs_of(found.rows, question.time)
+                yield from pairs_of(found.rows, question.time, question.allow_private)
 
         def asked() -> Iterator[Pair]:
             return matrix_of(given(), question.time) if question.matrix else given()
@@ -155,6 +156,7 @@ def _begin(folder: Path, digest: str, question: BulkQuestion, pairs: str) -> Non
         "model": digest,
         "time": question.time,
         "matrix": question.matrix,
+        "allow_private": question.allow_private,
         "columns": list(COLUMNS),
         "rows_per_part": ROWS_AT_ONCE,
     }

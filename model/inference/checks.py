@@ -15,10 +15,15 @@ from typing import Any
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
 from stores.measurements.given import cut as cut
+from stores.public import is_public
 
 LAST_SECOND = 4_102_444_799  # the end of 2099, the same limit as for `ingest`
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A number as text. The page reads the same ones; `float` alone also takes 1_0 and digits of other scripts."""
+NOT_PUBLIC = (
+    "private or special, so no model of the Internet knows it: allow it with --allow-private (in Python and JSON: "
+    "allow_private)"
+)
 
 
 def parse_address(name: str, value: Any) -> Address:
@@ -31,6 +36,26 @@ def parse_address(name: str, value: Any) -> Address:
     if not isinstance(value, IPv4Address | IPv6Address) or getattr(value, "scope_id", None):
         raise QueryError(name, f"{shown(value)}: expected an IPv4 or IPv6 address")
     return value
+
+
+def check_public(name: str, address: Address, allowed: bool) -> None:
+    """Raises `QueryError` for the field `name` for a private or special address that is not `allowed`."""
+    if not (allowed or is_public(address)):
+        raise QueryError(name, f"{address}: {NOT_PUBLIC}")
+
+
+def check_public_prefix(family: int, known: bytes, allowed: bool) -> None:
+    """Raises `QueryError` for a prefix (`parse_prefix`) of private or special addresses alone, unless `allowed`.
+
+    Its first and its last address tell: no range of public addresses lies inside a byte between two others.
+    """
+    size = {4: 4, 6: 16}[family]
+    make = IPv4Address if family == 4 else IPv6Address
+    ends = (make(known.ljust(size, fill)) for fill in (b"\x00", b"\xff"))
+    if known and not allowed and not any(map(is_public, ends)):
+        raise QueryError(
+            "prefix", f"{ip_network((known.ljust(size, bytes(1)), 8 * len(known)))}: {NOT_PUBLIC}"
+        )
 
 
 def parse_time(name: str, value: Any) -> int | None:
@@ -102,7 +127,7 @@ def parse_prefix(text: str) -> tuple[int, bytes]:
     except (AttributeError, ValueError):  # not a text at all, or not a prefix
         raise QueryError(
             "prefix",
-            f"{shown(text)}: expected whole bytes, as in 192.0.2, 2001:db8: or 2001:d00::/24",
+            f"{shown(text)}: expected whole bytes, as in 193.0.2, 2001:db9: or 2001:d00::/24",
         ) from None
 
 

@@ -41,6 +41,13 @@ MatrixOption = Annotated[
         "--matrix", help="Ask about every source of --pairs with every destination of its family."
     ),
 ]
+PrivateOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private",
+        help="Also accept addresses that are not globally routable, as `ingest` does.",
+    ),
+]
 
 
 @app.command("predict-rtt")
@@ -55,12 +62,13 @@ def predict_rtt_command(
     pairs: PairsOption = None,
     out: AnswersOption = None,
     matrix: MatrixOption = False,
+    allow_private: PrivateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Predict a ping between two addresses: the probability of no answer, and the distribution of the RTT. With
     --pairs, do so for every row of a file; if it is interrupted or killed, run the same command again to continue.
 
-    Examples: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv` ·
+    Examples: `pinglm predict-rtt --model runs/a 193.0.2.1 198.51.101.7 --context earlier.csv` ·
     `pinglm predict-rtt --pairs pairs.csv --context dumps/a.json.bz2 --out answers.parquet`
     """
     from model.inference.bulk_command import answer_command, one_or_many
@@ -69,13 +77,14 @@ def predict_rtt_command(
     if pairs is not None and out is not None:
         from model.inference.bulk_file import BulkQuestion
 
-        answer_command(BulkQuestion(pairs, out, context, time, matrix), model, as_json)
+        question = BulkQuestion(pairs, out, context, time, matrix, allow_private)
+        answer_command(question, model, as_json)
         return
     from model.inference.checks import parse_address, parse_time
     from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import RttQuery, context_used
-    from model.inference.views import rtt_view, working
+    from model.inference.views import noted, rtt_view, working
     from stores.views import print_view
 
     query = RttQuery(
@@ -83,16 +92,18 @@ def predict_rtt_command(
         parse_address("dst", dst),
         parse_time("time", time),
         context_of(context),
+        allow_private,
     )
     with working("predicting", silent=as_json):
         loaded = PingModel.load(model)
         answer = loaded.predict_rtt_batch([query])[0]
         used = context_used(query, loaded.config.context)
+        grounds = loaded.grounds(query)
     if as_json:
         asked = {"src": str(query.src), "dst": str(query.dst), "time": query.time}
-        print_json({**asked, "context_used": used, **answer.as_dict()})
+        print_json({**asked, "context_used": used, **answer.as_dict(), **grounds.as_dict()})
     else:
-        print_view(rtt_view(query, answer, used))
+        print_view(noted(rtt_view(query, answer, used), grounds))
 
 
 @app.command("complete-ip")
@@ -101,7 +112,7 @@ def complete_ip_command(
         str,
         typer.Argument(
             metavar="PREFIX",
-            help="Whole bytes: 192.0.2, 2001:db8: or a CIDR such as 2001:d00::/24.",
+            help="Whole bytes: 193.0.2, 2001:db9: or a CIDR such as 2001:d00::/24.",
         ),
     ],
     model: ModelOption = "pretrained",
@@ -110,28 +121,31 @@ def complete_ip_command(
         Literal["dst", "src"], typer.Option("--field", help="Complete destinations or sources.")
     ] = "dst",
     context: ContextOption = None,
+    allow_private: PrivateOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the most probable addresses that begin with a prefix.
 
-    Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
+    Example: `pinglm complete-ip --model runs/a 193.0.2 -k 5`
     """
     from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import CompletionQuery, context_used
-    from model.inference.views import completions_view, working
+    from model.inference.views import completions_view, noted, working
     from stores.views import print_view
 
-    query = CompletionQuery(prefix, k, context_of(context), field)
+    query = CompletionQuery(prefix, k, context_of(context), field, allow_private)
     with working("completing", silent=as_json):
         loaded = PingModel.load(model)
         answer = loaded.complete_ip_batch([query])[0]
         used = context_used(query, loaded.config.context)
+        grounds = loaded.grounds(query)
     if as_json:
         asked = {"prefix": prefix, "field": field, "context_used": used}
-        print_json({**asked, "completions": [completion.as_dict() for completion in answer]})
+        completions = [completion.as_dict() for completion in answer]
+        print_json({**asked, "completions": completions, **grounds.as_dict()})
     else:
-        print_view(completions_view(query, answer, used))
+        print_view(noted(completions_view(query, answer, used), grounds))
 
 
 @app.command("sample-ips")
@@ -145,28 +159,35 @@ def sample_ips_command(
     ] = 0.05,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
     context: ContextOption = None,
+    allow_private: PrivateOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample destinations that are at a given RTT from a source.
+    """Sample destinations that are at a given RTT from a source, and say how likely the best of them are.
 
-    Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
+    Example: `pinglm sample-ips --model runs/a 193.0.2.1 20 -n 5 --tolerance 0.1`
     """
     from model.inference.checks import parse_address
     from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
+    from model.inference.prediction import is_convincing
     from model.inference.query import SampleQuery, context_used
-    from model.inference.views import samples_view, working
+    from model.inference.views import noted, samples_view, working
     from stores.views import print_view
 
     earlier = context_of(context)
-    query = SampleQuery(target_rtt_ms, parse_address("src", src), n, earlier, tolerance, seed)
+    source = parse_address("src", src)
+    query = SampleQuery(source, target_rtt_ms, n, earlier, tolerance, seed, allow_private)
     with working("drawing", silent=as_json):
         loaded = PingModel.load(model)
         answer = loaded.sample_ips_batch([query])[0]
         used = context_used(query, loaded.config.context)
+        grounds = loaded.grounds(query)
     if as_json:
         asked = {"src": str(query.src), "target_rtt_ms": target_rtt_ms, "tolerance": tolerance}
-        samples = [sample.as_dict() for sample in answer]
-        print_json({**asked, "context_used": used, "samples": samples})
+        found = {
+            "convincing": is_convincing(answer),
+            "samples": [sample.as_dict() for sample in answer],
+        }
+        print_json({**asked, "context_used": used, **found, **grounds.as_dict()})
     else:
-        print_view(samples_view(query, answer, used))
+        print_view(noted(samples_view(query, answer, used), grounds))

@@ -1,9 +1,10 @@
-"""A trained model as three plain files, usable without Orbax or the training code.
+"""A trained model as plain files, usable without Orbax or the training code.
 
 DIR/model.safetensors   weights, float32 or bfloat16, named as in `model.network.named_weights`; tables
                         trimmed as in `model.inference.trimmed`
 DIR/vocabulary.json     the tokens, by id
-DIR/config.json         shape, origin, versions, digests; written last, so a folder without it is no model
+DIR/card.json, README.md   what it was trained on and is good for, as in `model.inference.card`
+DIR/config.json         shape, origin, data, versions, digests; written last, so a folder without it is no model
 """
 
 from __future__ import annotations
@@ -20,12 +21,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from model.config import ModelConfig, convert_saved
+from model.inference.card import (
+    CARD_FILE,
+    README_FILE,
+    card_of,
+    check_readme,
+    write_card_files,
+)
 from model.inference.trimmed import ROWS, restore_tables, trim_tables, whole_shapes
 from model.inference.weights import Origin, Weights, check_finite, check_shapes, check_size
 from model.model_files import read_object, regular_file
 from model.network.flops import count_parameters
 from stores.errors import CheckpointError, OutputError
 from stores.files import TEMPORARY_SUFFIX, sha256_file, write_json, write_synced
+from stores.provenance import Provenance
 from stores.vocabulary import PAYLOAD_BYTES, VOCABULARY_SIZE, VOCABULARY_VERSION, token_name
 
 FORMAT = "pinglm-model"
@@ -49,14 +58,17 @@ class Description:
     parameters: int
     origin: Origin
     weights_sha256: str
+    provenance: Provenance | None = None
+    """What the model was trained on; older exports do not say."""
     config_sha256: str | None = None
     """Of the canonical JSON (sorted keys, no spaces, UTF-8) of all other fields; older exports have none."""
 
 
 def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> dict[str, Any]:
-    """Write the three files into `out`, replacing an export that is already there, finished or not.
+    """Write the files into `out`, replacing an export that is already there, finished or not.
 
-    Returns the content of config.json. Raises `OutputError` if `out` holds anything else.
+    Returns the content of config.json. Raises `OutputError` if `out` holds anything else, or a README.md that
+    pinglm did not write.
     """
     if out.exists() and (out.is_file() or not _is_export(out)):
         raise OutputError(
@@ -64,17 +76,21 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
         )
     arrays = {name: np.ascontiguousarray(a, DTYPES[dtype]) for name, a in weights.arrays.items()}
     check_finite(arrays, out)
+    check_readme(out)
     (out / CONFIG_FILE).unlink(missing_ok=True)
     write_synced(out / WEIGHTS_FILE, save(trim_tables(arrays), metadata={"format": FORMAT}))
     write_json(out / VOCABULARY_FILE, vocabulary())
+    parameters = count_parameters(weights.config)["total"]
+    write_card_files(out, card_of(weights), parameters)
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "vocabulary_version": VOCABULARY_VERSION,
         "dtype": dtype,
-        "parameters": count_parameters(weights.config)["total"],
+        "parameters": parameters,
         "model": asdict(weights.config),
         "origin": weights.origin,
+        "provenance": asdict(weights.provenance) if weights.provenance else None,
         "weights_sha256": sha256_file(out / WEIGHTS_FILE),
     }
     config["config_sha256"] = digest(config)
@@ -106,7 +122,8 @@ def read_export(path: Path) -> Weights:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
     check_finite(arrays, file)
-    return Weights(config, restore_tables(arrays, config.prefix_rows, file), fields["origin"])
+    tables = restore_tables(arrays, config.prefix_rows, file)
+    return Weights(config, tables, fields["origin"], described.provenance)
 
 
 def digest(fields: dict[str, Any]) -> str:
@@ -126,7 +143,7 @@ def _is_export(path: Path) -> bool:
         if WEIGHTS_FILE in names:
             with safe_open(regular_file(path, WEIGHTS_FILE), "np") as opened:
                 ours = (opened.metadata() or {}).get("format") == FORMAT
-            return ours and names <= {WEIGHTS_FILE, VOCABULARY_FILE}
+            return ours and names <= {WEIGHTS_FILE, VOCABULARY_FILE, CARD_FILE, README_FILE}
         return not names
     except (CheckpointError, OSError, SafetensorError):
         return False

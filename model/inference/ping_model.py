@@ -1,7 +1,7 @@
 """A trained model that answers queries: the RTT of a pair, addresses at an RTT, the rest of an address.
 
     model = PingModel.load("runs/a")
-    model.predict_rtt("192.0.2.1", "198.51.100.7", context=earlier).median_ms
+    model.predict_rtt("193.0.2.1", "198.51.101.7", context=earlier).median_ms
 
 Every query has a batch form; an answer does not depend on the other queries of the batch.
 """
@@ -21,7 +21,9 @@ from model.devices import use_compile_cache
 from model.inference.checks import parse_address, parse_time
 from model.inference.decoding import DRAWS, Bands, Decoder, Prompts, RttTable
 from model.inference.export import CONFIG_FILE, read_export
-from model.inference.prediction import CANONICAL, CODE_MS, Completion, RttPrediction, SampledAddress
+from model.inference.grounds import Grounds, find_grounds
+from model.inference.old_order import source_first
+from model.inference.prediction import Completion, RttPrediction, SampledAddress
 from model.inference.query import (
     ADDRESS_BYTES,
     AddressField,
@@ -30,10 +32,11 @@ from model.inference.query import (
     RttQuery,
     SampleQuery,
 )
+from model.inference.samples import choose, rtt_band
 from model.inference.table_answers import TableAnswers
 from model.inference.weights import Weights, known_first_bytes, read_run
 from model.run_folder import RECORD_FILE
-from stores.codec import Address, Measurement, encode_rtt
+from stores.codec import Address, Measurement
 from stores.errors import CheckpointError
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
@@ -65,6 +68,8 @@ class PingModel(TableAnswers):
         self.config = weights.config
         self.origin = weights.origin
         """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`, `chosen_on`."""
+        self.provenance = weights.provenance
+        """What the model was trained on; `None` where nobody noted it."""
         self.decoder = Decoder(weights.model())
         self._known_first = known_first_bytes(weights.arrays)
 
@@ -86,12 +91,19 @@ class PingModel(TableAnswers):
             for size in BATCH_SIZES
         ]
         for done, (size, earlier) in enumerate(shapes, 1):
-            self.predict_rtt_batch([RttQuery(*WARM_UP_PAIR, None, earlier)] * size)
+            ping = RttQuery(*WARM_UP_PAIR, None, earlier, allow_private=True)
+            self.predict_rtt_batch([ping] * size)
             for prefix in ("192.0.2", "2001:db8::/120"):
-                self.complete_ip_batch([CompletionQuery(prefix, 1, earlier)] * size)
+                begun = CompletionQuery(prefix, 1, earlier, allow_private=True)
+                self.complete_ip_batch([begun] * size)
             for source in (WARM_UP_PAIR[0], IPv6Address("2001:db8::1")):
-                self.sample_ips_batch([SampleQuery(20, source, 1, earlier)] * size)
+                search = SampleQuery(source, 20, 1, earlier, allow_private=True)
+                self.sample_ips_batch([search] * size)
             progress(done, len(shapes))
+
+    def grounds(self, query: RttQuery | CompletionQuery | SampleQuery) -> Grounds:
+        """What the answer to a query rests on: simulated or real data, and whether they had its addresses."""
+        return find_grounds(self.provenance, query)
 
     def predict_rtt(
         self,
@@ -99,11 +111,13 @@ class PingModel(TableAnswers):
         dst: AddressLike,
         time: float | None = None,
         context: Iterable[Measurement] = (),
+        allow_private: bool = False,
     ) -> RttPrediction:
         """The distribution of the result of a ping from `src` to `dst`.
 
         `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first; the
-        latest that fit are used. Raises `QueryError` naming the wrong field.
+        latest that fit are used. Private and special addresses (RFC 1918, loopback, documentation …) are
+        refused unless `allow_private`. Raises `QueryError` naming the wrong field.
         """
         return self.predict_rtt_batch(
             [
@@ -112,6 +126,7 @@ class PingModel(TableAnswers):
                     parse_address("dst", dst),
                     parse_time("time", time),
                     tuple(context),
+                    allow_private,
                 )
             ]
         )[0]
@@ -122,23 +137,28 @@ class PingModel(TableAnswers):
         k: int = 10,
         context: Iterable[Measurement] = (),
         field: AddressField = "dst",
+        allow_private: bool = False,
     ) -> list[Completion]:
         """The `k` (1 to 256) most probable addresses that begin with `prefix`, best first.
 
-        `prefix`: "192.0.2", "2001:db8:", or a CIDR at a byte boundary. `field`: "dst" or "src". Exact
+        `prefix`: "193.0.2", "2001:db9:", or a CIDR at a byte boundary. `field`: "dst" or "src". Exact
         for up to two unknown bytes. Beyond that, a beam search of width 256 misses an address only if
-        one of its prefixes is less probable than 256 others of the same length. Raises `QueryError`.
+        one of its prefixes is less probable than 256 others of the same length. A prefix of private
+        and special addresses alone is refused unless `allow_private`. Raises `QueryError`.
         """
-        return self.complete_ip_batch([CompletionQuery(prefix, k, tuple(context), field)])[0]
+        query = CompletionQuery(prefix, k, tuple(context), field, allow_private)
+        return self.complete_ip_batch([query])[0]
 
+    @source_first
     def sample_ips(
         self,
-        target_rtt_ms: float,
         src: AddressLike,
+        target_rtt_ms: float,
         n: int = 10,
         context: Iterable[Measurement] = (),
         tolerance: float = 0.05,
         seed: int = 0,
+        allow_private: bool = False,
     ) -> list[SampledAddress]:
         """Up to `n` (1 to 256) distinct destinations that are `target_rtt_ms` away from `src`.
 
@@ -148,12 +168,15 @@ class PingModel(TableAnswers):
         until there are 128 distinct ones and four times `n`, or a round finds nothing new, or after
         1,024 draws; `n` of them are then drawn by the product. A model learns the RTT of a pair much
         sooner than the destinations at an RTT, so the RTT comes last. The same `seed` gives the same
-        result. Raises `QueryError`.
+        result. However unlikely, there are `n` of them if so many were drawn: look at `p_within`. The target
+        is at most a minute. Raises `QueryError`. Before 0.2.0 the target came first, which still works
+        with a `DeprecationWarning`.
         """
         source = parse_address("src", src)
-        return self.sample_ips_batch(
-            [SampleQuery(target_rtt_ms, source, n, tuple(context), tolerance, seed)]
-        )[0]
+        query = SampleQuery(
+            source, target_rtt_ms, n, tuple(context), tolerance, seed, allow_private
+        )
+        return self.sample_ips_batch([query])[0]
 
     # --- Batch forms ------------------------------------------------------------------------------
 
@@ -317,31 +340,6 @@ def predictions(
         shares = codes / codes.sum()
         result.append(RttPrediction(float(np.exp(failed[row])), shares, known_first))
     return result
-
-
-def within_tolerance(query: SampleQuery) -> NDArray[np.bool_]:
-    """Which RTT codes (65536,) are within the query's tolerance; the target's own code always is."""
-    within = np.abs(CODE_MS - query.target_rtt_ms) <= query.tolerance * query.target_rtt_ms
-    within[encode_rtt(query.target_rtt_ms)] = True
-    return within & CANONICAL
-
-
-def rtt_band(query: SampleQuery) -> Bands:
-    """`within_tolerance` for the decoder. RTTs ascend with codes, so at most two first bytes are cut."""
-    within = within_tolerance(query).reshape(256, 256)
-    taken, possible = within.sum(1), CANONICAL.reshape(256, 256).sum(1)
-    cut = np.flatnonzero((taken > 0) & (taken < possible))
-    edges, parts = np.zeros(2, np.int32), np.zeros((2, 256), np.float32)
-    edges[: len(cut)], parts[: len(cut)] = cut, within[cut]
-    return Bands(((taken > 0) & (taken == possible)).astype(np.float32), edges, parts)
-
-
-def choose(pool: list[SampledAddress], query: SampleQuery) -> list[SampledAddress]:
-    """`n` of the pool, drawn without replacement in proportion to their probabilities (by adding Gumbel
-    noise to the logarithms), most certain first."""
-    noise = np.random.default_rng((query.seed, 1)).gumbel(size=len(pool))
-    chosen = np.argsort(-noise - np.array([drawn.log_probability for drawn in pool]))[: query.n]
-    return sorted((pool[at] for at in chosen), key=lambda drawn: -drawn.p_within)
 
 
 def make_address(packed: bytes) -> Address:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from model.inference.checks import (
     check_families,
+    check_public,
+    check_public_prefix,
     cut,
     parse_address,
     parse_context,
@@ -18,6 +20,7 @@ from model.inference.checks import (
     parse_whole,
     shown,
 )
+from model.inference.old_order import source_first
 from model.inference.prompts import write_prompt
 from stores.codec import Address, Measurement, encode_field
 from stores.errors import QueryError
@@ -35,6 +38,7 @@ RTT_TOKENS = 3  # RTT_START and two bytes
 ADDRESS_BYTES = {4: 4, 6: 16}
 MAX_BRANCHES = 256  # completions or draws of one device call
 MAX_SEED = 2**32 - 1
+MOST_TARGET_MS = 60_000
 
 AddressLike = Address | str
 AddressField = Literal["src", "dst"]
@@ -45,13 +49,15 @@ class RttQuery:
     """What will a ping from `src` to `dst` return (at `time`), given the measurements in `context`?
 
     Addresses may also be passed as text and the context as any iterable; `time` is in Unix seconds,
-    and fractions are cut off. Raises `QueryError`.
+    and fractions are cut off. Private and special addresses are refused unless `allow_private`: no ping
+    of the Internet comes from there. Raises `QueryError`.
     """
 
     src: Address
     dst: Address
     time: int | None = None
     context: Sequence[Measurement] = ()
+    allow_private: bool = False
 
     def __post_init__(self) -> None:
         _normalise(
@@ -62,6 +68,8 @@ class RttQuery:
             context=parse_context(self.context),
         )
         check_families(self.src, self.dst)
+        check_public("src", self.src, self.allow_private)
+        check_public("dst", self.dst, self.allow_private)
 
     def prompt(self, window: int) -> list[int]:
         """Tokens up to and including RTT_START, leaving room in `window` for the two RTT bytes."""
@@ -79,15 +87,17 @@ class RttQuery:
 class CompletionQuery:
     """Which addresses begin with `prefix`, given `context`? Asks for the `k` most probable.
 
-    `prefix` is text: whole bytes of IPv4 ("192.0.2"), whole groups of IPv6 ("2001:db8:"), or a CIDR of
+    `prefix` is text: whole bytes of IPv4 ("193.0.2"), whole groups of IPv6 ("2001:db9:"), or a CIDR of
     either at a byte boundary ("2001:d00::/24"; "::/0" fixes only the family). `field` selects
-    destinations or sources. The context may be any iterable. Raises `QueryError`.
+    destinations or sources. The context may be any iterable. A prefix of private and special addresses alone
+    is refused unless `allow_private`. Raises `QueryError`.
     """
 
     prefix: str
     k: int = 10
     context: Sequence[Measurement] = ()
     field: AddressField = "dst"
+    allow_private: bool = False
 
     def __post_init__(self) -> None:
         parse_prefix(self.prefix)
@@ -98,6 +108,7 @@ class CompletionQuery:
             k=parse_whole("k", self.k, 1, MAX_BRANCHES),
             context=parse_context(self.context),
         )
+        check_public_prefix(self.family, self.known, self.allow_private)
 
     @cached_property
     def _parsed(self) -> tuple[int, bytes]:
@@ -129,23 +140,27 @@ class CompletionQuery:
 class SampleQuery:
     """Which destinations are `target_rtt_ms` away from `src`, given `context`? Asks for `n` draws.
 
-    An RTT matches the target within ± `tolerance` · target (0: only the target's own code). The same
-    `seed` gives the same draws. The address may also be passed as text and the context as any iterable.
-    Raises `QueryError`.
+    An RTT matches the target within ± `tolerance` · target (0: only the target's own code). The target is
+    at most `MOST_TARGET_MS`. The same `seed` gives the same draws. The address may also be passed as text and
+    the context as any iterable. A private or special source is refused unless `allow_private`. Raises
+    `QueryError`. Before 0.2.0 the target came first, which still works with a `DeprecationWarning`.
     """
 
-    target_rtt_ms: float
     src: Address
+    target_rtt_ms: float
     n: int = 10
     context: Sequence[Measurement] = ()
     tolerance: float = 0.05
     seed: int = 0
+    allow_private: bool = False
 
     def __post_init__(self) -> None:
         target = parse_number("target_rtt_ms", self.target_rtt_ms)
-        if target <= 0:
+        if not 0 < target <= MOST_TARGET_MS:
             raise QueryError(
-                "target_rtt_ms", f"{cut(str(self.target_rtt_ms))}: expected more than 0 ms"
+                "target_rtt_ms",
+                f"{cut(str(self.target_rtt_ms))}: expected more than 0 ms and at most {MOST_TARGET_MS:,} ms, the "
+                "longest that RIPE Atlas waits for a reply",
             )
         share = parse_number("tolerance", self.tolerance)
         if not 0 <= share < 1:
@@ -161,6 +176,7 @@ class SampleQuery:
             tolerance=share,
             seed=parse_whole("seed", self.seed, 0, MAX_SEED),
         )
+        check_public("src", self.src, self.allow_private)
 
     def prompt(self, window: int) -> list[int]:
         """Tokens up to the destination's role, leaving room in `window` for its bytes and the RTT."""
@@ -169,6 +185,9 @@ class SampleQuery:
         begun = [MEASUREMENT_START, *encode_field(asked, "src", None), role]
         answer = ADDRESS_BYTES[self.src.version] + RTT_TOKENS
         return write_prompt(self.context, self.src, lambda clock: begun, window - answer)
+
+
+SampleQuery.__init__ = source_first(SampleQuery.__init__)  # type: ignore[method-assign]
 
 
 def address_role(field: AddressField, family: int) -> int:

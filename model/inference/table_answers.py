@@ -20,6 +20,7 @@ class TableAnswers:
         context: Iterable[Measurement] | Any = (),
         time: float | None = None,
         matrix: bool = False,
+        allow_private: bool = False,
     ) -> Any:
         """`predict_rtt` for each row of a table of PyArrow or Polars, as a table of the same library.
 
@@ -32,7 +33,7 @@ class TableAnswers:
         """
         from stores.measurements.arrow_tables import rows_of_table, table_like
 
-        asked = list(pairs_of(rows_of_table(table), time))
+        asked = list(pairs_of(rows_of_table(table), time, allow_private))
         if matrix:
             asked = list(matrix_of(asked, time))
         contexts = Contexts(asked, self.config.context)

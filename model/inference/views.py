@@ -10,12 +10,29 @@ from typing import Any
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from model.inference.prediction import Completion, RttPrediction, SampledAddress
+from model.inference.grounds import Grounds
+from model.inference.prediction import (
+    CONVINCING,
+    Completion,
+    RttPrediction,
+    SampledAddress,
+    is_convincing,
+)
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from stores.terminal import Terminal
 
 BAR_WIDTH = 30  # characters
+
+
+def noted(view: RenderableType, grounds: Grounds) -> RenderableType:
+    """An answer under what it rests on, unless that is real pings to networks that the model knows."""
+    if not grounds.notes:
+        return view
+    first, *others = grounds.notes
+    lines = (first[0].upper() + first[1:], *others)
+    return Group(*(Text(line, style="bold yellow") for line in lines), view)
 
 
 def rtt_view(query: RttQuery, prediction: RttPrediction, used: int) -> RenderableType:
@@ -68,10 +85,10 @@ def samples_view(
     query: SampleQuery, samples: Sequence[SampledAddress], used: int
 ) -> RenderableType:
     """What `sample-ips` prints."""
-    table = Table(
-        title=f"Destinations {query.target_rtt_ms:g} ms ± {query.tolerance:.0%} from {query.src}"
-        f"{_context_note(len(query.context), used)}"
-    )
+    where = f"{query.target_rtt_ms:g} ms ± {query.tolerance:.0%} from {query.src}"
+    convincing = is_convincing(samples)
+    what = f"Destinations {where}" if convincing else f"Nothing convincing found {where}"
+    table = Table(title=f"{what}{_context_note(len(query.context), used)}")
     table.add_column("address")
     table.add_column("log-probability", justify="right")
     table.add_column("within", justify="right")
@@ -79,9 +96,15 @@ def samples_view(
         table.add_row(
             str(sample.address), f"{sample.log_probability:.2f}", f"{sample.p_within:.1%}"
         )
-    if len(samples) == query.n:
-        return table
-    return Group(table, f"{query.n} were requested; further draws found no new ones")
+    best = samples[0].p_within
+    lines = [
+        f"a ping to the best is answered within the tolerance with a probability of {best:.1%}"
+    ]
+    if not convincing:
+        lines[0] += f"; below {CONVINCING:.0%}, they are guesses"
+    if len(samples) < query.n:
+        lines.append(f"{query.n} were requested; further draws found no new ones")
+    return Group(table, *lines)
 
 
 def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
@@ -96,11 +119,18 @@ def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
             f"{origin.get('chosen_on', 'test')} loss",
             "-" if loss is None else f"{loss:.2f} nats per measurement",
         ),
+        ("data", _data_note(record.get("provenance"))),
         ("store", origin["store_digest"][:12]),
         ("code", origin["code_version"]),
     ):
         table.add_row(name, value)
     return table
+
+
+def _data_note(provenance: dict[str, Any] | None) -> str:
+    if provenance is None:
+        return "unknown: name the store with --store"
+    return f"{provenance['data']}, {provenance['rows']:,} rows"
 
 
 def working(what: str, silent: bool) -> AbstractContextManager[Any]:

@@ -24,8 +24,16 @@ from model.network.flops import count_parameters
 from model.network.named_weights import Shapes, compare_shapes, fill_weights, flatten_dict
 from model.network.transformer import Transformer
 from model.orbax_errors import quiet_orbax, reason
-from model.run_folder import CHECKPOINTS_FOLDER, EVALUATIONS_FILE, RunRecord, StepLoss
+from model.run_folder import (
+    CHECKPOINTS_FOLDER,
+    EVALUATIONS_FILE,
+    RECORD_FILE,
+    RunRecord,
+    StepLoss,
+)
 from stores.errors import CheckpointError
+from stores.provenance import Provenance, survey
+from stores.reader import TokenStore
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Weights:
     """By name, float32 or bfloat16."""
     origin: dict[str, Any]
     """Where they come from, JSON-able: the fields of `Origin`."""
+    provenance: Provenance | None = None
+    """What they were trained on; `None` if nobody noted it."""
 
     def model(self) -> Transformer:
         """The transformer with these weights in float32; it computes in the device's precision.
@@ -62,6 +72,17 @@ class Weights:
         fill_weights(state, self.arrays)
         nnx.update(model, state)
         return model
+
+
+def with_provenance(weights: Weights, store: TokenStore) -> Weights:
+    """The weights with what their store holds. Raises `CheckpointError` for another store than they were trained
+    on, and as `survey`."""
+    expected = weights.origin.get("store_digest")
+    if store.digest != expected:
+        raise CheckpointError(
+            f"{store.path}: its digest is {store.digest}, but the model was trained on {expected}: name that store"
+        )
+    return replace(weights, provenance=survey(store))
 
 
 def check_size(config: ModelConfig, shapes: Shapes, where: Path) -> None:
@@ -120,7 +141,19 @@ def read_run(path: Path) -> Weights:
         "test_loss": tested[step].nats_per_measurement if tested else None,
         "chosen_on": tested[step].split if tested else "test",
     }
-    return Weights(record.config.model, arrays, origin)
+    return Weights(record.config.model, arrays, origin, _provenance(path, record))
+
+
+def _provenance(path: Path, record: RunRecord) -> Provenance | None:
+    """What a run is trained on, from the record of a checkpoint; one of the first may have been saved before that
+    was known, then from the run's own, if it is of the same store."""
+    if record.provenance is not None:
+        return record.provenance
+    try:
+        own = RunRecord.read_if_whole(path / RECORD_FILE)
+    except CheckpointError:  # the weights are fine all the same
+        return None
+    return own.provenance if own and own.store_digest == record.store_digest else None
 
 
 def _read_checkpoint(path: Path) -> tuple[RunRecord, dict[str, NDArray[np.float32]]]:

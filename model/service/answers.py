@@ -10,7 +10,12 @@ import numpy as np
 from pydantic import BaseModel
 
 from model.inference.ping_model import PingModel
-from model.inference.prediction import Completion, RttPrediction, SampledAddress
+from model.inference.prediction import (
+    Completion,
+    RttPrediction,
+    SampledAddress,
+    is_convincing,
+)
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from model.service import schemas
 
@@ -51,6 +56,7 @@ def sample_answer(
         "target_rtt_ms": query.target_rtt_ms,
         "tolerance": query.tolerance,
         "context_used": used,
+        "convincing": is_convincing(samples),
         "samples": [sample.as_dict() for sample in samples],
     }
 
@@ -84,7 +90,9 @@ KINDS = (
         schemas.RttQueries,
         schemas.RttAnswer,
         schemas.RttAnswers,
-        lambda asked: RttQuery(asked.src, asked.dst, asked.time, asked.context),
+        lambda asked: RttQuery(
+            asked.src, asked.dst, asked.time, asked.context, asked.allow_private
+        ),
         lambda model, queries: model.predict_rtt_batch(queries),
         rtt_answer,
     ),
@@ -96,7 +104,13 @@ KINDS = (
         schemas.SampleAnswer,
         schemas.SampleAnswers,
         lambda asked: SampleQuery(
-            asked.target_rtt_ms, asked.src, asked.n, asked.context, asked.tolerance, asked.seed
+            asked.src,
+            asked.target_rtt_ms,
+            asked.n,
+            asked.context,
+            asked.tolerance,
+            asked.seed,
+            asked.allow_private,
         ),
         lambda model, queries: model.sample_ips_batch(queries),
         sample_answer,
@@ -108,7 +122,9 @@ KINDS = (
         schemas.CompletionQueries,
         schemas.CompletionAnswer,
         schemas.CompletionAnswers,
-        lambda asked: CompletionQuery(asked.prefix, asked.k, asked.context, asked.field),
+        lambda asked: CompletionQuery(
+            asked.prefix, asked.k, asked.context, asked.field, asked.allow_private
+        ),
         lambda model, queries: model.complete_ip_batch(queries),
         completion_answer,
     ),

@@ -116,7 +116,10 @@ def _queries(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
 
     def render(queries: Sequence[Any], found: Sequence[Any], batch: bool) -> bytes:
         answers = [
-            kind.render(query, answer, context_used(query, model.window))
+            {
+                **kind.render(query, answer, context_used(query, model.window)),
+                **model.grounds(query).as_dict(),
+            }
             for query, answer in zip(queries, found, strict=True)
         ]
         return web.as_json({"answers": answers} if batch else answers[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable
@@ -10,15 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from model.inference.card import CARD_FILE
 from model.inference.ping_model import PingModel, model_folder
 from model.inference.query import MAX_BRANCHES
+from model.model_files import read_object
 from model.network.flops import count_parameters
 from model.service.answers import KINDS
 from model.service.batcher import Batcher
 from model.service.schemas import MAX_CONTEXT, MAX_QUERIES
 from model.service.web import BODY_BYTES
-
-CARD = "card.json"
+from stores.provenance import summary
 
 log = logging.getLogger("pinglm.service")
 
@@ -29,6 +29,7 @@ class ReadyModel:
     def __init__(self, path: str | Path, queue: int):
         """Loads the weights; raises `CheckpointError`. At most `queue` queries may wait."""
         self._model = PingModel.load(path)
+        self.grounds = self._model.grounds
         self.window = self._model.config.context
         self.status = "warming up"
         self.limits = {
@@ -39,13 +40,14 @@ class ReadyModel:
             "body_bytes": BODY_BYTES,
             "queue": queue,
         }
-        card = model_folder(path) / CARD
+        folder = model_folder(path)
         self.description: dict[str, Any] = {
             "name": "pretrained" if str(path) == "pretrained" else Path(path).resolve().name,
             "parameters": count_parameters(self._model.config)["total"],
             "model": asdict(self._model.config),
             "origin": self._model.origin,
-            "card": json.loads(card.read_bytes()) if card.exists() else None,
+            "provenance": summary(self._model.provenance),
+            "card": read_object(folder, CARD_FILE) if (folder / CARD_FILE).exists() else None,
         }
         asks = {kind.name: kind.ask for kind in KINDS}
         self.batcher = Batcher(lambda kind, queries: asks[kind](self._model, queries), queue)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from model.inference.checks import LAST_SECOND
-from model.inference.query import MAX_BRANCHES, MAX_SEED
+from model.inference.query import MAX_BRANCHES, MAX_SEED, MOST_TARGET_MS
 from stores.codec import decode_rtt
 
 MAX_CONTEXT = 1_000  # measurements; a window of 1,024 tokens holds at most 85
@@ -24,25 +24,28 @@ def _whole(value: Any) -> Any:
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Rtt = Annotated[Number, Field(ge=0, le=LONGEST_MS)]
 Time = Annotated[Number, Field(ge=0, le=LAST_SECOND)]
-Target = Annotated[Number, Field(gt=0, le=LONGEST_MS)]
+Target = Annotated[Number, Field(gt=0, le=MOST_TARGET_MS)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(strict=True, ge=1, le=MAX_BRANCHES), BeforeValidator(_whole)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED), BeforeValidator(_whole)]
+Allow = Annotated[
+    bool, Field(strict=True, description="Also accept addresses that are not globally routable.")
+]
 Text = Annotated[str, Field(max_length=64)]
 AddressText = Annotated[
     Text,
     Field(
-        examples=["192.0.2.1"],
+        examples=["193.0.2.1"],
         json_schema_extra={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
     ),
 ]
 
 _CONTEXT = [
-    {"src": "192.0.2.1", "dst": "198.51.100.8", "rtt_ms": 21.7, "time": 1751000000},
-    {"src": "192.0.2.1", "dst": "198.51.100.9", "rtt_ms": 35.2},
+    {"src": "193.0.2.1", "dst": "198.51.101.8", "rtt_ms": 21.7, "time": 1751000000},
+    {"src": "193.0.2.1", "dst": "198.51.101.9", "rtt_ms": 35.2},
 ]
-_RTT = {"src": "192.0.2.1", "dst": "198.51.100.7", "time": 1751000060, "context": _CONTEXT}
-_SAMPLE = {"target_rtt_ms": 20, "src": "192.0.2.1", "n": 5, "tolerance": 0.1, "context": _CONTEXT}
+_RTT = {"src": "193.0.2.1", "dst": "198.51.101.7", "time": 1751000060, "context": _CONTEXT}
+_SAMPLE = {"target_rtt_ms": 20, "src": "193.0.2.1", "n": 5, "tolerance": 0.1, "context": _CONTEXT}
 _COMPLETION = {"prefix": "198.51", "k": 5, "field": "dst"}
 
 
@@ -75,13 +78,15 @@ Context = Annotated[list[Earlier], Field(max_length=MAX_CONTEXT)]
 
 
 class RttQuery(BaseModel):
-    """What will a ping return? `context`: earlier measurements, oldest first."""
+    """What will a ping return? `context`: earlier measurements, oldest first. Private and special addresses are
+    refused unless `allow_private`."""
 
     model_config = _pair(_RTT)
     src: AddressText
     dst: AddressText
     time: Time | None = None
     context: Context = []
+    allow_private: Allow = False
 
 
 class SampleQuery(BaseModel):
@@ -94,16 +99,18 @@ class SampleQuery(BaseModel):
     tolerance: Share = 0.05
     seed: Seed = 0
     context: Context = []
+    allow_private: Allow = False
 
 
 class CompletionQuery(BaseModel):
     """Which addresses begin with `prefix` (whole bytes, or a CIDR at a byte boundary)?"""
 
     model_config = _shape(_COMPLETION)
-    prefix: Annotated[Text, Field(examples=["198.51", "2001:db8:", "2001:d00::/24"])]
+    prefix: Annotated[Text, Field(examples=["198.51", "2001:db9:", "2001:d00::/24"])]
     k: Count = 10
     field: Literal["dst", "src"] = "dst"
     context: Context = []
+    allow_private: Allow = False
 
 
 class RttQueries(BaseModel):
@@ -135,7 +142,16 @@ class Histogram(BaseModel):
     probabilities: list[float]
 
 
-class RttAnswer(BaseModel):
+class Answer(BaseModel):
+    """What every answer says about what it rests on: what the model was trained on; by field of the query, the /16
+    or /32 of its address that training did not have; and the same in words."""
+
+    data: Literal["simulated", "real", "unknown"]
+    unmet_prefixes: dict[str, str]
+    notes: list[str]
+
+
+class RttAnswer(Answer):
     """Distribution of a ping's result; all but `p_failed` assume that the ping is answered."""
 
     src: str
@@ -158,13 +174,15 @@ class Sample(BaseModel):
     p_within: float
 
 
-class SampleAnswer(BaseModel):
-    """Distinct destinations, most certain first; may be fewer than requested."""
+class SampleAnswer(Answer):
+    """Distinct destinations, most certain first; may be fewer than requested. `convincing`: whether the first one
+    has a `p_within` of 0.1 or more."""
 
     src: str
     target_rtt_ms: float
     tolerance: float
     context_used: int
+    convincing: bool
     samples: list[Sample]
 
 
@@ -176,7 +194,7 @@ class CompletionItem(BaseModel):
     byte_probabilities: list[float]
 
 
-class CompletionAnswer(BaseModel):
+class CompletionAnswer(Answer):
     """The most probable addresses, best first."""
 
     prefix: str

@@ -36,7 +36,8 @@ from model.training.progress import TrainingProgress
 from model.training.run import Run, check_record, open_run
 from model.training.signals import StopRequest, stop_requests
 from model.training.step import Steps, TrainState
-from stores.errors import TrainingError
+from model.training.surveyor import Surveyor
+from stores.errors import DamagedStoreError, TrainingError
 from stores.files import read_json_lines
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
@@ -136,7 +137,10 @@ class Trainer:
     def train(self, stop: StopRequest) -> RunResult:
         """The loop: a batch, a step, and at intervals a log line, an evaluation or a checkpoint."""
         train, path = self.config.train, self.run.path
-        with Checkpoints(path / CHECKPOINTS_FOLDER, train.keep_checkpoints) as self.checkpoints:
+        with (
+            Checkpoints(path / CHECKPOINTS_FOLDER, train.keep_checkpoints) as self.checkpoints,
+            Surveyor(self.store, self.run.record.provenance) as self.surveyor,
+        ):
             state, first = self.start()
             with (
                 Logs(path, first) as logs,
@@ -176,6 +180,8 @@ class Trainer:
                         self.evaluate(state, step, logs)
                     if self.on_test is not self.held_out:
                         self.test = self.on_test.measure(self.steps, state.weights, step)
+            if step == train.steps:
+                self.note_provenance(wait=True)
             self.checkpoints.wait()
         return self.result(step, stop)
 
@@ -241,7 +247,19 @@ class Trainer:
         found = self.chosen
         loss = found.nats_per_measurement if found is not None and found.step == step else None
         with self.watch.paused():
+            self.note_provenance(wait=step == self.config.train.steps)
             self.checkpoints.save(step, state, self.run.record, loss)
+
+    def note_provenance(self, wait: bool) -> None:
+        """Add to the run what its store holds, if that is known by now; `wait` until it is."""
+        try:
+            found = self.surveyor.found(wait)
+        except DamagedStoreError as error:
+            if wait:
+                self.progress.warn(f"the model will not know its data: {error}")
+        else:
+            if found is not None and found != self.run.record.provenance:
+                self.run.note_provenance(found)
 
     def check_finite(self, state: TrainState, step: int) -> None:
         """Raise `TrainingError` if a loss or gradient since the last log step was not finite."""

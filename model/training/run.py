@@ -7,7 +7,7 @@ import importlib.metadata
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from model.config import SHAPE, Config, ModelConfig, TrainConfig
@@ -21,10 +21,11 @@ from model.run_folder import (
 from stores.errors import CheckpointError
 from stores.files import write_json
 from stores.folder_lock import claim_folder
+from stores.provenance import Provenance
 from stores.reader import TokenStore
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """A locked run folder that belongs to this store and configuration."""
 
@@ -35,6 +36,11 @@ class Run:
     def result(self) -> RunResult | None:
         """What the run reached, or `None` when it is not finished. Raises `CheckpointError`."""
         return RunResult.read_if_whole(self.path / RESULT_FILE)
+
+    def note_provenance(self, provenance: Provenance) -> None:
+        """Add what the store holds to the record, in run.json and in the checkpoints that follow."""
+        self.record = replace(self.record, provenance=provenance)
+        write_json(self.path / RECORD_FILE, self.record.as_dict())
 
     def finish(self, result: RunResult) -> None:
         """Write the result; from here on the run counts as finished."""
@@ -60,6 +66,7 @@ def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
         before = RunRecord.read_if_whole(note) or _last_checkpoint_record(path)
         if before is not None:
             check_record(path, before, record)
+            record = replace(record, provenance=before.provenance)
         else:
             (path / RESULT_FILE).unlink(missing_ok=True)  # of what, nobody knows
         write_json(note, record.as_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -10,6 +11,8 @@ from rich.table import Table
 from model.run_folder import TENSORBOARD_FOLDER, KindLoss, RunResult
 from model.training.plan import Plan
 from model.training.sweep import SweepRow
+from stores.program import script
+from stores.views import one_line
 
 GROUPS = ("role", "source", "destination", "rtt_1", "rtt_2", "time")
 
@@ -73,7 +76,9 @@ def result_view(result: RunResult) -> RenderableType:
         f"{verdict} the best context-free model (byte frequencies by field and position); {speed}",
         chosen_line(result.chosen_on),
         *([f"WARNING: {result.new_sources}"] if result.new_sources else []),
-        f"curves: tensorboard --logdir {result.run}/{TENSORBOARD_FOLDER}",
+        one_line(
+            f"curves: {script('tensorboard')} --logdir {shlex.quote(result.run)}/{TENSORBOARD_FOLDER}"
+        ),
     )
 
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.folder import OutputFolder, open_folder
-from pipeline.measurements import PRB_ID, SCHEMA
+from pipeline.measurements import PRB_ID, SCHEMA, SIMULATED
 from pipeline.records import (
     MeasurementFile,
     Record,
@@ -301,11 +301,12 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _join(parts: Sequence[Path], out: Path, progress: Progress) -> None:
-    """Copy Parquet parts into one file, part by part."""
+    """Copy Parquet parts into one file, part by part, and mark it as simulated."""
     names = pq.read_schema(parts[0]).names
     text = [name for name in _TEXT if name in names]  # kept as dictionaries: faster
     schema = pq.ParquetFile(parts[0], read_dictionary=text).schema_arrow
     with atomic_path(out) as temporary, _writer(temporary, schema) as writer:
+        writer.add_key_value_metadata({SIMULATED: b"true"})
         for number, part in enumerate(parts):
             progress(f"join {out.name}", number, len(parts))
             writer.write_table(pq.ParquetFile(part, read_dictionary=text).read())

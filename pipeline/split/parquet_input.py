@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.hashed_file import Blocks, HashedFile, open_hashed
-from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA
+from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA, SIMULATED
 from stores.errors import InputError
 from stores.measurements.parquet_file import (
     ADDRESS_BYTES,
@@ -35,6 +35,7 @@ class ParquetSummary:
     rows: int
     row_groups: list[int]  # rows of each
     columns: list[str]  # those of the canonical table, then the optional ones present
+    simulated: bool  # marked as rows that `simulate` made up
 
 
 def inspect_parquet(path: Path, name: str) -> ParquetSummary:
@@ -45,6 +46,7 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
     with reading(path, name), open_hashed(path) as source, open_parquet(source) as file:
         schema = file.schema_arrow
         metadata = row_groups(file)
+        simulated = SIMULATED in (file.metadata.metadata or {})
     groups = [group.num_rows for group in metadata]
     columns = []
     for field in (*SCHEMA, PRB_ID, *ORIGIN):
@@ -61,7 +63,7 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
         columns.append(field.name)
     for group in metadata:
         check_text(group, name, _TEXT_BYTES)
-    return ParquetSummary(source.size, source.blocks, sum(groups), groups, columns)
+    return ParquetSummary(source.size, source.blocks, sum(groups), groups, columns, simulated)
 
 
 def read_tables(

@@ -185,6 +185,7 @@ def split(
                 OutputFile(shard.path, shard.size) for side in shards for shard in shards[side]
             ),
             overlap=count_overlap(scratch / "distinct", shards),
+            simulated=any(summary.simulated for summary in summaries),
         )
     )
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from stores.public import is_public
+
 REASONS = {
     "bad_json": "text that is not JSON (a line of NDJSON, or an element of other JSON)",
     "truncated": "the file ends inside this value",
@@ -259,11 +261,6 @@ def _parse_address(text: str) -> tuple[int, bool, str] | None:
         address = ipaddress.ip_address(text.strip())
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv4Address):
-        mapped = False
-    elif address.scope_id is not None:
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
         return None  # has a meaning on one machine only
-    else:
-        mapped = address.ipv4_mapped is not None  # counts as global from Python 3.13 on
-    public = address.is_global and not address.is_multicast and not mapped
-    return address.version, public, str(address)
+    return address.version, is_public(address), str(address)

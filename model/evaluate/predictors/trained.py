@@ -87,6 +87,7 @@ def rtt_queries(queries: Queries) -> list[RttQuery]:
             addresses[queries.dst[at]],
             int(queries.seconds[at]),
             context_of(queries, at, addresses),
+            allow_private=True,  # whatever the store holds
         )
         for at in range(len(queries))
     ]
@@ -95,7 +96,7 @@ def rtt_queries(queries: Queries) -> list[RttQuery]:
 def without_time(query: RttQuery) -> RttQuery:
     """The query without any timestamps."""
     context = [replace(measurement, time=None) for measurement in query.context]
-    return RttQuery(query.src, query.dst, None, context)
+    return replace(query, time=None, context=context)
 
 
 def context_of(queries: Queries, at: int, addresses: Addresses) -> list[Measurement]:

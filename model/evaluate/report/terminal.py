@@ -18,10 +18,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from model.evaluate.first_look import FirstLook
+from model.evaluate.first_look import FirstLook, evaluation_command
 from model.evaluate.questions import WITHOUT_TIME
 from model.evaluate.records import Report
 from stores.terminal import Terminal
+from stores.views import one_line
 
 HEADINGS = {
     "context_lacks_pair": "pair not in context",
@@ -82,8 +83,9 @@ def evaluation_view(report: Report, out: Path) -> RenderableType:
     )
 
 
-def first_look_view(look: FirstLook) -> RenderableType:
-    """What `train` prints last: what the errors of the model are in ms, beside those of others."""
+def first_look_view(look: FirstLook, store: Path, run: Path) -> RenderableType:
+    """What `train` prints last: what the errors of the model are in ms, beside those of others, and the command
+    that says more about the run and its store."""
     table = Table(title="Median absolute error (ms) on test rows", title_justify="left")
     table.add_column("predictor", no_wrap=True)
     for group, count in look.asked.items():
@@ -92,7 +94,8 @@ def first_look_view(look: FirstLook) -> RenderableType:
         table.add_row(name, *(_number(errors[group]) for group in look.asked))
     return Group(
         table,
-        "A pair is seen if the training data has it. `pinglm evaluate` asks more, and others.",
+        "A pair is seen if the training data has it. To ask more, and others:",
+        one_line(evaluation_command(store, run)),
     )
 
 

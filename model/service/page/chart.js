@@ -27,7 +27,7 @@ export function drawChart(answer, truth) {
     svg.append(make("text", { x: x(tick), y: base + 18, "text-anchor": anchor(x(tick)) }, ms(tick)));
   }
   mark(svg, "median", inside(answer.median_ms), `median ${ms(answer.median_ms)}`, 13, base);
-  if (truth) mark(svg, "truth", x(truth), `truth ${ms(truth)}`, 28, base);
+  if (truth) mark(svg, "truth", x(truth), `simulated truth ${ms(truth)}`, 28, base);
   return svg;
 }
 

@@ -81,7 +81,7 @@ async function ask(form) {
     if (running.get(form) !== controller) return;
     say("");
     if (response.ok) {
-      answer.replaceChildren(...ANSWERS[path](body, query, earlier));
+      answer.replaceChildren(...notes(body.notes), ...ANSWERS[path](body, query, earlier));
       answer.classList.remove("old");
       contextNote(earlier.length, body.context_used);
     } else {
@@ -139,6 +139,14 @@ function showErrors(form, detail, earlier) {
 
 // --- Answers ---
 
+function notes(texts) {
+  if (!texts.length) return [];
+  const list = make("ul");
+  list.className = "notes";
+  for (const text of texts) list.append(make("li", text));
+  return [list];
+}
+
 function rttAnswer(answer, query, earlier) {
   const asExample = example && example.src === query.src && example.dst === query.dst;
   const truth = asExample && earlier.length === example.context.length ? example.true_median_ms : null;
@@ -149,7 +157,7 @@ function rttAnswer(answer, query, earlier) {
     ["mean", ms(answer.mean_ms)],
     ["no answer", percent(answer.p_failed)],
   ];
-  if (truth) facts.push(["truth (median)", ms(truth)]);
+  if (truth) facts.push(["truth in the simulation", ms(truth)]);
   const list = make("dl");
   for (const [name, value] of facts) list.append(make("dt", name), make("dd", value));
   const big = make("p", ms(answer.median_ms));
@@ -171,8 +179,11 @@ function sampleAnswer(answer, query) {
     });
     return [link, number(sample.log_probability.toFixed(2)), number(percent(sample.p_within))];
   });
+  const best = percent(answer.samples[0].p_within);
+  const found = answer.convincing ? `The best is within the tolerance with a probability of ${best}. `
+    : `Nothing convincing found: the best is within the tolerance with a probability of ${best}. `;
   const fewer = rows.length < query.n ? `${rows.length} of ${query.n}: further draws found no new ones. ` : "";
-  return [table(`${fewer}Choose one to predict its RTT.`, ["Address", "log-probability", "within tolerance"], rows)];
+  return [table(`${found}${fewer}Choose one to predict its RTT.`, ["Address", "log-probability", "within tolerance"], rows)];
 }
 
 function completionAnswer(answer) {
@@ -320,11 +331,17 @@ function fillExample() {
 
 byId("example").addEventListener("click", fillExample);
 
+function trainedOn(provenance) {
+  if (!provenance) return "trained on unknown data";
+  const what = provenance.data === "simulated" ? "pings of a simulated Internet" : "pings";
+  return `trained on ${provenance.rows.toLocaleString("en")} ${what}`;
+}
+
 async function start() {
   await watch();
   const model = await (await fetch("/model")).json();
   const steps = model.origin?.step ? `, ${model.origin.step.toLocaleString("en")} steps` : "";
-  byId("about").textContent = `${model.name}: ${model.parameters.toLocaleString("en")} weights${steps}`;
+  byId("about").textContent = `${model.name}: ${model.parameters.toLocaleString("en")} weights${steps}, ${trainedOn(model.provenance)}`;
   example = model.card?.example ?? null;
   byId("example").hidden = !example;
   if (example) fillExample();

@@ -314,6 +314,16 @@ def test_a_card_says_what_the_run_and_the_report_say(
         == (report["failure"]["untrained"]["all"]["brier"])
     )
     assert card["example"]["true_median_ms"] > 0
+    assert card["data"]["provenance"]["data"] == "simulated"
+    assert (card["data"]["seed"], card["licence"]) == (0, "Apache-2.0")
+    text = (tmp_path / "README.md").read_text()
+    assert "| best possible |" in text
+    assert f"| model | {errors['model']['seen_pairs']:.1f} |" in text
+    measured = command("model-card", *options[:6], "--out", str(tmp_path), "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert (
+        json.loads(measured.stdout)["example"] is None
+    )  # nobody's rows without a simulation's truth
 
 
 def test_a_card_of_no_model_is_refused(

@@ -13,7 +13,7 @@ from stores.vocabulary import BYTE0
 from tests.model.conftest import small_config
 
 CONFIG = small_config(layers=2, context=256, prefix_rows=512).model
-V4, V6 = ("192.0.2.1", "198.51.100.7"), ("2001:db8::1", "2001:db8:7::9")
+V4, V6 = ("193.0.2.1", "198.51.101.7"), ("2001:db9::1", "2001:db9:7::9")
 
 
 def random_weights(sharpness: float, seed: int = 0) -> Weights:

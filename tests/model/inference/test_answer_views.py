@@ -17,7 +17,7 @@ from model.inference.prediction import CODES, Completion, RttPrediction, Sampled
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from stores.codec import Measurement, encode_rtt
 
-A, B = ip_address("192.0.2.1"), ip_address("198.51.100.7")
+A, B = ip_address("193.0.2.1"), ip_address("198.51.101.7")
 EARLIER = [Measurement(A, B, 20.0, None)] * 3
 
 
@@ -83,7 +83,7 @@ def test_completions_show_each_byte_and_their_total(field: Any, title: str) -> N
 
 
 def test_samples_say_when_there_are_fewer_than_requested() -> None:
-    query = SampleQuery(20.0, A, 1)
+    query = SampleQuery(A, 20.0, 1)
     found = [SampledAddress(B, -3.5, 0.75)]
     whole = text_of(views.samples_view(query, found, 0))
     assert f"Destinations 20 ms ± 5% from {A}" in whole

@@ -262,7 +262,7 @@ def test_weights_that_are_not_finite_are_not_exported(exported: Path, weights: W
 def test_the_command_says_so_in_one_line(exported: Path, change: dict[str, int]) -> None:
     edit(exported, lambda config: config.pop("config_sha256"))
     edit(exported, lambda config: config["model"].update(change))
-    command = [sys.executable, "cli.py", "predict-rtt", "192.0.2.1", "192.0.2.9", "--model"]
+    command = [sys.executable, "cli.py", "predict-rtt", "193.0.2.1", "193.0.2.9", "--model"]
     done = subprocess.run(
         [*command, str(exported)], capture_output=True, text=True, timeout=60
     )  # most of it is the start of Python

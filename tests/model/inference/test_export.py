@@ -23,7 +23,7 @@ from model.inference.export import read_export, write_export
 from model.inference.ping_model import PingModel, load_weights
 from model.inference.weights import Weights, read_run
 from model.training.loop import train
-from stores.errors import CheckpointError, OutputError
+from stores.errors import CheckpointError, OutputError, QueryError
 from stores.vocabulary import VOCABULARY_SIZE
 from tests.model.conftest import final_state, small_config
 
@@ -149,11 +149,11 @@ def test_the_files_can_be_read_without_this_project(exported: Path) -> None:
 def test_an_export_is_used_without_orbax(exported: Path) -> None:
     code = (
         "import sys; sys.modules['orbax'] = None; from model.inference import PingModel; "
-        f"print(PingModel.load({str(exported)!r}).predict_rtt('192.0.2.1', '192.0.2.2').p_failed)"
+        f"print(PingModel.load({str(exported)!r}).predict_rtt('193.0.2.1', '193.0.2.2').p_failed)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
-    expected = PingModel.load(exported).predict_rtt("192.0.2.1", "192.0.2.2").p_failed
+    expected = PingModel.load(exported).predict_rtt("193.0.2.1", "193.0.2.2").p_failed
     assert float(found.stdout) == pytest.approx(expected, rel=1e-4)
 
 
@@ -267,39 +267,39 @@ def invoke(*arguments: str) -> str:
 
 def test_predict_rtt_prints_json_as_a_process(exported: Path, tmp_path: Path) -> None:
     context = tmp_path / "context.csv"
-    context.write_text("src,dst,rtt_ms,time\n192.0.2.1,192.0.2.7,20.5,1751000000\n")
-    command = [sys.executable, "cli.py", "predict-rtt", "192.0.2.1", "192.0.2.9", "--json"]
+    context.write_text("src,dst,rtt_ms,time\n193.0.2.1,193.0.2.7,20.5,1751000000\n")
+    command = [sys.executable, "cli.py", "predict-rtt", "193.0.2.1", "193.0.2.9", "--json"]
     options = ["--model", str(exported), "--context", str(context), "--time", "1751000060"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert (answer["src"], answer["dst"], answer["context_used"]) == ("192.0.2.1", "192.0.2.9", 1)
+    assert (answer["src"], answer["dst"], answer["context_used"]) == ("193.0.2.1", "193.0.2.9", 1)
     assert 0 < answer["p_failed"] < 1
     assert answer["quantiles_ms"]["0.5"] == answer["median_ms"]
     values = list(answer["quantiles_ms"].values())
     assert values == sorted(values)
     wrong = subprocess.run(
-        [*command[:3], "192.0.2.1", "2001:db8::1", *options], capture_output=True, text=True
+        [*command[:3], "193.0.2.1", "2001:db9::1", *options], capture_output=True, text=True
     )
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("error: dst 2001:db8::1: expected IPv4 as the source")
+    assert wrong.stderr.startswith("error: dst 2001:db9::1: expected IPv4 as the source")
     assert wrong.stderr.count("\n") == 1
 
 
 def test_the_other_commands_print_json_and_tables(exported: Path, tmp_path: Path) -> None:
     model = ("--model", str(exported))
-    found = json.loads(invoke("complete-ip", "192.0", "-k", "3", "--json", *model))["completions"]
+    found = json.loads(invoke("complete-ip", "193.0", "-k", "3", "--json", *model))["completions"]
     assert len(found) == 3
-    assert all(item["address"].startswith("192.0.") for item in found)
+    assert all(item["address"].startswith("193.0.") for item in found)
     assert all(0 < item["probability"] < 1 for item in found)
-    assert found[0]["address"] in invoke("complete-ip", "192.0", "-k", "3", *model)
+    assert found[0]["address"] in invoke("complete-ip", "193.0", "-k", "3", *model)
 
-    asked = ("sample-ips", "192.0.2.1", "20", "-n", "4", *model)
+    asked = ("sample-ips", "193.0.2.1", "20", "-n", "4", *model)
     samples = json.loads(invoke(*asked, "--json"))["samples"]
     assert len({sample["address"] for sample in samples}) == 4
     assert samples[0]["address"] in invoke(*asked)
 
-    assert "median" in invoke("predict-rtt", "192.0.2.1", "192.0.2.9", *model)
+    assert "median" in invoke("predict-rtt", "193.0.2.1", "193.0.2.9", *model)
 
     out = str(tmp_path / "half")
     record = json.loads(invoke("export", *model, "--out", out, "--dtype", "bfloat16", "--json"))
@@ -314,10 +314,16 @@ def test_help_has_an_example(command: str) -> None:
 
 def test_commands_answer_rtts_beyond_the_longest_code(exported: Path, tmp_path: Path) -> None:
     context = tmp_path / "context.csv"
-    context.write_text("src,dst,rtt_ms\n192.0.2.1,192.0.2.7,1e308\n")
+    context.write_text("src,dst,rtt_ms\n193.0.2.1,193.0.2.7,1e308\n")
     options = ("--model", str(exported), "--context", str(context), "--json")
     assert (
-        json.loads(invoke("predict-rtt", "192.0.2.1", "192.0.2.9", *options))["context_used"] == 1
+        json.loads(invoke("predict-rtt", "193.0.2.1", "193.0.2.9", *options))["context_used"] == 1
     )
-    samples = json.loads(invoke("sample-ips", "192.0.2.1", "1e306", "-n", "2", *options))["samples"]
+    samples = json.loads(invoke("sample-ips", "193.0.2.1", "6e4", "-n", "2", *options))["samples"]
     assert len(samples) == 2
+    for target in ("1e9", "60001", "1e306"):
+        refused = CliRunner().invoke(
+            app, ["sample-ips", "193.0.2.1", target, "--model", str(exported)]
+        )
+        assert isinstance(refused.exception, QueryError)
+        assert "and at most 60,000 ms" in str(refused.exception)

@@ -11,15 +11,10 @@ import numpy as np
 import pytest
 
 from model.inference.decoding import DRAWS, Bands
-from model.inference.ping_model import (
-    PingModel,
-    bucket_length,
-    rtt_band,
-    split_batches,
-    within_tolerance,
-)
+from model.inference.ping_model import PingModel, bucket_length, split_batches
 from model.inference.prediction import CODE_MS
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
+from model.inference.samples import rtt_band, within_tolerance
 from model.inference.weights import Weights, known_first_bytes
 from model.network.lookups import lookup_rows
 from stores.codec import Measurement, decode_window, encode_rtt, encode_window
@@ -199,7 +194,7 @@ def test_context_and_time_matter_and_what_is_out_of_the_window_does_not(model: P
 
 @pytest.mark.parametrize(
     ("prefix", "unknown", "role"),
-    [("192.0.2", 1, DST_IPV4), ("10.7", 2, DST_IPV4), ("2001:db8:1:2:3:4:5:", 2, DST_IPV6)],
+    [("193.0.2", 1, DST_IPV4), ("11.7", 2, DST_IPV4), ("2001:db9:1:2:3:4:5:", 2, DST_IPV6)],
 )
 def test_completions_are_those_of_brute_force(
     model: PingModel, plain: Plain, prefix: str, unknown: int, role: int
@@ -222,7 +217,7 @@ def test_completions_are_those_of_brute_force(
         assert np.prod(completion.byte_probabilities) == pytest.approx(completion.probability)
 
 
-@pytest.mark.parametrize("prefix", ["10", "0.0.0.0/0", "2001:d00::/24"])
+@pytest.mark.parametrize("prefix", ["11", "0.0.0.0/0", "2001:d00::/24"])
 def test_a_longer_completion_has_the_probability_of_its_bytes(
     model: PingModel, plain: Plain, prefix: str
 ) -> None:
@@ -239,10 +234,10 @@ def test_a_longer_completion_has_the_probability_of_its_bytes(
 
 def test_all_completions_of_the_last_byte_sum_to_one(model: PingModel) -> None:
     for field in ("dst", "src"):
-        found = model.complete_ip("192.0.2", 256, field=field)
+        found = model.complete_ip("193.0.2", 256, field=field)
         assert sum(c.probability for c in found) == pytest.approx(1, rel=1e-5)
-    whole = model.complete_ip("192.0.2.9")
-    assert [(str(c.address), c.probability) for c in whole] == [("192.0.2.9", 1.0)]
+    whole = model.complete_ip("193.0.2.9")
+    assert [(str(c.address), c.probability) for c in whole] == [("193.0.2.9", 1.0)]
 
 
 # --- Samples ------------------------------------------------------------------------------------------
@@ -252,14 +247,14 @@ def test_all_completions_of_the_last_byte_sum_to_one(model: PingModel) -> None:
 def test_samples_are_distinct_reproducible_and_as_probable_as_they_say(
     model: PingModel, plain: Plain, src: str, tolerance: float
 ) -> None:
-    found = model.sample_ips(30.0, src, 50, context(2), tolerance, seed=7)
+    found = model.sample_ips(src, 30.0, 50, context(2), tolerance, seed=7)
     assert len(found) == len({sample.address for sample in found}) == 50
     assert {sample.address.version for sample in found} == {ip_address(src).version}
     assert [s.p_within for s in found] == sorted((s.p_within for s in found), reverse=True)
-    assert found == model.sample_ips(30.0, src, 50, context(2), tolerance, seed=7)
-    other = model.sample_ips(30.0, src, 50, context(2), tolerance, seed=8)
+    assert found == model.sample_ips(src, 30.0, 50, context(2), tolerance, seed=7)
+    other = model.sample_ips(src, 30.0, 50, context(2), tolerance, seed=8)
     assert {s.address for s in found} != {s.address for s in other}
-    query = SampleQuery(30.0, src, context=context(2), tolerance=tolerance)
+    query = SampleQuery(src, 30.0, context=context(2), tolerance=tolerance)
     prompt = query.prompt(CONFIG.context)
     within = within_tolerance(query)
     assert within.sum() == 1 if tolerance == 0 else within.sum() > 100
@@ -277,7 +272,7 @@ def test_samples_are_distinct_reproducible_and_as_probable_as_they_say(
 
 
 def test_draws_are_as_frequent_as_their_probability(model: PingModel, plain: Plain) -> None:
-    query = SampleQuery(30.0, V4[0])
+    query = SampleQuery(V4[0], 30.0)
     prompt = query.prompt(CONFIG.context)
     tokens = np.zeros((1, 64), np.int32)
     tokens[0, : len(prompt)] = prompt
@@ -303,7 +298,7 @@ def test_draws_are_as_frequent_as_their_probability(model: PingModel, plain: Pla
 
 
 def test_an_answer_does_not_depend_on_the_questions_beside_it(model: PingModel) -> None:
-    pairs = [V4, V6, ("203.0.113.5", "192.0.2.1")]
+    pairs = [V4, V6, ("203.0.114.5", "193.0.2.1")]
     queries = [
         RttQuery(*pairs[at % 3], 1_700_300_000 if at == 4 else None, context(at % 2, seed=at))
         for at in range(5)
@@ -314,7 +309,7 @@ def test_an_answer_does_not_depend_on_the_questions_beside_it(model: PingModel) 
         difference = np.abs(together.code_probabilities - alone.code_probabilities)
         assert difference.sum() < 1e-4
 
-    completions = [CompletionQuery(p, 5) for p in ("10.1", "10.2", "10", "10.3", "9.1")]
+    completions = [CompletionQuery(p, 5) for p in ("11.1", "11.2", "11", "11.3", "9.1")]
     for query, together in zip(completions, model.complete_ip_batch(completions), strict=True):
         alone = model.complete_ip_batch([query])[0]
         assert [c.address for c in together] == [c.address for c in alone]
@@ -322,7 +317,7 @@ def test_an_answer_does_not_depend_on_the_questions_beside_it(model: PingModel) 
             [c.probability for c in together], [c.probability for c in alone], rtol=1e-4
         )
 
-    searches = [SampleQuery(20.0 + at, V4[0], 4 + at, seed=at) for at in range(5)]
+    searches = [SampleQuery(V4[0], 20.0 + at, 4 + at, seed=at) for at in range(5)]
     for query, together in zip(searches, model.sample_ips_batch(searches), strict=True):
         alone = model.sample_ips_batch([query])[0]
         assert [s.address for s in together] == [s.address for s in alone]

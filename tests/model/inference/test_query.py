@@ -47,7 +47,7 @@ def test_an_answered_prompt_decodes_to_the_latest_context_and_the_query(
     context = context_of(seed, 3 + 20 * (seed % 5))
     last = context[-1]
     for time in (None, 1_700_100_000, 5):
-        query = RttQuery(*pair_of(last), time=time, context=context)
+        query = RttQuery(*pair_of(last), time=time, context=context, allow_private=True)
         tokens = query.prompt(window) + RTT_BYTES
         assert len(tokens) <= window
         *kept, asked = decode_window(tokens, len(tokens))
@@ -55,7 +55,7 @@ def test_an_answered_prompt_decodes_to_the_latest_context_and_the_query(
         assert kept == context[len(context) - len(kept) :]
         assert len(kept) == context_used(query, window)
         if len(kept) < len(context):  # one more would not have fitted
-            longer = RttQuery(*pair_of(last), time, context[-len(kept) - 1 :])
+            longer = replace(query, context=context[-len(kept) - 1 :])
             assert len(longer.prompt(2048)) + 2 > window
 
 
@@ -65,7 +65,7 @@ def test_the_last_rows_of_the_asked_pair_stay_in_the_prompt(seed: int) -> None:
     src, dst = context[0].src, context[0].dst
     for at in (3, 5, 8, 11, 20):  # long before the last ones
         context[at] = replace(context[at], src=src, dst=dst)
-    query = RttQuery(str(src), str(dst), context=context)
+    query = RttQuery(str(src), str(dst), context=context, allow_private=True)
     tokens = query.prompt(300) + RTT_BYTES
     assert len(tokens) <= 300
     *kept, _ = decode_window(tokens, len(tokens))
@@ -79,11 +79,11 @@ def test_the_last_rows_of_the_asked_pair_stay_in_the_prompt(seed: int) -> None:
 def test_every_question_leaves_room_for_its_answer() -> None:
     context = context_of(1, 90)
     for window in range(64, 300):
-        for family, prefix in ((4, "10"), (6, "2001:db8:")):
+        for family, prefix in ((4, "11"), (6, "2001:db9:")):
             completion = CompletionQuery(prefix, context=context)
             assert len(completion.prompt(window)) + completion.unknown <= window
-            src = "192.0.2.1" if family == 4 else "2001:db8::1"
-            sample = SampleQuery(20.0, src, context=context)
+            src = "193.0.2.1" if family == 4 else "2001:db9::1"
+            sample = SampleQuery(src, 20.0, context=context)
             size = 4 if family == 4 else 16
             tokens = [*sample.prompt(window), *[BYTE0] * size, RTT_START, *RTT_BYTES]
             assert len(tokens) <= window
@@ -91,10 +91,10 @@ def test_every_question_leaves_room_for_its_answer() -> None:
 
 
 def test_a_time_counts_from_the_last_timestamp_of_the_same_source() -> None:
-    earlier = Measurement(ip_address("192.0.2.1"), ip_address("192.0.2.2"), 9.0, 1_700_000_000)
-    asked = RttQuery("192.0.2.1", "192.0.2.9", 1_700_000_060.9, [earlier])
+    earlier = Measurement(ip_address("193.0.2.1"), ip_address("193.0.2.2"), 9.0, 1_700_000_000)
+    asked = RttQuery("193.0.2.1", "193.0.2.9", 1_700_000_060.9, [earlier])
     same = asked.prompt(1024)
-    other = RttQuery("192.0.2.3", "192.0.2.9", 1_700_000_060, [earlier]).prompt(1024)
+    other = RttQuery("193.0.2.3", "193.0.2.9", 1_700_000_060, [earlier]).prompt(1024)
     assert len(other) - len(same) == 7  # eight bytes, not one
     tokens = same + RTT_BYTES
     assert decode_window(tokens, len(tokens))[-1].time == 1_700_000_060
@@ -103,19 +103,19 @@ def test_a_time_counts_from_the_last_timestamp_of_the_same_source() -> None:
 @pytest.mark.parametrize(
     ("text", "family", "known"),
     [
-        ("192.0.2", 4, "c00002"),
-        ("192.0.2.", 4, "c00002"),
-        ("10", 4, "0a"),
-        ("192.0.2.7", 4, "c0000207"),
-        ("10.0.0.0/8", 4, "0a"),
+        ("193.0.2", 4, "c10002"),
+        ("193.0.2.", 4, "c10002"),
+        ("11", 4, "0b"),
+        ("193.0.2.7", 4, "c1000207"),
+        ("11.0.0.0/8", 4, "0b"),
         ("0.0.0.0/0", 4, ""),
-        ("192.0.2.7/32", 4, "c0000207"),
-        ("2001:db8", 6, "20010db8"),
-        ("2001:db8:", 6, "20010db8"),
-        ("2001:db8::", 6, "20010db8"),
+        ("193.0.2.7/32", 4, "c1000207"),
+        ("2001:db9", 6, "20010db9"),
+        ("2001:db9:", 6, "20010db9"),
+        ("2001:db9::", 6, "20010db9"),
         ("2001:d00::/24", 6, "20010d"),
         ("::/0", 6, ""),
-        ("2001:db8::1", 6, "20010db8000000000000000000000001"),
+        ("2001:db9::1", 6, "20010db9000000000000000000000001"),
         ("1:2:3:4:5:6:7:8", 6, "00010002000300040005000600070008"),
     ],
 )
@@ -127,7 +127,7 @@ def test_prefixes_are_whole_bytes(text: str, family: int, known: str) -> None:
     "text",
     [
         *("", "2001", "256", "1.2.3.4.5", "1..2", ".1", "a.b", "10.0.0.0/9", "10.1.0.0/8"),
-        *("::", ":", "2001::5:", "1:2:3:4:5:6:7:8:9", "12345:", "2001:db8::/33", "10.0.0.0/40"),
+        *("::", ":", "2001::5:", "1:2:3:4:5:6:7:8:9", "12345:", "2001:db9::/33", "10.0.0.0/40"),
         "fe80::1%eth0",
     ],
 )
@@ -136,16 +136,16 @@ def test_other_prefixes_are_refused(text: str) -> None:
         parse_prefix(text)
 
 
-GOOD = ("192.0.2.1", "192.0.2.2")
-A, B, SIX = (ip_address(a) for a in (*GOOD, "2001:db8::1"))
+GOOD = ("193.0.2.1", "193.0.2.2")
+A, B, SIX = (ip_address(a) for a in (*GOOD, "2001:db9::1"))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("192.0.2.1", "2001:db8::1"), "dst 2001:db8::1: expected IPv4 as the source"),
-        (("192.0.2.256", "192.0.2.1"), "src '192.0.2.256': expected an IPv4 or IPv6 address"),
-        (("192.0.2.1", 5), "dst 5: expected an IPv4"),
+        (("193.0.2.1", "2001:db9::1"), "dst 2001:db9::1: expected IPv4 as the source"),
+        (("193.0.2.256", "193.0.2.1"), "src '193.0.2.256': expected an IPv4 or IPv6 address"),
+        (("193.0.2.1", 5), "dst 5: expected an IPv4"),
         (("fe80::1%eth0", "fe80::2"), "src .*expected an IPv4"),
         ((*GOOD, NAN), "time nan: expected a finite number"),
         ((*GOOD, -1), "time -1: expected Unix seconds from 0"),
@@ -176,12 +176,12 @@ HUGE = 10**5000  # Python does not print it
         lambda: CompletionQuery(HUGE),
         lambda: CompletionQuery("10", HUGE),
         lambda: CompletionQuery("10", 1, (), HUGE),
-        lambda: SampleQuery(HUGE, A),
-        lambda: SampleQuery(5.0, A, HUGE),
-        lambda: SampleQuery(5.0, A, 1, (), HUGE),
-        lambda: SampleQuery(5.0, A, 1, (), 0.1, HUGE),
-        lambda: SampleQuery(5.0, A, 1, (), 0.1, 0.5),
-        lambda: SampleQuery(5.0, A, 1, (), 0.1, "1"),
+        lambda: SampleQuery(A, HUGE),
+        lambda: SampleQuery(A, 5.0, HUGE),
+        lambda: SampleQuery(A, 5.0, 1, (), HUGE),
+        lambda: SampleQuery(A, 5.0, 1, (), 0.1, HUGE),
+        lambda: SampleQuery(A, 5.0, 1, (), 0.1, 0.5),
+        lambda: SampleQuery(A, 5.0, 1, (), 0.1, "1"),
         lambda: CompletionQuery("1" * 100_000),
         lambda: RttQuery("1" * 100_000, A),
     ],
@@ -203,14 +203,14 @@ def test_every_finite_rtt_has_its_tokens(rtt_ms: float) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((NAN, "192.0.2.1"), "target_rtt_ms nan"),
-        ((-5.0, "192.0.2.1"), "target_rtt_ms -5.0: expected more than 0 ms"),
-        ((5.0, "192.0.2"), "src '192.0.2'"),
-        ((5.0, "192.0.2.1", 0), "n 0: expected a whole number from 1 to 256"),
-        ((5.0, "192.0.2.1", 10**6), "n 1000000"),
-        ((5.0, "192.0.2.1", 5, (), -0.1), "tolerance -0.1"),
-        ((5.0, "192.0.2.1", 5, (), NAN), "tolerance nan"),
-        ((5.0, "192.0.2.1", 5, (), 0.1, -1), "seed -1"),
+        (("193.0.2.1", NAN), "target_rtt_ms nan"),
+        (("193.0.2.1", -5.0), "target_rtt_ms -5.0: expected more than 0 ms"),
+        (("193.0.2", 5.0), "src '193.0.2'"),
+        (("193.0.2.1", 5.0, 0), "n 0: expected a whole number from 1 to 256"),
+        (("193.0.2.1", 5.0, 10**6), "n 1000000"),
+        (("193.0.2.1", 5.0, 5, (), -0.1), "tolerance -0.1"),
+        (("193.0.2.1", 5.0, 5, (), NAN), "tolerance nan"),
+        (("193.0.2.1", 5.0, 5, (), 0.1, -1), "seed -1"),
     ],
 )
 def test_a_wrong_search_is_refused(arguments: tuple[object, ...], message: str) -> None:
@@ -225,14 +225,14 @@ def test_a_wrong_search_is_refused(arguments: tuple[object, ...], message: str) 
 def test_replace_changes_one_field_and_checks_it_again() -> None:
     earlier = [Measurement(A, B, 1.0, 1)]
     rtt = RttQuery(*GOOD, 7.9, iter(earlier))  # type: ignore[arg-type]
-    assert replace(rtt, dst="192.0.2.9") == RttQuery("192.0.2.1", "192.0.2.9", 7, earlier)  # type: ignore[arg-type]
-    completion = CompletionQuery("192.0.2", context=earlier)
-    assert replace(completion, k=3) == CompletionQuery("192.0.2", 3, earlier)
-    other = replace(completion, prefix="2001:db8:")
-    assert (completion.family, completion.known) == (4, bytes([192, 0, 2]))
-    assert (other.family, other.known) == (6, bytes.fromhex("20010db8"))
-    sample = SampleQuery(5.0, "192.0.2.1", seed=3)  # type: ignore[arg-type]
-    assert replace(sample, n=4) == SampleQuery(5.0, "192.0.2.1", 4, seed=3)  # type: ignore[arg-type]
+    assert replace(rtt, dst="193.0.2.9") == RttQuery("193.0.2.1", "193.0.2.9", 7, earlier)  # type: ignore[arg-type]
+    completion = CompletionQuery("193.0.2", context=earlier)
+    assert replace(completion, k=3) == CompletionQuery("193.0.2", 3, earlier)
+    other = replace(completion, prefix="2001:db9:")
+    assert (completion.family, completion.known) == (4, bytes([193, 0, 2]))
+    assert (other.family, other.known) == (6, bytes.fromhex("20010db9"))
+    sample = SampleQuery("193.0.2.1", 5.0, seed=3)  # type: ignore[arg-type]
+    assert replace(sample, n=4) == SampleQuery("193.0.2.1", 5.0, 4, seed=3)  # type: ignore[arg-type]
     assert {rtt, replace(rtt)} == {rtt}  # hashable, whatever the context was given as
     with pytest.raises(QueryError, match="time -1"):
         replace(rtt, time=-1)
@@ -247,25 +247,25 @@ def test_an_error_carries_the_field_and_the_row_of_the_context() -> None:
         RttQuery(*GOOD, None, [Measurement(A, B, 1.0, 1), Measurement(A, SIX, 1.0, 1)])  # type: ignore[arg-type]
     error = caught.value
     assert (error.field, error.row) == ("dst", 1)
-    assert str(error).startswith("context[1].dst 2001:db8::1: expected IPv4")
+    assert str(error).startswith("context[1].dst 2001:db9::1: expected IPv4")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.field, copy.row) == (str(error), "dst", 1)
     with pytest.raises(QueryError) as caught:
-        SampleQuery(-1.0, A)
+        SampleQuery(A, -1.0)
     assert (caught.value.field, caught.value.row) == ("target_rtt_ms", None)
 
 
 CONTEXT_CASES = json.loads((DATA / "context_cases.json").read_text())
 JSON_LINES = """
-{"src": "192.0.2.1", "dst": "192.0.2.2", "rtt_ms": 12.5, "time": 1751000000.7}
+{"src": "193.0.2.1", "dst": "193.0.2.2", "rtt_ms": 12.5, "time": 1751000000.7}
 
-{"src": "192.0.2.1", "dst": "192.0.2.3", "failed": true}
-{"src": "192.0.2.1", "dst": "192.0.2.4", "rtt_ms": "failed", "failed": true, "time": null}
+{"src": "193.0.2.1", "dst": "193.0.2.3", "failed": true}
+{"src": "193.0.2.1", "dst": "193.0.2.4", "rtt_ms": "failed", "failed": true, "time": null}
 """
 CSV = """src,dst,rtt_ms,time
-192.0.2.1, 192.0.2.2, 12.5, 1751000000
-192.0.2.1,192.0.2.3,failed
-192.0.2.1,192.0.2.4,failed,
+193.0.2.1, 193.0.2.2, 12.5, 1751000000
+193.0.2.1,193.0.2.3,failed
+193.0.2.1,193.0.2.4,failed,
 """
 
 
@@ -273,7 +273,7 @@ CSV = """src,dst,rtt_ms,time
 def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> None:
     path = tmp_path / "context"
     path.write_text("\ufeff" + text if text == CSV else text)
-    third, fourth = ip_address("192.0.2.3"), ip_address("192.0.2.4")
+    third, fourth = ip_address("193.0.2.3"), ip_address("193.0.2.4")
     assert read_context_file(path) == [
         Measurement(A, B, 12.5, 1751000000),
         Measurement(A, third, None, None),
@@ -285,16 +285,16 @@ def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"src": "192.0.2.1", "dst": "192.0.2.2"}', "here:1: rtt_ms: expected a number of ms, or"),
-        ('{"src": "192.0.2.1", "dst": "x", "rtt_ms": 1}', "here:1: dst 'x': expected an IPv4"),
-        ('{"src": "192.0.2.1", "rtt_ms": 1}', "here:1: dst None"),
+        ('{"src": "193.0.2.1", "dst": "193.0.2.2"}', "here:1: rtt_ms: expected a number of ms, or"),
+        ('{"src": "193.0.2.1", "dst": "x", "rtt_ms": 1}', "here:1: dst 'x': expected an IPv4"),
+        ('{"src": "193.0.2.1", "rtt_ms": 1}', "here:1: dst None"),
         ('{"rtt": 1}', "here:1: unknown field rtt: expected src, dst, rtt_ms, failed, time"),
         ("{}\n{", "here:1: rtt_ms"),
         ('{"src"', "here:1: expected one JSON object per line"),
-        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,1,2,3\n", "here:2: has more values"),
-        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,fast\n", "here:2: rtt_ms 'fast': expected a finite"),
-        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2,-1\n", "here:2: rtt_ms -1: expected 0 ms or more"),
-        ("192.0.2.1,192.0.2.2,1\n", "here: expected JSON lines, or CSV whose first line is"),
+        ("src,dst,rtt_ms\n193.0.2.1,193.0.2.2,1,2,3\n", "here:2: has more values"),
+        ("src,dst,rtt_ms\n193.0.2.1,193.0.2.2,fast\n", "here:2: rtt_ms 'fast': expected a finite"),
+        ("src,dst,rtt_ms\n193.0.2.1,193.0.2.2,-1\n", "here:2: rtt_ms -1: expected 0 ms or more"),
+        ("193.0.2.1,193.0.2.2,1\n", "here: expected JSON lines, or CSV whose first line is"),
         ("", "here: expected JSON lines, or CSV"),
         (
             '{"src": ' + "[" * 100_000,
@@ -306,12 +306,12 @@ def test_context_files_of_both_kinds_say_the_same(text: str, tmp_path: Path) -> 
             r"here:1: src \[{60}…: expected an",
         ),
         (
-            "src,dst,rtt_ms\n192.0.2.1,192.0.2.2," + "1" * 100_000,
+            "src,dst,rtt_ms\n193.0.2.1,193.0.2.2," + "1" * 100_000,
             "here:2: rtt_ms '1{59}…: expected",
         ),
-        ("src,dst,rtt_ms\n192.0.2.1,192.0.2.2," + "1" * 100_000 + "x", "here:2: rtt_ms '1{59}…: "),
+        ("src,dst,rtt_ms\n193.0.2.1,193.0.2.2," + "1" * 100_000 + "x", "here:2: rtt_ms '1{59}…: "),
         (
-            f"src,dst,{'x' * 100_000}\n192.0.2.1,192.0.2.2,1",
+            f"src,dst,{'x' * 100_000}\n193.0.2.1,193.0.2.2,1",
             "here:2: unknown field x{60}…: expected",
         ),
     ],

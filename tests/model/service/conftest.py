@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
@@ -22,13 +24,19 @@ from model.config import make_config
 from model.inference.export import write_export
 from model.inference.weights import Weights
 from model.network.transformer import Transformer
+from stores.codec import Measurement
+from stores.provenance import survey
+from stores.reader import TokenStore
+from tests.stores.test_provenance import make_store
 
 START_SECONDS = 120
+SRC, DST = "193.0.2.1", "198.51.101.7"
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model whose head is scaled up, so that answers to different queries differ."""
+    """An untrained model whose head is scaled up, so that answers to different queries differ. It claims to know a
+    simulated Internet of one ping, from `SRC` to `DST`."""
     config = make_config(
         "tiny", {"layers": 1, "width": 32, "heads": 2, "mlp": 64, "context": 64}
     ).model
@@ -38,7 +46,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arrays["head"] = arrays["head"] * 12.0
     out = tmp_path_factory.mktemp("model") / "small"
     origin = {"store_digest": "0" * 64, "code_version": "0", "step": 0, "test_loss": None}
-    write_export(Weights(config, arrays, origin), out)
+    row = Measurement(ip_address(SRC), ip_address(DST), 5.0, 1_700_000_000)
+    store = make_store(tmp_path_factory.mktemp("one") / "store.zarr", [row], [row])
+    provenance = replace(survey(TokenStore.open(store)), data="simulated")
+    write_export(Weights(config, arrays, origin, provenance), out)
     return out
 
 

@@ -17,7 +17,7 @@ from model.service.app import make_app
 from model.service.batcher import Batcher
 from model.service.hosts import Hosts
 
-QUERY = {"src": "192.0.2.1", "dst": "198.51.100.7"}
+QUERY = {"src": "193.0.2.1", "dst": "198.51.101.7"}
 BODY = json.dumps({"queries": [QUERY] * 3}).encode()
 SCOPE = {
     "type": "http",

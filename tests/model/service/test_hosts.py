@@ -13,7 +13,7 @@ from model.service.hosts import Hosts
 from stores.errors import ConfigError
 from tests.model.service.conftest import free_port, listening
 
-QUERY = {"src": "192.0.2.1", "dst": "198.51.100.7"}
+QUERY = {"src": "193.0.2.1", "dst": "198.51.101.7"}
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,11 @@ import pytest
 
 from model.inference.ping_model import PingModel
 from stores.codec import Measurement
-from tests.model.service.conftest import free_port, serving, until_ready
+from tests.model.service.conftest import DST, SRC, free_port, serving, until_ready
 
-SRC, DST = "192.0.2.1", "198.51.100.7"
 EARLIER = [
-    {"src": SRC, "dst": "198.51.100.8", "rtt_ms": 21.7, "time": 1751000000},
-    {"src": SRC, "dst": "198.51.100.9", "rtt_ms": None, "time": 1751000060},
+    {"src": SRC, "dst": "198.51.101.8", "rtt_ms": 21.7, "time": 1751000000},
+    {"src": SRC, "dst": "198.51.101.9", "rtt_ms": None, "time": 1751000060},
 ]
 PLAIN = {"src": SRC, "dst": DST}
 
@@ -54,12 +53,42 @@ def test_answers_are_those_of_the_model(url: str, model: PingModel) -> None:
     ]
     asked = {"src": SRC, "target_rtt_ms": 20, "n": 4, "seed": 5}
     answer = httpx.post(f"{url}/sample_ips", json=asked).json()
-    expected_samples = model.sample_ips(20, SRC, 4, seed=5)
+    expected_samples = model.sample_ips(SRC, 20, 4, seed=5)
     assert [s["address"] for s in answer["samples"]] == [str(s.address) for s in expected_samples]
 
 
+def test_every_answer_says_what_it_rests_on(url: str) -> None:
+    simulated = ["from a model of a simulated Internet"]
+    far = [*simulated, "destination 8.8.8.8: no /16 of it in training"]
+    known = httpx.post(f"{url}/predict_rtt", json=PLAIN).json()
+    assert (known["data"], known["unmet_prefixes"], known["notes"]) == ("simulated", {}, simulated)
+    queries = {"queries": [PLAIN, {**PLAIN, "dst": "8.8.8.8"}]}
+    _, other = httpx.post(f"{url}/predict_rtt/batch", json=queries).json()["answers"]
+    assert (other["unmet_prefixes"], other["notes"]) == ({"dst": "8.8.0.0/16"}, far)
+    samples = httpx.post(f"{url}/sample_ips", json={"src": SRC, "target_rtt_ms": 20}).json()
+    assert samples["notes"] == simulated
+    assert samples["convincing"] == (samples["samples"][0]["p_within"] >= 0.1)
+    completions = httpx.post(f"{url}/complete_ip", json={"prefix": "8.8"}).json()
+    assert completions["unmet_prefixes"] == {"prefix": "8.8.0.0/16"}
+    about = httpx.get(f"{url}/model").json()["provenance"]
+    assert (about["data"], about["rows"], about["sources"]) == ("simulated", 1, 1)
+
+
+def test_private_addresses_are_refused_unless_allowed(url: str) -> None:
+    asked = {"src": "192.168.0.7", "dst": DST}
+    refused = httpx.post(f"{url}/predict_rtt", json=asked)
+    assert refused.status_code == 422
+    (problem,) = refused.json()["detail"]
+    assert problem["loc"] == ["body", "src"]
+    assert "private or special" in problem["msg"]
+    allowed = httpx.post(f"{url}/predict_rtt", json={**asked, "allow_private": True})
+    assert allowed.status_code == 200
+    too_far = httpx.post(f"{url}/sample_ips", json={"src": SRC, "target_rtt_ms": 1e9})
+    assert too_far.status_code == 422
+
+
 def test_a_batch_has_the_answers_of_its_queries_in_order(url: str) -> None:
-    queries = [{"src": SRC, "dst": f"198.51.100.{at}"} for at in range(20)]
+    queries = [{"src": SRC, "dst": f"198.51.101.{at}"} for at in range(20)]
     answers = httpx.post(f"{url}/predict_rtt/batch", json={"queries": queries}).json()["answers"]
     assert [answer["dst"] for answer in answers] == [query["dst"] for query in queries]
     single = httpx.post(f"{url}/predict_rtt", json=queries[7]).json()
@@ -74,7 +103,7 @@ def test_of_200_requests_at_once_none_gets_anothers_answer(url: str, model: Ping
         async with httpx.AsyncClient(limits=limits, timeout=60) as client:
             return await asyncio.gather(
                 *(
-                    client.post(f"{url}/predict_rtt", json={"src": SRC, "dst": f"198.51.100.{at}"})
+                    client.post(f"{url}/predict_rtt", json={"src": SRC, "dst": f"198.51.101.{at}"})
                     for at in range(200)
                 )
             )
@@ -84,7 +113,7 @@ def test_of_200_requests_at_once_none_gets_anothers_answer(url: str, model: Ping
     right = {at: r.json() for at, r in enumerate(responses) if r.status_code == 200}
     assert len(right) >= 20
     for at, answer in right.items():
-        assert answer["dst"] == f"198.51.100.{at}"
+        assert answer["dst"] == f"198.51.101.{at}"
         expected = model.predict_rtt(SRC, answer["dst"]).mean_ms
         assert answer["mean_ms"] == pytest.approx(expected, rel=1e-3)
     refused = next(response for response in responses if response.status_code == 503)
@@ -96,7 +125,7 @@ def test_of_200_requests_at_once_none_gets_anothers_answer(url: str, model: Ping
 BAD: list[tuple[str, Any, list[Any]]] = [
     ("predict_rtt", {"src": "1.2.3.400", "dst": DST}, ["src"]),
     ("predict_rtt", {"src": SRC}, ["dst"]),
-    ("predict_rtt", {"src": SRC, "dst": "2001:db8::1"}, ["dst"]),
+    ("predict_rtt", {"src": SRC, "dst": "2001:db9::1"}, ["dst"]),
     ("predict_rtt", {**PLAIN, "time": -1}, ["time"]),
     ("predict_rtt", {**PLAIN, "time": 1e18}, ["time"]),
     ("predict_rtt", {**PLAIN, "time": True}, ["time"]),
@@ -109,9 +138,9 @@ BAD: list[tuple[str, Any, list[Any]]] = [
     ("sample_ips", {"src": SRC, "target_rtt_ms": 0}, ["target_rtt_ms"]),
     ("sample_ips", {"src": SRC, "target_rtt_ms": 20, "n": 257}, ["n"]),
     ("sample_ips", {"src": SRC, "target_rtt_ms": 20, "seed": 2**40}, ["seed"]),
-    ("complete_ip", {"prefix": "192.0.2.1/25"}, ["prefix"]),
-    ("complete_ip", {"prefix": "192.0", "k": 0}, ["k"]),
-    ("complete_ip", {"prefix": "192.0", "field": "both"}, ["field"]),
+    ("complete_ip", {"prefix": "193.0.2.1/25"}, ["prefix"]),
+    ("complete_ip", {"prefix": "193.0", "k": 0}, ["k"]),
+    ("complete_ip", {"prefix": "193.0", "field": "both"}, ["field"]),
     ("predict_rtt/batch", {"queries": [PLAIN, {**PLAIN, "src": "x"}]}, ["queries", 1, "src"]),
     ("predict_rtt/batch", {"queries": [PLAIN] * 65}, ["queries"]),
     ("predict_rtt/batch", {"queries": []}, ["queries"]),

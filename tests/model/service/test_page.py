@@ -11,10 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from model.service.app import PAGE
-from tests.model.service.conftest import free_port, serving
+from tests.model.service.conftest import DST, SRC, free_port, serving
 
-SRC, DST = "192.0.2.1", "198.51.100.7"
-CONTEXT = "src,dst,rtt_ms,time\n192.0.2.1,198.51.100.8,21.7,\n192.0.2.1,198.51.100.9,failed,\n"
+CONTEXT = "src,dst,rtt_ms,time\n193.0.2.1,198.51.101.8,21.7,\n193.0.2.1,198.51.101.9,failed,\n"
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +67,34 @@ def test_a_query_without_context_shows_the_apis_numbers_and_a_chart(page: Page, 
     assert "Empty" in page.inner_text("#context-note")
 
 
+def test_every_answer_says_that_it_is_of_a_simulation_and_which_network_is_unknown(
+    page: Page,
+) -> None:
+    expect(page.locator("#about")).to_contain_text("trained on 1 pings of a simulated Internet")
+    predict(page)
+    page.wait_for_selector("#predict .answer svg")
+    notes = page.locator("#predict .notes li")
+    assert notes.all_inner_texts() == ["from a model of a simulated Internet"]
+    predict(page, dst="8.8.8.8")
+    expect(notes).to_have_count(2)
+    assert notes.all_inner_texts()[1] == "destination 8.8.8.8: no /16 of it in training"
+    predict(page, dst="192.168.0.1")
+    expect(page.locator("#predict-dst-error")).to_contain_text("private or special")
+    for tab, field, value in (
+        ("sample", "#sample-src", SRC),
+        ("complete", "#complete-prefix", "8"),
+    ):
+        page.click(f"#tab-{tab}")
+        page.fill(field, value)
+        page.press(field, "Enter")
+        expect(page.locator(f"#{tab} .notes li")).to_have_text(
+            "from a model of a simulated Internet"
+        )
+    expect(page.locator("#sample caption")).to_contain_text("is within the tolerance with a prob")
+
+
 def test_an_invalid_address_is_named_at_its_field_which_gets_the_focus(page: Page) -> None:
-    predict(page, dst="198.51.100.700")
+    predict(page, dst="198.51.101.700")
     page.wait_for_selector("#predict-dst[aria-invalid=true]")
     assert "expected an IPv4 or IPv6 address" in page.inner_text("#predict-dst-error")
     assert page.evaluate("document.activeElement.id") == "predict-dst"
@@ -83,10 +108,10 @@ def test_context_is_used_and_a_bad_line_of_it_is_named(page: Page) -> None:
     predict(page)
     page.wait_for_selector("#predict .answer svg")
     assert page.inner_text("#context-note").startswith("2 measurements")
-    page.fill("#context", CONTEXT + "192.0.2.1,198.51.100.9,soon,\n")
+    page.fill("#context", CONTEXT + "193.0.2.1,198.51.101.9,soon,\n")
     predict(page)
     expect(page.locator("#context-error")).to_have_text("line 4: rtt_ms soon: expected a number")
-    page.fill("#context", CONTEXT + "192.0.2.1,nowhere,5,\n")
+    page.fill("#context", CONTEXT + "193.0.2.1,nowhere,5,\n")
     predict(page)
     expect(page.locator("#context-error")).to_contain_text("line 4: dst")
 
@@ -136,12 +161,12 @@ def test_a_newer_query_is_not_overwritten_by_a_slow_older_one(page: Page) -> Non
         "**/predict_rtt",
         lambda route: (
             page.wait_for_timeout(800)
-            if route.request.post_data and "198.51.100.1" + '"' in route.request.post_data
+            if route.request.post_data and "198.51.101.1" + '"' in route.request.post_data
             else None,
             route.continue_(),
         ),
     )
-    predict(page, dst="198.51.100.1")
+    predict(page, dst="198.51.101.1")
     predict(page, dst=DST)
     page.wait_for_selector("#predict .answer svg")
     shown = page.inner_text("#predict .answer")
@@ -155,12 +180,12 @@ def test_at_360_pixels_nothing_sticks_out(page: Page, tab: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.click(f"#tab-{tab}")
     field, value = {
-        "predict": ("#predict-src", "2001:db8:1111:2222:3333:4444:5555:6666"),
-        "sample": ("#sample-src", "2001:db8:1111:2222:3333:4444:5555:6666"),
-        "complete": ("#complete-prefix", "2001:db8:1111:2222:3333:4444:5555:"),
+        "predict": ("#predict-src", "2001:db9:1111:2222:3333:4444:5555:6666"),
+        "sample": ("#sample-src", "2001:db9:1111:2222:3333:4444:5555:6666"),
+        "complete": ("#complete-prefix", "2001:db9:1111:2222:3333:4444:5555:"),
     }[tab]
     if tab == "predict":
-        page.fill("#predict-dst", "2001:db8:1111:2222:3333:4444:5555:7777")
+        page.fill("#predict-dst", "2001:db9:1111:2222:3333:4444:5555:7777")
     page.fill(field, value)
     page.press(field, "Enter")
     page.wait_for_selector(f"#{tab} .answer :is(svg, table)")

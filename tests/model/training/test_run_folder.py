@@ -39,7 +39,7 @@ RESULT = RunResult(
     precision="float32", memory={"peak_bytes": 1, "limit_bytes": None}, store="s.zarr",
     store_digest="abc", first_step_seconds=1.5,
 )  # fmt: skip
-LATER = {"first_step_seconds", "split", "chosen_on", "validation", "new_sources"}
+LATER = {"first_step_seconds", "split", "chosen_on", "validation", "new_sources", "provenance"}
 """Fields that records of earlier versions lack."""
 
 

@@ -1,0 +1,48 @@
+"""Finds out what a run is trained on, while it trains: reading a large store takes minutes."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+from stores.provenance import Provenance, survey
+from stores.reader import TokenStore
+
+
+class Left(Exception):
+    """Nobody waits for the result any more."""
+
+
+class Surveyor:
+    """Surveys a store in a thread, unless it is `known` what that holds. Use this as a context manager: leaving it
+    ends the thread."""
+
+    def __init__(self, store: TokenStore, known: Provenance | None) -> None:
+        self._store = store
+        self._left = threading.Event()
+        self._found: Future[Provenance] = Future()
+        self._thread = threading.Thread(target=self._survey, name="survey", daemon=True)
+        self._known = known
+
+    def found(self, wait: bool) -> Provenance | None:
+        """What the store holds; `None` if that is not known yet, unless told to `wait` for it. Raises
+        `DamagedStoreError`."""
+        return self._found.result() if wait or self._found.done() else None
+
+    def _survey(self) -> None:
+        try:
+            self._found.set_result(self._known or survey(self._store, self._check))
+        except BaseException as error:  # for the thread that asks
+            self._found.set_exception(error)
+
+    def _check(self, done: int, total: int) -> None:
+        if self._left.is_set():
+            raise Left
+
+    def __enter__(self) -> Surveyor:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._left.set()
+        self._thread.join()

@@ -1,0 +1,109 @@
+"""What a run notes of its data: in its record, in its checkpoints, and in what is made of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import app
+from model.inference.ping_model import PingModel, load_weights
+from model.model_files import write_digests
+from model.run_folder import RunRecord
+from model.training.checkpoint import Checkpoints
+from model.training.loop import train
+from model.training.surveyor import Surveyor
+from stores.errors import CheckpointError
+from stores.provenance import Provenance, survey
+from stores.reader import TokenStore
+from tests.helpers import build_store
+from tests.model.conftest import small_config
+
+
+@pytest.fixture(scope="module")
+def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    train(small_config(), store, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(store: Path) -> Provenance:
+    return survey(TokenStore.open(store))
+
+
+def forget(run: Path, to: Path, *, checkpoints: bool, record: bool) -> Path:
+    """A copy as of a run that did not note it, or noted it only after its checkpoints."""
+    copied = shutil.copytree(run, to)
+    for file in copied.glob("checkpoints/*/record/metadata") if checkpoints else ():
+        values = json.loads(file.read_text())
+        del values["provenance"]
+        file.write_text(json.dumps(values))
+        write_digests(file.parents[1])
+    if record:
+        values = json.loads((copied / "run.json").read_text())
+        del values["provenance"]
+        (copied / "run.json").write_text(json.dumps(values))
+    return copied
+
+
+def test_a_run_and_its_last_checkpoint_know_their_data(run: Path, found: Provenance) -> None:
+    assert RunRecord.read(run / "run.json").provenance == found
+    with Checkpoints(run / "checkpoints", 10) as checkpoints:
+        assert checkpoints.read_record(20).provenance == found
+    assert load_weights(run).provenance == found
+
+
+def test_a_checkpoint_from_before_it_was_known_takes_it_from_the_run(
+    run: Path, found: Provenance, tmp_path: Path
+) -> None:
+    early = forget(run, tmp_path / "early", checkpoints=True, record=False)
+    assert load_weights(early).provenance == found
+    (early / "run.json").write_text('{"store_digest": 5}')
+    assert load_weights(early).provenance is None
+
+
+def test_an_old_run_loads_and_learns_it_when_it_goes_on(
+    run: Path, found: Provenance, store: Path, tmp_path: Path
+) -> None:
+    old = forget(run, tmp_path / "old", checkpoints=True, record=True)
+    assert load_weights(old).provenance is None
+    assert PingModel.load(old).provenance is None
+    train(small_config(steps=25), store, old)
+    assert RunRecord.read(old / "run.json").provenance == found
+
+
+def test_an_export_gives_an_old_run_its_data_from_its_store_and_no_other(
+    run: Path, found: Provenance, store: Path, tmp_path: Path
+) -> None:
+    old = forget(run, tmp_path / "old", checkpoints=True, record=True)
+    out = tmp_path / "model"
+    export = ["export", "--model", str(old), "--out", str(out)]
+    without = CliRunner().invoke(app, export)
+    assert without.exit_code == 0, without.output
+    assert "unknown: name the store with --store" in without.stdout
+    done = CliRunner().invoke(app, [*export, "--store", str(store)])
+    assert done.exit_code == 0, done.output
+    assert "real, 6,000 rows" in done.stdout
+    assert load_weights(out).provenance == found
+    again = CliRunner().invoke(app, ["export", "--model", str(out), "--out", str(tmp_path / "2")])
+    assert again.exit_code == 0, again.output
+    assert load_weights(tmp_path / "2").provenance == found
+    other = build_store(tmp_path / "other.zarr", train=300, test=100, seed=9)
+    refused = CliRunner().invoke(app, [*export, "--store", str(other)])
+    assert isinstance(refused.exception, CheckpointError)
+    assert "but the model was trained on" in str(refused.exception)
+
+
+def test_nobody_waits_for_a_survey_but_the_end_of_the_run(store: Path, found: Provenance) -> None:
+    """A save before that takes what is known."""
+    opened = TokenStore.open(store)
+    with Surveyor(opened, None) as surveyor:
+        assert surveyor.found(wait=False) in (None, found)
+        assert surveyor.found(wait=True) == found
+        assert surveyor.found(wait=False) == found
+    with Surveyor(opened, found) as surveyor:
+        assert surveyor.found(wait=True) is found
