@@ -37,7 +37,7 @@ from model.training.run import Run, check_record, open_run
 from model.training.signals import StopRequest, stop_requests
 from model.training.step import Steps, TrainState
 from model.training.surveyor import Surveyor
-from stores.errors import DamagedStoreError, TrainingError
+from stores.errors import TrainingError
 from stores.files import read_json_lines
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
@@ -181,7 +181,7 @@ class Trainer:
                     if self.on_test is not self.held_out:
                         self.test = self.on_test.measure(self.steps, state.weights, step)
             if step == train.steps:
-                self.note_provenance(wait=True)
+                self.surveyor.note(self.run, self.progress, wait=True)
             self.checkpoints.wait()
         return self.result(step, stop)
 
@@ -247,19 +247,8 @@ class Trainer:
         found = self.chosen
         loss = found.nats_per_measurement if found is not None and found.step == step else None
         with self.watch.paused():
-            self.note_provenance(wait=step == self.config.train.steps)
+            self.surveyor.note(self.run, self.progress, wait=step == self.config.train.steps)
             self.checkpoints.save(step, state, self.run.record, loss)
-
-    def note_provenance(self, wait: bool) -> None:
-        """Add to the run what its store holds, if that is known by now; `wait` until it is."""
-        try:
-            found = self.surveyor.found(wait)
-        except DamagedStoreError as error:
-            if wait:
-                self.progress.warn(f"the model will not know its data: {error}")
-        else:
-            if found is not None and found != self.run.record.provenance:
-                self.run.note_provenance(found)
 
     def check_finite(self, state: TrainState, step: int) -> None:
         """Raise `TrainingError` if a loss or gradient since the last log step was not finite."""
