@@ -14,6 +14,7 @@ from typing import Any
 
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
+from stores.measurements.given import cut as cut
 from stores.public import is_public
 
 LAST_SECOND = 4_102_444_799  # the end of 2099, the same limit as for `ingest`
@@ -23,7 +24,6 @@ NOT_PUBLIC = (
     "private or special, so no model of the Internet knows it: allow it with --allow-private (in Python and JSON: "
     "allow_private)"
 )
-LONGEST_TEXT = 60  # characters of a value in a message
 
 
 def parse_address(name: str, value: Any) -> Address:
@@ -176,8 +176,3 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # a number of 5,000 digits; lists in lists in lists
         text = f"<{type(value).__name__}>"
     return cut(text)
-
-
-def cut(text: str) -> str:
-    """The text if it is short, else its beginning."""
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

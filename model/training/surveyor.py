@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 
+from model.training.progress import TrainingProgress
+from model.training.run import Run
+from stores.errors import DamagedStoreError
 from stores.provenance import Provenance, survey
 from stores.reader import TokenStore
 
@@ -28,6 +31,17 @@ class Surveyor:
         """What the store holds; `None` if that is not known yet, unless told to `wait` for it. Raises
         `DamagedStoreError`."""
         return self._found.result() if wait or self._found.done() else None
+
+    def note(self, run: Run, progress: TrainingProgress, wait: bool) -> None:
+        """Add to the run what its store holds, as in `found`; a damaged store is a warning."""
+        try:
+            found = self.found(wait)
+        except DamagedStoreError as error:
+            if wait:
+                progress.warn(f"the model will not know its data: {error}")
+        else:
+            if found is not None and found != run.record.provenance:
+                run.note_provenance(found)
 
     def _survey(self) -> None:
         try:
