@@ -81,7 +81,7 @@ def parse_files(
                 found = find_results(stream.blocks())
                 rows, accepted = take_results(found, parse, part_writer, rejects)
             entries.append(
-                ParsedFile(file.name, file.size, stream.sha256, rows, accepted, rejects.counts())
+                ParsedFile(file.name, stream.size, stream.sha256, rows, accepted, rejects.counts())
             )
     return to_json(ParsedBatch(entries, part_writer.parts))
 

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.hashed_file import BLOCK, Blocks, HashedFile, open_hashed
+from pipeline.inputs import RemoteInput
 from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA
-from stores.errors import InputError
+from stores.errors import InputError, PinglmError
 
 _MAX_TIME = 1 << 62  # microseconds: the year 148,108, which can still be written as a date
 _TEXT_BYTES = {"src_addr": 256, "dst_addr": 256, "source_file": 4096}
@@ -35,23 +36,24 @@ class ParquetSummary:
 
 
 @contextmanager
-def _reading(path: Path, name: str) -> Iterator[None]:
+def _reading(path: str | Path, name: str) -> Iterator[None]:
     """Turn errors of PyArrow into an `InputError` that names the file."""
     try:
         yield
+    except PinglmError:
+        raise
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, InputError):
-            raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{name}: cannot be read as Parquet ({path}): {text}") from error
 
 
-def inspect_parquet(path: Path, name: str) -> ParquetSummary:
+def inspect_parquet(place: Path | RemoteInput, name: str) -> ParquetSummary:
     """Read the footer and check the schema against `pipeline.measurements.SCHEMA`.
 
     Raises `InputError` naming the file, the column, and the type expected and found.
     """
-    with _reading(path, name), open_hashed(path) as source, _open(source, []) as file:
+    where = place.path if isinstance(place, RemoteInput) else place
+    with _reading(where, name), open_hashed(place) as source, _open(source, []) as file:
         schema = file.schema_arrow
         metadata = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     groups = [group.num_rows for group in metadata]
