@@ -89,7 +89,7 @@ class Web:
                 if chunked:
                     self.send_header("Transfer-Encoding", "chunked")
                 elif status != 200 or web.length == "stated":
-                    claimed = len(body) + {"more": 7, "less": -1}.get(fault or "", 0)
+                    claimed = max(0, len(body) + {"more": 7, "less": -1}.get(fault or "", 0))
                     self.send_header("Content-Length", str(claimed))
                 self.send_header("Connection", "close")
                 self.end_headers()
