@@ -203,10 +203,10 @@ def _ask(url: str, path: str, headers: dict[str, str]) -> HTTPResponse:
 class _Answers(request.HTTPErrorProcessor):
     """Takes 416 for an answer, too."""
 
-    def http_response(self, asked: Any, answer: Any) -> Any:
-        if answer.status == _NO_SUCH_RANGE:
-            return answer
-        return super().http_response(asked, answer)
+    def http_response(self, request: request.Request, response: HTTPResponse) -> Any:
+        if response.status == _NO_SUCH_RANGE:
+            return response
+        return super().http_response(request, response)
 
     https_response = http_response
 
@@ -261,6 +261,8 @@ def _reason(error: object) -> str:
         return f"the server does not answer: {_AGAIN}"
     if isinstance(error, (ConnectionError, HTTPException, ssl.SSLError)):
         return _BROKEN_OFF
+    if isinstance(error, str):
+        return "the server redirects to what is neither http nor https"
     return f"the request failed ({type(error).__name__})"
 
 

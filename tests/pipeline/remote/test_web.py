@@ -210,6 +210,26 @@ def test_pieces_from_anywhere(server: tuple[Web, str]) -> None:
     assert all(wanted for _, wanted in at.asked)
 
 
+def test_redirections_are_followed_and_not_shown(server: tuple[Web, str]) -> None:
+    at, url = server
+    at.moved = {"moved": f"{url}/a.json?token=neverprinted", "away": "ftp://neverprinted/x"}
+    at.moved["circle"] = f"{url}/circle?token=neverprinted"
+    file = find(f"{url}/moved")
+    at.faults["a.json"] = ["drop", "500"]
+    with open_input(file) as stream:
+        assert b"".join(stream.blocks()) == TEXT
+    assert file.ranges
+    at.moved["moved"] = f"{url}/gone?token=neverprinted"
+    with pytest.raises(RemoteError, match=rf"^{url}/moved: there is no such file$"):
+        find(f"{url}/moved")
+    said = rf"^{url}/away: the server redirects to what is neither http nor https$"
+    with pytest.raises(RemoteError, match=said):
+        find(f"{url}/away")
+    at.moved["circle?token=neverprinted"] = f"{url}/circle"
+    with pytest.raises(RemoteError, match=rf"^{url}/circle: the server answers 302$"):
+        find(f"{url}/circle")
+
+
 def test_refusals_say_what_to_do(server: tuple[Web, str]) -> None:
     _, url = server
     for given, said in (

@@ -27,6 +27,7 @@ class Web:
         self.times = True
         self.length = "stated"  # or "chunked", "none"
         self.retry_after = "0"
+        self.moved: dict[str, str] = {}  # by path, the URL to which requests are redirected
         self.asked: list[tuple[str, str | None]] = []  # (path with query, range)
         self.sent = 0  # bytes of bodies
         self.on_request: Callable[[int], None] = lambda count: None
@@ -52,6 +53,8 @@ class Web:
 
             def do_GET(self) -> None:
                 fault = web._fault(self.path, self.headers.get("Range"))
+                if target := web.moved.get(self.path.lstrip("/")):
+                    return self._answer(302, b"", {"Location": target})
                 body = web.files.get(unquote(self.path.partition("?")[0].lstrip("/")))
                 if fault in ("500", "429"):
                     return self._answer(int(fault), b"sorry", {"Retry-After": web.retry_after})
