@@ -114,7 +114,8 @@ def prepare_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="RIPE Atlas results or measurement tables in Parquet: file, folder or glob. "
+            help="RIPE Atlas results or measurement tables in Parquet: file, folder, glob, or URL "
+            "(s3://, gs://, https://). "
             "Repeatable. Without it, a simulated Internet is used.",
         ),
     ] = None,
@@ -178,7 +179,7 @@ def split_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="Measurement tables in Parquet: file, folder or glob. Repeatable. "
+            help="Measurement tables in Parquet: file, folder, glob or URL. Repeatable. "
             "Without it, the tables that `ingest` wrote to the output folder.",
         ),
     ] = None,
@@ -237,7 +238,9 @@ def tokenize_command(
 def ingest_command(
     inputs: Annotated[
         list[str],
-        typer.Option("--input", help="File, folder or glob of RIPE Atlas results. Repeatable."),
+        typer.Option(
+            "--input", help="File, folder, glob or URL of RIPE Atlas results. Repeatable."
+        ),
     ],
     out: OutOption,
     source: SourceOption = "from",
