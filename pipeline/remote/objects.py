@@ -8,19 +8,19 @@ from functools import cache
 
 from pipeline.inputs import RemoteInput
 from pipeline.regular_file import changed
-from stores.bucket import Bucket, RemoteFile, open_bucket
+from stores.bucket import RETRIES, Bucket, RemoteFile, open_bucket
 from stores.errors import TransientError
 
 
 @cache
-def bucket_of(root: str, retries: int = 6) -> Bucket:
+def bucket_of(root: str, retries: int = RETRIES) -> Bucket:
     """The bucket s3://NAME or gs://NAME, opened once in a process."""
     return open_bucket(root, retries=retries)
 
 
 def first_bytes(path: str, listed: RemoteFile) -> bytes:
     """The first four bytes of an object, or as many as it has."""
-    bucket, name = _place(path, retries=6)
+    bucket, name = _place(path, RETRIES)
     if not listed.size:
         return b""
     blocks = bucket.open_range(name, 0, min(4, listed.size), listed.tag)

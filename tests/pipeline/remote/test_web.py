@@ -13,7 +13,7 @@ import pytest
 from pipeline.hashed_file import BLOCK, hash_file
 from pipeline.input_stream import open_input
 from pipeline.inputs import RemoteInput, find_inputs
-from pipeline.remote import tries, web
+from pipeline.remote import tries
 from stores.errors import InputError, RemoteError
 from tests.pipeline.remote.web_server import Web
 
@@ -245,4 +245,3 @@ def test_refusals_say_what_to_do(server: tuple[Web, str]) -> None:
     ):
         with pytest.raises((InputError, RemoteError), match=said):
             find_inputs([given])
-    assert web._opener()  # one for all requests
