@@ -65,10 +65,11 @@ def is_bigquery(names: Iterable[str]) -> bool:
     return {"start_time", "pings"} <= set(names)
 
 
-def holds_results(path: str) -> bool:
-    """Whether a Parquet file has the columns of RIPE's table. False where that cannot be seen."""
+def holds_results(source: Any) -> bool:
+    """Whether a Parquet file, a path or an open binary file, has the columns of RIPE's table. False where that
+    cannot be seen."""
     try:
-        return is_bigquery(pq.read_schema(path).names)
+        return is_bigquery(pq.read_schema(source).names)
     except (OSError, pa.ArrowException):
         return False
 
