@@ -92,6 +92,16 @@ def test_what_has_arrived_is_not_asked_for_again(server: tuple[Web, str]) -> Non
     assert at.sent == len(TEXT) + 1  # and one byte to see that nothing changed
 
 
+def test_a_table_that_cannot_be_looked_into_is_not_taken_for_another(
+    server: tuple[Web, str],
+) -> None:
+    at, url = server
+    at.files["t.parquet"] = b"PAR1" + TEXT
+    at.faults["t.parquet"] = ["", *["500"] * tries.TRIES]
+    with pytest.raises(RemoteError, match=rf"^{url}/t\.parquet: .*500"):
+        find(f"{url}/t.parquet")
+
+
 @pytest.mark.parametrize("length", ["stated", "chunked"])
 @pytest.mark.parametrize("fault", ["500", "drop"])
 def test_without_ranges_it_is_read_again_from_the_start(
