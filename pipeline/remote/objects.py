@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import cache
 
 from pipeline.inputs import RemoteInput
-from pipeline.regular_file import changed
 from stores.bucket import RETRIES, Bucket, RemoteFile, open_bucket
 from stores.errors import TransientError
+from stores.measurements.regular_file import changed
 
 
 @cache

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from pipeline.inputs import RemoteInput
-from pipeline.regular_file import changed
 from pipeline.remote.tries import Tries
 from stores.errors import TransientError
+from stores.measurements.regular_file import changed
 
 _FIRST_WINDOW, _LARGEST_WINDOW = 1 << 20, 64 << 20
 

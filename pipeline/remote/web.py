@@ -23,9 +23,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
 from pipeline.inputs import RemoteInput
-from pipeline.regular_file import changed
 from pipeline.remote.tries import Tries
 from stores.errors import InputError, RemoteError, TransientError
+from stores.measurements.regular_file import changed
 
 _SILENCE = 60.0  # seconds without a byte
 _AT_ONCE = 1 << 18
