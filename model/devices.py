@@ -30,7 +30,8 @@ class Devices:
     @property
     def host(self) -> int:
         """This process among those that train together, counted from 0."""
-        return jax.process_index()
+        index: int = jax.process_index()
+        return index
 
     @property
     def hosts(self) -> int:
