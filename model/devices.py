@@ -36,7 +36,8 @@ class Devices:
     @property
     def hosts(self) -> int:
         """How many processes train together; each has the same number of the devices."""
-        return jax.process_count()
+        count: int = jax.process_count()
+        return count
 
     def own_rows(self, count: int) -> slice:
         """Which rows of a batch of `count` this process puts on its devices."""

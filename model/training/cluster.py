@@ -39,9 +39,16 @@ def find_place(
                 int(port),
                 cluster.get_process_count(),
                 cluster.get_process_id(),
-                cluster.get_local_process_id(),
+                _own_device(cluster.get_local_process_id()),
             )
     return None
+
+
+def _own_device(task: int | None) -> int | None:
+    """The device of this task of a machine; `None` if it was given its own, which is then the only one it
+    sees and the first, whatever the number of the task."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if visible and "," not in visible else task
 
 
 def _told_place(coordinator: str, processes: int, process: int) -> Place | None:
@@ -71,14 +78,13 @@ def joined(place: Place | None) -> Iterator[Peers]:
     peers: Peers
     if place.process == 0:
         peers, port = gather(place)
-        address = f"{place.host}:{port}"
     else:
         peers, port = visit(place)
-        address = f"127.0.0.1:{_relay(place.host, port)}"
+        port = _relay(place.host, port)
     try:
         jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
         jax.distributed.initialize(
-            address,
+            f"127.0.0.1:{port}",
             place.processes,
             place.process,
             place.local_device,

@@ -176,7 +176,7 @@ SLURM = {
     "SLURM_STEP_NODELIST": "node[07-09]",
     "SLURM_NTASKS": "3",
     "SLURM_PROCID": "2",
-    "SLURM_LOCALID": "0",
+    "SLURM_LOCALID": "1",
 }
 
 
@@ -190,6 +190,11 @@ def test_places_are_told_or_found_in_slurm(monkeypatch: pytest.MonkeyPatch) -> N
     place = find_place()
     assert place is not None
     assert (place.host, place.processes, place.process) == ("node07", 3, 2)
+    for visible, device in (("0,1", 1), ("0", None)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        place = find_place()
+        assert place is not None
+        assert place.local_device == device
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert find_place() is None
 
