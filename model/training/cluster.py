@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import socket
@@ -89,15 +90,25 @@ def joined(place: Place | None) -> Iterator[Peers]:
             place.process,
             place.local_device,
             cluster_detection_method="deactivate",
+            heartbeat_timeout_seconds=55,  # later than `peers` would notice, but within a minute
         )
+        jax.devices()  # waits for all, and lets no other thread run: so before anything can go wrong in one
         yield peers
     except BaseException as error:
         if not peers.over:
             time.sleep(GRACE)
             peers.fail(" ".join(str(error).split()) or type(error).__name__)
+            atexit.register(_exit, 130 if isinstance(error, KeyboardInterrupt) else 1)
         raise
     peers.leave()
     jax.distributed.shutdown()
+
+
+def _exit(status: int) -> None:
+    """End before JAX's own way out, which would wait for processes that have ended."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _relay(host: str, port: int) -> int:
