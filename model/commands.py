@@ -65,6 +65,21 @@ def train_command(
             help="Start from these weights: a run, an export, or `pretrained`. Its shape is taken over.",
         ),
     ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="Train in several processes, which meet at process 0 there. SLURM and Open MPI need none "
+            "of these three options.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", help="How many processes train together.")
+    ] = None,
+    process: Annotated[
+        int | None, typer.Option("--process", help="Which of them this is, counted from 0.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a transformer on a store. Run the same command again to continue, or to see the result.
@@ -74,6 +89,7 @@ def train_command(
     from model.config import make_config, parse_assignments, with_shape
     from model.evaluate.first_look import take_first_look
     from model.evaluate.report.terminal import first_look_view
+    from model.training.cluster import find_place, joined
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
     from model.training.progress import make_progress, verify_content
@@ -91,24 +107,31 @@ def train_command(
         "overfit_one_batch": overfit_one_batch or None,
         **parse_assignments(settings or []),
     }
-    config = make_config(preset or default_preset(), overrides)
-    start = None
-    if init_from:
-        from model.inference.ping_model import load_weights
+    place = find_place(coordinator, processes, process)
+    with joined(None if dry_run else place) as peers:
+        config = make_config(preset or default_preset(), overrides)
+        start = None
+        if init_from:
+            from model.inference.ping_model import load_weights
 
-        start = load_weights(init_from)
-        config = with_shape(config, start.config)
-    if dry_run:
-        planned = local_store(store, silent=as_json) if store else find_default_store()
-        plan = make_plan(config, planned)
-        print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
+            start = load_weights(init_from)
+            config = with_shape(config, start.config)
+        if dry_run:
+            planned = local_store(store, silent=as_json) if store else find_default_store()
+            plan = make_plan(config, planned)
+            print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
+            return
+        quiet = as_json or peers.process > 0
+        progress = make_progress(quiet)
+        path = local_store(store or DEFAULT_STORE, silent=quiet)
+        if verify:
+            verify_content(path, progress)
+        weights = start.arrays if start else None
+        result = train(
+            config, path, out, start=weights, progress=progress, profile=profile, peers=peers
+        )
+    if peers.process:
         return
-    progress = make_progress(quiet=as_json)
-    path = local_store(store or DEFAULT_STORE, silent=as_json)
-    if verify:
-        verify_content(path, progress)
-    weights = start.arrays if start else None
-    result = train(config, path, out, start=weights, progress=progress, profile=profile)
     look = take_first_look(path, out, result.steps, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))

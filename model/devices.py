@@ -1,4 +1,4 @@
-"""The devices of this process: their mesh, shardings, precision, compile cache and memory."""
+"""The devices of a run: their mesh, shardings, precision, compile cache and memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from model.config import ModelConfig
@@ -18,13 +19,30 @@ BATCH_AXIS = "batch"
 
 @dataclass(frozen=True)
 class Devices:
-    """All visible devices in a row, and how arrays are placed on them."""
+    """All devices of the run in a row, those of one process side by side, and how arrays are placed on them."""
 
     mesh: Mesh
 
     @property
     def count(self) -> int:
         return self.mesh.size
+
+    @property
+    def host(self) -> int:
+        """This process among those that train together, counted from 0."""
+        index: int = jax.process_index()
+        return index
+
+    @property
+    def hosts(self) -> int:
+        """How many processes train together; each has the same number of the devices."""
+        count: int = jax.process_count()
+        return count
+
+    def own_rows(self, count: int) -> slice:
+        """Which rows of a batch of `count` this process puts on its devices."""
+        part = count // self.hosts
+        return slice(self.host * part, (self.host + 1) * part)
 
     @property
     def kind(self) -> str:
@@ -51,8 +69,15 @@ class Devices:
 
 
 def visible_devices() -> Devices:
-    """Every device that this process sees (CUDA_VISIBLE_DEVICES limits them)."""
-    devices = jax.devices()
+    """Every device that this process sees (CUDA_VISIBLE_DEVICES limits them), and those of the processes that
+    train with it. Raises `ConfigError` when one has more of them than another."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    counts = np.bincount([device.process_index for device in devices]).tolist()
+    if len(set(counts)) > 1:
+        raise ConfigError(
+            f"the processes have {', '.join(map(str, counts))} devices: expected as many in each: set "
+            "CUDA_VISIBLE_DEVICES"
+        )
     mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), (AxisType.Auto,), devices=devices)
     return Devices(mesh)
 
@@ -76,8 +101,9 @@ def use_compile_cache() -> None:
 
 
 def memory_statistics() -> dict[str, int | None] | None:
-    """`peak_bytes` and `limit_bytes` of the first device, or `None` where the backend keeps no count."""
-    found = jax.devices()[0].memory_stats()
+    """`peak_bytes` and `limit_bytes` of this process's first device, or `None` where the backend keeps no
+    count."""
+    found = jax.local_devices()[0].memory_stats()
     if not found or "peak_bytes_in_use" not in found:
         return None
     return {"peak_bytes": found["peak_bytes_in_use"], "limit_bytes": found.get("bytes_limit")}

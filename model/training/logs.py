@@ -72,6 +72,22 @@ class Logs:
                 file.close()
 
 
+class NoLogs(Logs):
+    """Writes nothing: of the processes that train together, only one keeps logs."""
+
+    def __init__(self) -> None:
+        pass
+
+    def metrics(self, line: MetricsLine) -> None:
+        pass
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
 class Events:
     """A TensorBoard event file, written in the calling thread.
 
