@@ -89,7 +89,7 @@ def train_command(
     from model.config import make_config, parse_assignments, with_shape
     from model.evaluate.first_look import take_first_look
     from model.evaluate.report.terminal import first_look_view
-    from model.training.cluster import find_place, joined
+    from model.training.cluster import find_place, joined, start_alone
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
     from model.training.progress import make_progress, verify_content
@@ -132,6 +132,8 @@ def train_command(
         )
     if peers.process:
         return
+    if peers.processes > 1 and result.finished:
+        start_alone()  # it finds the run finished, and takes a first look at the model
     look = take_first_look(path, out, result.steps, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))

@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import jax
-from jax._src.clusters import OmpiCluster, SlurmCluster  # what jax.distributed itself asks
 
 from model.training.peers import Peers, Place, gather, visit
 from stores.errors import ConfigError
@@ -32,7 +32,7 @@ def find_place(
         return _told_place(coordinator, processes, process)
     if told != (None, None, None):
         raise ConfigError("--coordinator, --processes and --process: expected all three or none")
-    for cluster in (SlurmCluster, OmpiCluster):
+    for cluster in _clusters():
         if cluster.is_env_present() and cluster.get_process_count() > 1:
             host, port = cluster.get_coordinator_address(None, None).rsplit(":", 1)
             return Place(
@@ -43,6 +43,23 @@ def find_place(
                 _own_device(cluster.get_local_process_id()),
             )
     return None
+
+
+def _clusters() -> tuple[Any, ...]:
+    """What `jax.distributed` itself asks. There is no public way to ask without joining, which comes later.
+    Raises `ConfigError` in a job of several tasks when this JAX has it no more."""
+    try:
+        from jax._src.clusters import OmpiCluster, SlurmCluster
+    except ImportError as error:
+        if any(
+            os.environ.get(name, "1") != "1" for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+        ):
+            raise ConfigError(
+                f"JAX {jax.__version__} does not tell which task of the job this is: name --coordinator, "
+                "--processes and --process"
+            ) from error
+        return ()
+    return SlurmCluster, OmpiCluster
 
 
 def _own_device(task: int | None) -> int | None:
@@ -78,18 +95,19 @@ def joined(place: Place | None) -> Iterator[Peers]:
     _keep_libraries_off_stdout()
     peers: Peers
     if place.process == 0:
-        peers, port = gather(place)
+        peers, address = gather(place)
     else:
         peers, port = visit(place)
-        port = _relay(place.host, port)
+        address = f"127.0.0.1:{_relay(place.host, port)}"
     try:
         jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is ours
         jax.distributed.initialize(
-            f"127.0.0.1:{port}",
+            address,
             place.processes,
             place.process,
             place.local_device,
             cluster_detection_method="deactivate",
+            coordinator_bind_address=address,
             heartbeat_timeout_seconds=55,  # later than `peers` would notice, but within a minute
         )
         jax.devices()  # waits for all, and lets no other thread run: so before anything can go wrong in one
@@ -102,6 +120,19 @@ def joined(place: Place | None) -> Iterator[Peers]:
         raise
     peers.leave()
     jax.distributed.shutdown()
+
+
+def start_alone() -> NoReturn:
+    """Run this command anew in place of this process and without the others, which have ended.
+
+    JAX has no way from one of several processes to a process alone.
+    """
+    again = [argument for argument in sys.orig_argv[1:] if argument != "--verify"]  # it has been
+    alone = ["--coordinator", "localhost:1", "--processes", "1", "--process", "0"]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(sys.stdout.fileno(), 1)  # see `_keep_libraries_off_stdout`
+    os.execv(sys.executable, [sys.executable, *again, *alone])
 
 
 def _exit(status: int) -> None:

@@ -17,6 +17,7 @@ JAX notices that later or, where it waits for an accelerator, never; so the othe
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import queue
@@ -244,24 +245,16 @@ class Member(_Together):
         self._dismissed.wait()
 
 
-def gather(place: Place, seconds: float = MEETING) -> tuple[Hub, int]:
-    """Wait for all members, as process 0; returns also a port for JAX's own connections.
+def gather(place: Place, seconds: float = MEETING) -> tuple[Hub, str]:
+    """Wait for all members, as process 0; returns also the address for JAX's own connections, HOST:PORT.
 
-    Raises `ConfigError` when the address is taken or a process was given another number of processes,
-    `TrainingError` when some do not come in time.
+    Raises `ConfigError` when the address is taken or not one of this machine, or a process was given
+    another number of processes, `TrainingError` when some do not come in time.
     """
     deadline = time.monotonic() + seconds
     members: dict[int, tuple[str, _Link]] = {}
-    try:
-        family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-        listener = socket.create_server(
-            ("", place.port), family=family, dualstack_ipv6=family == socket.AF_INET6
-        )
-    except OSError as error:
-        raise ConfigError(
-            f"{place.address}: process 0 cannot listen there: {error.strerror}: choose another port"
-        ) from error
-    with listener:
+    with _listen(place) as listener:
+        host = listener.getsockname()[0]
         while len(members) < place.processes - 1:
             listener.settimeout(max(0.01, deadline - time.monotonic()))
             try:
@@ -290,10 +283,44 @@ def gather(place: Place, seconds: float = MEETING) -> tuple[Hub, int]:
                 _dismiss([link, *(link for _, link in members.values())], reason)
                 raise ConfigError(reason)
             members[process] = (name, link)
-    port = _free_port()
+        with socket.create_server((host, 0), family=listener.family) as probe:
+            port: int = probe.getsockname()[1]
     for _, link in members.values():
         link.send(started=port)
-    return Hub(place, members), port
+    return Hub(place, members), f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _listen(place: Place) -> socket.socket:
+    """A socket that listens where the others look for process 0, and on no other interface."""
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        if not _means_loopback(place.host) and all(_means_loopback(at[0]) for *_, at in found):
+            # Debian's /etc/hosts calls the machine itself 127.0.1.1; the others know its real address.
+            return _listen_everywhere(place.port)
+        for family, *_, address in found:
+            try:
+                return socket.create_server(address[:2], family=family)
+            except OSError as error:
+                failure = error
+        raise failure
+    except OSError as error:
+        raise ConfigError(
+            f"{place.address}: process 0 cannot listen there: {error.strerror}: name an address of its "
+            "machine and a free port"
+        ) from error
+
+
+def _means_loopback(host: str | int) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen_everywhere(port: int) -> socket.socket:
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", port), family=family, dualstack_ipv6=both)
 
 
 def visit(place: Place, seconds: float = MEETING) -> tuple[Member, int]:
@@ -330,9 +357,3 @@ def _dismiss(links: list[_Link], reason: str) -> None:
     for link in links:
         link.send(failed=reason)
         link.close()
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

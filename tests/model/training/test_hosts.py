@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model.training.checkpoint import Checkpoints
+from model.training.loop import train
+from stores.errors import ConfigError
 from stores.files import read_json_lines
-from tests.model.conftest import QUICK_COMPILE, SMALL, command, losses
+from tests.model.conftest import command, losses, small_config
 
-pytestmark = pytest.mark.timeout(600)  # up to four processes compile, each for four devices
+pytestmark = pytest.mark.timeout(600)  # up to four processes start and compile
 
-DEVICES = 4
-SHORT = {"save_every": 5, "eval_every": 20}
+CONFIG: dict[str, Any] = {
+    "prefix_rows": 0,
+    "recall": False,
+    "width": 16,
+    "mlp": 16,
+    "context": 64,
+    "save_every": 5,
+    "eval_every": 20,
+}
+"""Little to compile, for each of many processes compiles it; what is drawn at random stays on."""
 PATIENCE = 300
 """Seconds for processes to start and compile on a machine that does much else."""
-
-
-def environment(devices: int) -> dict[str, str]:
-    """Of a process with that many forced host devices."""
-    flags = f"{QUICK_COMPILE} --xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags}
 
 
 def free_port() -> int:
@@ -37,37 +43,39 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(store: Path, out: Path, processes: int) -> list[subprocess.Popen[str]]:
-    """A run of that many processes, which share the devices."""
+@contextmanager
+def started(
+    store: Path, out: Path, processes: int, rates: tuple[float, ...] = ()
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """A run of that many processes, each with one device and, if given, its own learning rate."""
     coordinator = f"127.0.0.1:{free_port()}"
-    return [
+    together = [
         subprocess.Popen(
             command(
                 store,
                 out,
                 *("--coordinator", coordinator),
                 *("--processes", str(processes), "--process", str(process)),
-                **SHORT,
+                **CONFIG | ({"learning_rate": rates[process]} if rates else {}),
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(DEVICES // processes),
         )
         for process in range(processes)
     ]
+    try:
+        yield together
+    finally:
+        for process in together:
+            process.kill()
+            process.communicate()
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
     """Exit status, standard output and standard error of each."""
-    try:
-        said = [process.communicate(timeout=PATIENCE) for process in processes]
-        return [
-            (process.returncode, *texts) for process, texts in zip(processes, said, strict=True)
-        ]
-    finally:
-        for process in processes:
-            process.kill()
+    said = [process.communicate(timeout=PATIENCE) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
 
 
 def wait_for_checkpoint(processes: list[subprocess.Popen[str]], out: Path, step: int) -> None:
@@ -81,10 +89,9 @@ def wait_for_checkpoint(processes: list[subprocess.Popen[str]], out: Path, step:
 
 @pytest.fixture(scope="module")
 def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one process with all devices."""
+    """A run of one process with one device."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    status, _, errors = finish(start(store, out, 1))[0]
-    assert status == 0, errors
+    train(small_config(**CONFIG), store, out)
     return out
 
 
@@ -102,38 +109,34 @@ def assert_same_run(out: Path, other: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_do_not_change_batches_and_losses(
-    store: Path, alone: Path, tmp_path: Path, processes: int
-) -> None:
-    out = tmp_path / "run"
-    first, *others = finish(start(store, out, processes))
-    assert first[0] == 0, first[2]
-    assert first[2] == ""
-    result = json.loads(first[1])
-    assert result["devices"] == DEVICES
-    assert result == json.loads((out / "result.json").read_bytes())
-    assert others == [(0, "", "")] * (processes - 1)
-    assert_same_run(out, alone)
-
-
-def test_a_signal_to_any_process_saves_on_all_and_one_process_goes_on(
+def test_a_signal_to_one_of_four_saves_on_all_and_two_go_on_as_one_would(
     store: Path, alone: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    processes = start(store, out, 2)
-    wait_for_checkpoint(processes, out, 5)
-    processes[1].send_signal(signal.SIGUSR1)
-    ended = finish(processes)
-    assert [status for status, _, _ in ended] == [0, 0], ended
-    stopped = json.loads(ended[0][1])
+    with started(store, out, 4) as four:
+        wait_for_checkpoint(four, out, 5)
+        four[2].send_signal(signal.SIGUSR1)
+        first, *others = finish(four)
+    assert (first[0], first[2]) == (0, "")
+    assert others == [(0, "", "")] * 3
+    stopped = json.loads(first[1])
     assert stopped["stopped_by"] == "SIGUSR1"
-    assert 5 <= stopped["steps"] < SMALL["steps"]
+    assert stopped["devices"] == 4
+    assert 5 <= stopped["steps"] < 20
     with Checkpoints(out / "checkpoints", 10) as checkpoints:
         assert checkpoints.steps()[-1] == stopped["steps"]
-    status, _, errors = finish(start(store, out, 1))[0]
-    assert status == 0, errors
+
+    with started(store, out, 2) as two:
+        first, other = finish(two)
+    assert (first[0], first[2]) == (0, "")
+    assert other == (0, "", "")
+    result = json.loads(first[1])
+    look = result.pop("first_look")  # by process 0, once the other has ended
+    assert look == json.loads((out / "first_look.json").read_bytes())
+    assert result == json.loads((out / "result.json").read_bytes())
+    assert result["devices"] == 2
     assert_same_run(out, alone)
+    assert [step for step, _ in losses(out)] == [5, 10, 15, 20]
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -141,40 +144,30 @@ def test_a_killed_process_ends_the_other_with_one_line_and_one_process_goes_on(
     store: Path, alone: Path, tmp_path: Path, victim: int
 ) -> None:
     out = tmp_path / "run"
-    processes = start(store, out, 2)
-    wait_for_checkpoint(processes, out, 5)
-    processes[victim].kill()
-    killed = time.monotonic()
-    status, output, errors = finish([processes[1 - victim]])[0]
-    assert time.monotonic() - killed < 60
-    processes[victim].communicate()
-    assert status == 1
-    assert output == ""
+    config = small_config(**CONFIG)
+    with started(store, out, 2) as processes:
+        wait_for_checkpoint(processes, out, 5)
+        processes[0].send_signal(signal.SIGSTOP)  # or it would end meanwhile
+        with pytest.raises(ConfigError, match="another process is training in this folder"):
+            train(config, store, out)
+        processes[0].send_signal(signal.SIGCONT)
+
+        processes[victim].kill()
+        killed = time.monotonic()
+        status, output, errors = finish([processes[1 - victim]])[0]
+        assert time.monotonic() - killed < 60
+    assert (status, output) == (1, "")
     assert re.fullmatch(rf"error: process {victim} of 2 .* has died: run .*\n", errors), errors
-    status, _, errors = finish(start(store, out, 1))[0]
-    assert status == 0, errors
+
+    assert train(config, store, out).finished
     assert_same_run(out, alone)
     assert [step for step, _ in losses(out)] == [5, 10, 15, 20]
 
 
 def test_a_process_with_other_options_is_named_by_all(store: Path, tmp_path: Path) -> None:
-    coordinator = f"127.0.0.1:{free_port()}"
-    both = [
-        subprocess.Popen(
-            command(
-                store,
-                tmp_path / "run",
-                *("--coordinator", coordinator, "--processes", "2", "--process", str(process)),
-                learning_rate=1e-3 * (1 + process),
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(1),
-        )
-        for process in range(2)
-    ]
-    for status, output, errors in finish(both):
+    with started(store, tmp_path / "run", 2, rates=(1e-3, 2e-3)) as both:
+        ended = finish(both)
+    for status, output, errors in ended:
         assert (status, output) == (1, "")
         assert re.fullmatch(
             r"error: .*process 1 of 2 has learning_rate=0.002, process 0 has 0.001: .*\n", errors
