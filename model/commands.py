@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stores.commands import DEFAULT_STORE, JsonOption, local_store, print_json
+from stores.errors import ConfigError
 from stores.printable import printable
 
 app = typer.Typer()
@@ -43,6 +44,10 @@ def train_command(
     eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     seed: SeedOption = None,
+    fsdp: Annotated[
+        int | None,
+        typer.Option("--fsdp", help="Divide weights and optimizer state over so many devices."),
+    ] = None,
     settings: SetOption = None,
     overfit_one_batch: Annotated[
         bool,
@@ -57,6 +62,25 @@ def train_command(
         bool, typer.Option("--verify", help="First compare all files with their digests.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="With --dry-run: plan for so many devices.",
+            show_default="those that are here",
+        ),
+    ] = None,
+    device_memory: Annotated[
+        float | None,
+        typer.Option(
+            "--device-memory",
+            min=0,
+            metavar="GIB",
+            help="With --dry-run: what each device has.",
+            show_default="what they tell",
+        ),
+    ] = None,
     init_from: Annotated[
         str | None,
         typer.Option(
@@ -104,9 +128,12 @@ def train_command(
         "eval_every": eval_every,
         "save_every": save_every,
         "seed": seed,
+        "fsdp": fsdp,
         "overfit_one_batch": overfit_one_batch or None,
         **parse_assignments(settings or []),
     }
+    if not dry_run and (devices, device_memory) != (None, None):
+        raise ConfigError("--devices and --device-memory: only for a plan: add --dry-run")
     place = find_place(coordinator, processes, process)
     with joined(None if dry_run else place) as peers:
         config = make_config(preset or default_preset(), overrides)
@@ -118,7 +145,8 @@ def train_command(
             config = with_shape(config, start.config)
         if dry_run:
             planned = local_store(store, silent=as_json) if store else find_default_store()
-            plan = make_plan(config, planned)
+            memory = None if device_memory is None else round(device_memory * 2**30)
+            plan = make_plan(config, planned, devices=devices, device_memory=memory)
             print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
             return
         quiet = as_json or peers.process > 0

@@ -15,17 +15,28 @@ from model.config import ModelConfig
 from stores.errors import ConfigError
 
 BATCH_AXIS = "batch"
+WEIGHTS_AXIS = "weights"
+"""Over the devices that share weights and optimizer; the rows of a batch are divided over both axes."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """All devices of the run in a row, those of one process side by side, and how arrays are placed on them."""
+    """All devices of the run, those of one process side by side, and how arrays are placed on them.
+
+    Each row of the mesh (count / fsdp, fsdp) keeps weights and optimizer once, in parts or all on each device.
+    """
 
     mesh: Mesh
 
     @property
     def count(self) -> int:
         return self.mesh.size
+
+    @property
+    def fsdp(self) -> int:
+        """How many devices share weights and optimizer."""
+        ways: int = self.mesh.shape[WEIGHTS_AXIS]
+        return ways
 
     @property
     def host(self) -> int:
@@ -52,25 +63,37 @@ class Devices:
 
     @property
     def replicated(self) -> NamedSharding:
-        """A copy on every device, for the weights and the optimizer."""
+        """A copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def by_row(self) -> NamedSharding:
         """The rows of a batch, divided among the devices."""
-        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS))
+        return NamedSharding(self.mesh, PartitionSpec((BATCH_AXIS, WEIGHTS_AXIS)))
 
     def check_batch(self, batch_size: int) -> None:
         """Raise `ConfigError` when a batch cannot be divided evenly among the devices."""
-        if batch_size % self.count:
-            raise ConfigError(
-                f"batch size {batch_size} over {self.count} devices: expected a multiple of {self.count}"
-            )
+        check_batch(batch_size, self.count)
 
 
-def visible_devices() -> Devices:
+def check_batch(batch_size: int, devices: int) -> None:
+    """Raise `ConfigError` when a batch cannot be divided evenly among so many devices."""
+    if batch_size % devices:
+        raise ConfigError(
+            f"batch size {batch_size} over {devices} devices: expected a multiple of {devices}"
+        )
+
+
+def check_fsdp(fsdp: int, devices: int) -> None:
+    """Raise `ConfigError` when so many devices cannot share the weights in groups of `fsdp`."""
+    if devices % fsdp:
+        raise ConfigError(f"fsdp {fsdp} over {devices} devices: expected a divisor of {devices}")
+
+
+def visible_devices(fsdp: int = 1) -> Devices:
     """Every device that this process sees (CUDA_VISIBLE_DEVICES limits them), and those of the processes that
-    train with it. Raises `ConfigError` when one has more of them than another."""
+    train with it; `fsdp` of them share the weights. Raises `ConfigError` when one process has more of them
+    than another, or `fsdp` does not divide their number."""
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     counts = np.bincount([device.process_index for device in devices]).tolist()
     if len(set(counts)) > 1:
@@ -78,7 +101,9 @@ def visible_devices() -> Devices:
             f"the processes have {', '.join(map(str, counts))} devices: expected as many in each: set "
             "CUDA_VISIBLE_DEVICES"
         )
-    mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), (AxisType.Auto,), devices=devices)
+    check_fsdp(fsdp, len(devices))
+    shape, axes = (len(devices) // fsdp, fsdp), (BATCH_AXIS, WEIGHTS_AXIS)
+    mesh = jax.make_mesh(shape, axes, (AxisType.Auto,) * 2, devices=devices)
     return Devices(mesh)
 
 

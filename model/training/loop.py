@@ -119,7 +119,7 @@ class Trainer:
         self.run = run
         self.initial = initial
         self.progress = progress
-        self.devices = visible_devices()
+        self.devices = visible_devices(config.train.fsdp)
         self.first = self.devices.host == 0  # of the processes, the one that writes
         self.profile = profile and self.first
         self.devices.check_batch(config.train.batch_size)
