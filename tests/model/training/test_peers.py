@@ -150,6 +150,59 @@ def test_who_does_not_come_is_named() -> None:
     assert "process 2 of 3 did not come" in str(found[1])
 
 
+def meet_here(host: str, port: int) -> str:
+    """The address for JAX that process 0 of two gives when it is told this one."""
+    found: dict[int, object] = {}
+    thread = in_thread(Place("127.0.0.1", port, 2, 1), found)
+    hub, address = gather(Place(host, port, 2, 0), 20)
+    thread.join()
+    assert isinstance(found[1], Member)
+    leaving = threading.Thread(target=found[1].leave)
+    leaving.start()
+    hub.leave()
+    leaving.join()
+    return address
+
+
+def test_process_0_listens_at_the_told_address_and_nowhere_else() -> None:
+    refused: list[OSError] = []
+    port = free_port()
+
+    def come() -> None:
+        try:
+            socket.create_connection(("127.0.0.2", port), 1).close()
+        except OSError as error:
+            refused.append(error)
+
+    thread = threading.Timer(0.2, come)
+    thread.start()
+    with pytest.raises(TrainingError, match="did not come within 1 s"):
+        gather(Place("127.0.0.1", port, 2, 0), 1)
+    thread.join()
+    assert [type(error) for error in refused] == [ConnectionRefusedError]
+    assert meet_here("127.0.0.1", free_port()).startswith("127.0.0.1:")
+
+
+def test_a_name_that_only_here_means_loopback_is_listened_to_on_all_interfaces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Debian's /etc/hosts has it: the other machines know another address of it."""
+    real = socket.getaddrinfo
+
+    def look_up(host: str, *rest: object, **options: object) -> object:
+        return real("127.0.1.1" if host == "node7" else host, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert meet_here("node7", free_port()).rpartition(":")[0] in ("[::]", "0.0.0.0")
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"192\.0\.2\.1:.* process 0 cannot listen there: .*assign"
+    ):
+        gather(Place("192.0.2.1", free_port(), 2, 0), 1)
+
+
 def test_another_number_of_processes_is_refused() -> None:
     port = free_port()
     found: dict[int, object] = {}
@@ -215,3 +268,14 @@ def test_options_that_name_no_place_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         find_place(*told)
+
+
+def test_a_jax_that_does_not_know_the_job_asks_for_the_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "jax._src.clusters", None)
+    assert find_place() is None
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"JAX .* does not tell .*: name --coordinator"):
+        find_place()
