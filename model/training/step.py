@@ -21,7 +21,7 @@ from model.network.transformer import Transformer, dropout_sites
 from model.training.hidden_sources import draw_disguise, hide_sources
 from model.training.loss import Tally, empty_tally, next_token_loss
 from model.training.optimizer import make_optimizer, make_schedule
-from model.training.sharding import place_state
+from model.training.sharding import gathering_again, place_state, whole
 
 
 class Meter(NamedTuple):
@@ -108,12 +108,14 @@ class Steps:
             tokens, looked_up = hide_sources(tokens, disguise, self.config.model)
 
         def loss_of(weights: nnx.State[Any, Any]) -> tuple[jax.Array, Tally]:
-            logits = nnx.merge(self.graph, weights)(tokens, keys, looked_up)
+            model = nnx.merge(self.graph, whole(weights, self.devices))
+            logits = model(tokens, keys, looked_up)
             return next_token_loss(
                 logits, tokens, lengths, train.answer_weight, train.second_byte_weight
             )
 
-        (loss, tally), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
+        loss_and_gradient = jax.value_and_grad(gathering_again(loss_of, self.devices), has_aux=True)
+        (loss, tally), gradient = loss_and_gradient(state.weights)
         gradient = jax.lax.with_sharding_constraint(gradient, self.places.weights)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes Python floats and int32 counts
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
@@ -131,7 +133,7 @@ class Steps:
         self, weights: nnx.State[Any, Any], tokens: jax.Array, lengths: jax.Array
     ) -> Tally:
         tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
-        logits = nnx.merge(self.graph, weights)(tokens)
+        logits = nnx.merge(self.graph, whole(weights, self.devices))(tokens)
         return next_token_loss(logits, tokens, lengths)[1]
 
     def _abstract_batch(self, rows: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
