@@ -19,7 +19,7 @@ from model.training.sharding import SMALL, bytes_per_device, divided_dimension
 from stores.errors import ConfigError
 from tests.model.conftest import QUICK_COMPILE, run_train
 
-pytestmark = pytest.mark.timeout(600)  # three programs for four devices are compiled
+pytestmark = pytest.mark.timeout(600)  # five programs for four devices are compiled
 
 RUNS = """
 import json, shutil, sys
@@ -33,15 +33,16 @@ from model.training.step import Steps
 
 store, out = map(Path, sys.argv[1:])
 
-def configured(fsdp):
-    return small_config(width=64, mlp=128, context=64, eval_every=20, fsdp=fsdp)
+SIZES = {"prefix_rows": 0, "recall": False, "context": 64}
 
 def run(name, fsdp):
-    result = train(configured(fsdp), store, out / name)
+    config = small_config(**SIZES, width=64, mlp=64, eval_every=20, fsdp=fsdp)
+    result = train(config, store, out / name)
     return [loss for _, loss in result.losses] + [result.evaluation.loss]
 
 def measure(fsdp):
-    steps = Steps(configured(fsdp), visible_devices(fsdp))
+    config = small_config(**SIZES, width=256, mlp=1024, layers=2, fsdp=fsdp)
+    steps = Steps(config, visible_devices(fsdp))
     compiled = steps.train.memory_analysis()
     held = [0] * 4
     for array in jax.tree.leaves(steps.init()):
@@ -51,7 +52,7 @@ def measure(fsdp):
         "held": held,
         "arguments": compiled.argument_size_in_bytes,
         "temporary": compiled.temp_size_in_bytes,
-        "planned": plan_memory(configured(fsdp), 2),
+        "planned": plan_memory(config, 2),
     }
 
 losses = {"1": run("whole", 1), "4": run("parts", 4)}
@@ -106,7 +107,8 @@ def test_each_of_four_devices_keeps_a_quarter_as_planned(found: dict[str, Any]) 
             assert planned <= held < planned + 1000  # the rest is counts and sums
             assert held <= memory["arguments"] < held + 1000  # and rows of the batch
     assert parts["arguments"] < 0.3 * whole["arguments"]
-    assert parts["temporary"] < whole["temporary"]
+    total, total_of_whole = (memory["arguments"] + memory["temporary"] for memory in (parts, whole))
+    assert total < 0.7 * total_of_whole  # the rest are activations
 
 
 def test_large_arrays_are_divided_along_the_largest_dimension_that_k_divides() -> None:
