@@ -4,6 +4,7 @@ OUT    ?= data
 RUN    ?= runs/default
 INPUT  ?=
 ARGS   ?=
+ACCELERATOR ?=
 
 BIN := .venv/bin
 
@@ -19,19 +20,24 @@ help:
 	@echo "make docs | bench                           build the documentation into build/site | run the benchmarks"
 	@echo "make wheel-test                             install the wheel elsewhere and ask the shipped model there"
 	@echo "make test-python TEST_PYTHON=python3.13     test stores and tokenizer on another Python"
-	@echo "make setup | clean                          create .venv with pinned versions | remove all build products"
+	@echo "make setup [ACCELERATOR=cpu|cuda12|cuda13]  create .venv with pinned versions, and JAX for the GPU if there is one"
+	@echo "make clean                                  remove all build products"
 	@echo "ARGS='...' passes further options (make test ARGS=--cov); PYTHON=python3.12 picks the interpreter."
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml constraints.txt tests/stores/s3_server.txt
+.venv/.ready: pyproject.toml constraints.txt tests/stores/s3_server.txt $(if $(filter command,$(origin ACCELERATOR)),again)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "pinglm needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing pinned packages into .venv (a minute or two the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@extra=$$($(BIN)/python model/nvidia.py '$(ACCELERATOR)') && $(BIN)/python -m pip install --quiet \
+	    --disable-pip-version-check -c constraints.txt -e ".[dev$${extra:+,$$extra}]"
 	@test -x .venv/s3/bin/python || $(BIN)/python -m venv .venv/s3
 	@.venv/s3/bin/python -m pip install --quiet --disable-pip-version-check -r tests/stores/s3_server.txt
 	@touch $@
+
+.PHONY: again
+again:
 
 prepare: setup
 	$(BIN)/python cli.py prepare $(if $(INPUT),--input '$(INPUT)') --out '$(OUT)' $(ARGS)
@@ -44,7 +50,7 @@ demo: setup
 	$(BIN)/python cli.py serve $(ARGS)
 
 # What model/pretrained was made with; its card.json has what came out.
-SHIPPED := --preset tiny --set recall=false --steps 12500 --eval-every 1000 --save-every 500
+SHIPPED := --preset tiny --steps 9000 --eval-every 1000 --save-every 500
 BUILD := build/pretrained
 
 pretrained: setup

@@ -262,7 +262,7 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = options.store or make_store(Path(folder) / "store.zarr", WINDOWS)
         if not options.store:  # its windows are random tokens: there are no rows to choose
-            options.set.insert(0, "composed=0")
+            options.set[:0] = ["composed=0", "scattered=0"]
         rows: list[dict[str, Any]] = []
         for preset in presets:
             if options.matrix:

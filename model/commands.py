@@ -32,6 +32,16 @@ SetOption = Annotated[
 ]
 
 
+def _warn_of_unused_gpu() -> None:
+    """Say it also beside JSON: hours of training on CPUs should not be a surprise."""
+    from model.devices import unused_gpu
+    from stores.terminal import Terminal
+
+    if warning := unused_gpu():
+        console = Terminal(stderr=True)
+        console.print(f"WARNING: {warning}", style="bold yellow", highlight=False, soft_wrap=True)
+
+
 @app.command("train")
 def train_command(
     store: StoreOption = None,
@@ -136,6 +146,8 @@ def train_command(
         raise ConfigError("--devices and --device-memory: only for a plan: add --dry-run")
     place = find_place(coordinator, processes, process)
     with joined(None if dry_run else place) as peers:
+        if not peers.process:
+            _warn_of_unused_gpu()
         config = make_config(preset or default_preset(), overrides)
         start = None
         if init_from:
@@ -202,6 +214,7 @@ def sweep_command(
         "seed": seed,
         **parse_assignments(settings or []),
     }
+    _warn_of_unused_gpu()
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
     path = local_store(store or DEFAULT_STORE, silent=as_json)

@@ -139,6 +139,8 @@ class TrainConfig:
     """The share of the steps over which "wsd" decays."""
     prefix_rate: float = 10.0
     """How many times the learning rate of the rest that of the looked-up tables is: a row is used rarely."""
+    prefix_decay: float = 0.0
+    """Weight decay of those tables, at their rate: it keeps them from learning each pair by heart."""
     answer_weight: float = 1.0
     """How many times a result that follows both addresses (its role token and the first byte of the RTT)
     counts in the loss. It is what the model is asked for, but makes up only 2 of some 26 tokens, in a
@@ -150,6 +152,9 @@ class TrainConfig:
     the context alone where a source is."""
     composed: float = 0.0
     """Share of the windows composed of chosen rows of their source: rows that ask, and pairs that return."""
+    scattered: float = 0.0
+    """Share of the windows made of rows of pairs drawn evenly from the whole split; `composed` and what the store
+    has share the others."""
     fsdp: int = free(1)
     """How many devices share weights and optimizer state, each keeping a part of every large array."""
     overfit_one_batch: bool = False
@@ -176,11 +181,12 @@ class TrainConfig:
             "final_fraction",
             "decay_fraction",
             "composed",
+            "scattered",
             "hidden_sources",
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
-        for name in ("warmup_steps", "seed", "weight_decay", "epsilon"):
+        for name in ("warmup_steps", "seed", "weight_decay", "prefix_decay", "epsilon"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
 
@@ -244,7 +250,8 @@ PRESETS = {
             answer_weight=10.0,
             second_byte_weight=10.0,
             hidden_sources=0.1,
-            composed=0.6,
+            composed=0.5,
+            scattered=0.5,
             log_every=50,
             eval_every=800,
             eval_batches=20,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from model.config import ModelConfig
+from model.nvidia import OLDEST_DRIVER, extra_for, find_driver
 from stores.errors import ConfigError
 
 BATCH_AXIS = "batch"
@@ -105,6 +107,28 @@ def visible_devices(fsdp: int = 1) -> Devices:
     shape, axes = (len(devices) // fsdp, fsdp), (BATCH_AXIS, WEIGHTS_AXIS)
     mesh = jax.make_mesh(shape, axes, (AxisType.Auto,) * 2, devices=devices)
     return Devices(mesh)
+
+
+def unused_gpu() -> str | None:
+    """One line to print when this machine has an NVIDIA GPU but JAX computes on CPUs, without being told to by
+    `JAX_PLATFORMS`; else `None`."""
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
+        return None
+    driver = find_driver()
+    if driver is None:
+        return None
+    found = f"this machine has an NVIDIA GPU (driver {driver}), but JAX"
+    slow = "everything runs on CPUs, many times slower, and the default preset is tiny, not 85m"
+    plugins = [f"jax_{extra}_plugin" for extra in OLDEST_DRIVER]
+    if any(importlib.util.find_spec(plugin) for plugin in plugins):
+        return f"{found} cannot use it: {slow}. What JAX says above tells why"
+    extra = extra_for(driver)
+    if extra is None:
+        return f"{found} is installed for CPUs only, and the driver is too old for it: {slow}. Update the driver"
+    return (
+        f"{found} is installed for CPUs only: {slow}. Run `make setup ACCELERATOR={extra}`, or "
+        f"`pip install 'jax[{extra}]=={jax.__version__}'`"
+    )
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:

@@ -131,9 +131,11 @@ class LossByMode(LossSummary):
 
 @dataclass(frozen=True)
 class Evaluation(LossByMode):
-    """The loss on the test windows after `step` steps: a line of evaluations.jsonl."""
+    """The loss on windows of `split` after `step` steps: a line of evaluations.jsonl."""
 
     step: int
+    split: str = "test"
+    """What is chosen by it: `validation` where the store has that, else `test`."""
 
     def as_dict(self) -> dict[str, Any]:
         """As `Saved.as_dict`, but with the step first."""
@@ -152,6 +154,7 @@ class StepLoss(LoggedStep):
     """What choosing a checkpoint needs of an `Evaluation`."""
 
     nats_per_measurement: float
+    split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ class RunResult(Saved):
     """Median over the log lines."""
     mfu: dict[str, float] | None
     evaluation: Evaluation | None
-    """The last one."""
+    """The last one on test. With a validation split, test is measured only when the run is finished."""
     baseline: LossByMode | None
     """The context-free model on the same test windows; `None` until the run is finished."""
     parameters: int
@@ -207,3 +210,9 @@ class RunResult(Saved):
     store_digest: str
     first_step_seconds: float | None = None
     """From the call of `train` to the end of its first step; older runs did not measure it."""
+    chosen_on: str = "test"
+    """The split whose loss chose the best checkpoint and the mix of the context-free model."""
+    validation: Evaluation | None = None
+    """The last one on validation, where the store has that split."""
+    new_sources: str | None = None
+    """A warning where many sources of the split are not in train."""

@@ -51,6 +51,15 @@ ByOption = Annotated[
         help="What makes the test split: the last tenth of the time, or a tenth of the sources or pairs."
     ),
 ]
+ValidationOption = Annotated[
+    float | None,
+    typer.Option(
+        "--validation",
+        metavar="SHARE",
+        help="Share of the rows to set aside from train, by the same rule, to choose checkpoints and settings on.",
+        show_default="none: they are chosen on test",
+    ),
+]
 RowsPerShardOption = Annotated[
     int, typer.Option(min=1, help="Approximate number of rows per shard.")
 ]
@@ -114,7 +123,7 @@ def prepare_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="RIPE Atlas results or measurement tables in Parquet: file, folder or glob. "
+            help="RIPE Atlas results, RIPE's BigQuery tables or measurement tables: file, folder or glob. "
             "Repeatable. Without it, a simulated Internet is used.",
         ),
     ] = None,
@@ -125,6 +134,7 @@ def prepare_command(
     allow_private: PrivateOption = False,
     rtt: RttOption = "mean",
     by: ByOption = "time",
+    validation: ValidationOption = None,
     rows_per_shard: RowsPerShardOption = 500_000,
     train_shards: TrainShardsOption = None,
     test_shards: TestShardsOption = None,
@@ -164,6 +174,7 @@ def prepare_command(
                 rows_per_shard=rows_per_shard,
                 train_shards=train_shards,
                 test_shards=test_shards,
+                validation=validation,
             ),
             TokenizeOptions(seed, passes),
         )
@@ -183,6 +194,7 @@ def split_command(
         ),
     ] = None,
     by: ByOption = "time",
+    validation: ValidationOption = None,
     rows_per_shard: RowsPerShardOption = 500_000,
     train_shards: TrainShardsOption = None,
     test_shards: TestShardsOption = None,
@@ -190,7 +202,7 @@ def split_command(
     scheduler: SchedulerOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Divide measurement tables into train and test shards, 90/10.
+    """Divide measurement tables into train and test shards, 90/10, and perhaps some for validation.
 
     Example: `pinglm split --input pings.parquet --by pair --out data`
     """
@@ -200,7 +212,11 @@ def split_command(
     from pipeline.views import print_split
 
     options = SplitOptions(
-        by, rows_per_shard=rows_per_shard, train_shards=train_shards, test_shards=test_shards
+        by,
+        rows_per_shard=rows_per_shard,
+        train_shards=train_shards,
+        test_shards=test_shards,
+        validation=validation,
     )
     files = find_inputs(inputs) if inputs else []
     size = sum(file.size for file in files) or _size_of(out / "measurements")
@@ -237,7 +253,10 @@ def tokenize_command(
 def ingest_command(
     inputs: Annotated[
         list[str],
-        typer.Option("--input", help="File, folder or glob of RIPE Atlas results. Repeatable."),
+        typer.Option(
+            "--input",
+            help="File, folder or glob of RIPE Atlas results, in JSON or BigQuery tables. Repeatable.",
+        ),
     ],
     out: OutOption,
     source: SourceOption = "from",

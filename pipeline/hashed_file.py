@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.records import Record
-from pipeline.regular_file import changed, open_regular
 from stores.errors import InputError
+from stores.measurements.regular_file import changed, open_regular
 
 BLOCK = 1 << 20
 _HELD_BLOCKS = 32  # a row group is read column by column, or from all its columns in turn

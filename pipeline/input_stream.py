@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow as pa
-
-from pipeline.bzip2_reader import Bzip2Reader
-from pipeline.inputs import InputFile, compression_of
-from pipeline.regular_file import changed, check_unchanged, open_regular
+from pipeline.inputs import InputFile
 from stores.errors import InputError
-
-BLOCK = 4 << 20
+from stores.measurements.decompress import compression_of, decompressed
+from stores.measurements.regular_file import changed, check_unchanged, open_regular
 
 
 class InputStream:
@@ -37,24 +31,14 @@ class InputStream:
         cut off or damaged, or has changed since it was found, also when it does so while it is read.
         """
         self._check_unchanged()
-        compression = None
         try:
             compression = compression_of(os.pread(self._raw.fileno(), 4, 0))
-            source: Any = self
-            if compression == "gzip":
-                source = gzip.GzipFile(
-                    fileobj=source, mode="rb"
-                )  # takes zeros at the end: PyArrow does not
-            elif compression == "bz2":
-                source = Bzip2Reader(source)  # takes empty streams: PyArrow does not
-            elif compression:
-                source = pa.CompressedInputStream(pa.PythonFile(self, mode="r"), compression)
-            while block := source.read(BLOCK):
-                yield block
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+            yield from decompressed(self, compression, self._file.path)
+        except InputError:
             self._check_unchanged()
-            what = f"damaged or cut-off {compression} file" if compression else "cannot be read"
-            raise InputError(f"{self._file.path}: {what}: {error}") from error
+            raise
+        except OSError as error:
+            raise InputError(f"{self._file.path}: cannot be read: {error}") from error
         self._check_unchanged()
         if self._size != self._file.size:
             raise changed(self._file.path)

@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from pipeline.folder import WORK
-from pipeline.regular_file import open_regular
 from stores.errors import InputError
+from stores.measurements.decompress import compression_of
+from stores.measurements.regular_file import open_regular
 
 _SUFFIXES = {".json", ".ndjson", ".jsonl", ".txt", ".parquet"}
-_COMPRESSION = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 _COMPRESSED_SUFFIXES = {".gz", ".bz2", ".zst"}
 _PARQUET = b"PAR1"
 _BEFORE_JSON = b"\xef\xbb\xbf\x1e \t\r\n"  # byte order mark, record separator, space
+
+
+Kind = Literal["atlas", "parquet", "bigquery"]
+"""Parquet by a file's first bytes or its suffix, and of these RIPE's BigQuery table by its columns; anything else
+counts as RIPE Atlas JSON."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,7 @@ class InputFile:
     """Unique among the inputs: the base name, or relative to the folder (of the glob) named."""
     size: int
     mtime_ns: int
-    kind: Literal["atlas", "parquet"]
-    """Parquet by its first bytes or its suffix; anything else counts as RIPE Atlas JSON."""
+    kind: Kind
 
 
 def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
@@ -59,11 +63,6 @@ def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
 def find_left_out(paths: Sequence[str | Path]) -> list[str]:
     """Names of the files in folders of `paths` that `find_inputs` does not take, sorted."""
     return sorted(_unique_names([pair for pair in _walk(paths) if not pair[2]]))
-
-
-def compression_of(start: bytes) -> str | None:
-    """How a file that starts with these bytes is compressed: "gzip", "bz2", "zstd" or not."""
-    return next((name for magic, name in _COMPRESSION.items() if start.startswith(magic)), None)
 
 
 def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
@@ -185,7 +184,13 @@ def _printable(name: str) -> str:
 def _input_file(path: str, name: str) -> InputFile:
     is_parquet = _read_start(path, 4) == _PARQUET or path.lower().endswith(".parquet")
     found = os.stat(path)
-    kind: Literal["atlas", "parquet"] = "parquet" if is_parquet else "atlas"
+    kind: Kind = "atlas"
+    if is_parquet:
+        from stores.measurements.bigquery import (
+            holds_results,  # and PyArrow, which JSON does not need yet
+        )
+
+        kind = "bigquery" if holds_results(path) else "parquet"
     return InputFile(path, name, found.st_size, found.st_mtime_ns, kind)
 
 

@@ -55,7 +55,8 @@ def prepare(
     """Run every stage that is not finished yet; write DIR/report.json and return it.
 
     Without `files`, the input is the simulated Internet. Parquet files are read as measurement tables,
-    all others as RIPE Atlas results. `left_out` names the files that were skipped, for the report.
+    all others, and RIPE's BigQuery tables, as RIPE Atlas results. `left_out` names the files that were skipped,
+    for the report.
     Raises `ConfigError` when the folder was started with other input or options, and what the stages raise.
     """
     seconds: dict[str, float] = {}
@@ -67,7 +68,7 @@ def prepare(
         return record
 
     _same_kind_of_input(folder, files)
-    results = [file for file in files if file.kind == "atlas"]
+    results = [file for file in files if file.kind != "parquet"]
     tables = tables_of([file for file in files if file.kind == "parquet"])
     if results:
         run(partial(ingest, left_out=left_out), results, folder, options.ingest)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from pipeline.folder import OutputFolder
 from pipeline.records import (
     IngestRecord,
@@ -19,7 +21,7 @@ from stores.manifest import InputDigest, LedgerTotals
 
 @dataclass(frozen=True)
 class Ledger:
-    """Where every row went: rows = train + test + rejected, by input file and in total."""
+    """Where every row went: rows = train + validation + test + rejected, by input file and in total."""
 
     files: tuple[LedgerFile, ...]
     totals: LedgerTotals
@@ -66,16 +68,16 @@ def sum_ledger(files: list[LedgerFile]) -> LedgerTotals:
     return LedgerTotals(
         rows=sum(entry.rows for entry in files),
         train=sum(entry.train for entry in files),
+        validation=sum(entry.validation for entry in files),
         test=sum(entry.test for entry in files),
         rejected=dict(sorted(rejected.items())),
     )
 
 
 def _entry(divided: LedgerFile, rows: int, rejected: Mapping[str, int]) -> LedgerFile:
-    entry = LedgerFile(
-        divided.file, rows, divided.train, divided.test, dict(sorted(rejected.items()))
-    )
-    assert rows == entry.train + entry.test + sum(rejected.values()), entry
+    entry = replace(divided, rows=rows, rejected=dict(sorted(rejected.items())))
+    taken = entry.train + entry.validation + entry.test
+    assert rows == taken + sum(rejected.values()), entry
     return entry
 
 

@@ -18,7 +18,9 @@ import msgspec
 
 from stores.errors import OutputError
 from stores.files import parse_json
+from stores.layout import WITH_VALIDATION
 from stores.manifest import ArrayTotals, InputDigest, LedgerTotals
+from stores.overlap import OverlapCounts
 
 T = TypeVar("T")
 
@@ -121,46 +123,47 @@ class IngestedTotals(Record, frozen=True):
     rejected: dict[str, int]
 
 
-class LedgerFile(Record, frozen=True):
-    """What became of the rows of one file: rows = train + test + rejected."""
+class LedgerFile(Record, frozen=True, omit_defaults=True):
+    """What became of the rows of one file: rows = train + validation + test + rejected."""
 
     file: str
     rows: int
     train: int
     test: int
     rejected: dict[str, int]
+    validation: int = 0
 
 
-class CutRecord(Record, frozen=True):
-    """Where train ends and test begins; see `pipeline.split.plan.Cut`."""
+class CutRecord(Record, frozen=True, omit_defaults=True):
+    """Where one split ends and the next begins; see `pipeline.split.plan.Cut`."""
 
     by: str
     test_fraction: float
     second: int | None
+    validation_fraction: float | None = None
+    validation_second: int | None = None
 
 
-class OverlapCounts(Record, frozen=True):
-    """How many distinct keys occur in train, in test, and in both."""
-
-    train: int
-    test: int
-    both: int
-
-
-class TimeRanges(Record, frozen=True):
+class TimeRanges(Record, frozen=True, omit_defaults=True):
     """First and last time of each split in ISO 8601, or `None` if the split is empty."""
 
     train: tuple[str, str] | None
     test: tuple[str, str] | None
+    validation: tuple[str, str] | None = None
 
 
 class Overlap(Record, frozen=True):
-    """How train and test overlap."""
+    """How train and the other splits overlap."""
 
     sources: OverlapCounts
     destinations: OverlapCounts
     pairs: OverlapCounts
     time: TimeRanges
+
+    @property
+    def kinds(self) -> dict[str, OverlapCounts]:
+        """The counts by kind of key, as a manifest has them."""
+        return {"sources": self.sources, "destinations": self.destinations, "pairs": self.pairs}
 
 
 # --- Stages -------------------------------------------------------------------------------------
@@ -216,7 +219,7 @@ class SimulateRecord(StageRecord, frozen=True, tag="simulate", kw_only=True):
 
 
 class SplitRecord(StageRecord, frozen=True, tag="split", kw_only=True):
-    """`pipeline.split`: measurement tables to train and test shards."""
+    """`pipeline.split`: measurement tables to train and test shards, and perhaps some for validation."""
 
     STAGE = "split"
 
@@ -225,7 +228,13 @@ class SplitRecord(StageRecord, frozen=True, tag="split", kw_only=True):
     files: tuple[LedgerFile, ...]
     totals: LedgerTotals
     shards: dict[str, tuple[ShardFile, ...]]
+    """By split."""
     overlap: Overlap
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that there are, in their order."""
+        return tuple(split for split in WITH_VALIDATION if split in self.shards)
 
 
 class TokenizeRecord(StageRecord, frozen=True, tag="tokenize", kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -18,7 +19,6 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from pipeline.ingest import atlas_result
 from pipeline.records import (
     IngestRecord,
     Overlap,
@@ -28,7 +28,10 @@ from pipeline.records import (
 )
 from pipeline.split import runs
 from pipeline.units import Progress as ProgressCallback
+from stores.layout import SPLITS, VALIDATION, WITH_VALIDATION
 from stores.manifest import ArrayTotals, LedgerTotals
+from stores.measurements import atlas_result
+from stores.overlap import new_sources_warning
 from stores.terminal import Terminal
 from stores.vocabulary import CONTEXT
 
@@ -90,14 +93,13 @@ def print_report(report: Report, out: Path) -> None:
     """The end of `prepare`: ledger, overlap, store."""
     console = Terminal()
     console.print(_split_ledger(len(report.files), report.totals))
-    console.print(overlap_table(report.overlap))
+    _print_overlap(console, report.overlap)
     console.print(store_table(report.store.arrays))
     total = sum(report.seconds.values())
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in report.seconds.items())
     rate = report.totals.rows / max(total, 1e-9)
     console.print(f"{total:.1f} s ({stages}), {rate:,.0f} rows/s", highlight=False)
-    if not report.totals.test:
-        console.print("The test split is empty: too few seconds or keys to divide.", style="yellow")
+    _warn(console, report.totals, report.overlap, report.configuration["split"])
     _print_store_path(console, report.store.digest, out)
 
 
@@ -113,7 +115,8 @@ def print_split(record: SplitRecord, out: Path) -> None:
     """The end of `split`."""
     console = Terminal()
     console.print(_split_ledger(len(record.files), record.totals))
-    console.print(overlap_table(record.overlap))
+    _print_overlap(console, record.overlap)
+    _warn(console, record.totals, record.overlap, record.options)
     shards = ", ".join(f"{len(files)} {split}" for split, files in record.shards.items())
     console.print(f"{out}/splits: {shards} shards", soft_wrap=True, highlight=False)
 
@@ -125,22 +128,41 @@ def print_store(record: TokenizeRecord, out: Path) -> None:
     _print_store_path(console, record.digest, out)
 
 
-def overlap_table(overlap: Overlap) -> Table:
-    """Distinct sources, destinations and pairs in train, in test, and in both; and the time ranges."""
-    table = _table("distinct", "train", "test", "both", "both ÷ test")
-    kinds = {
-        "sources": overlap.sources,
-        "destinations": overlap.destinations,
-        "pairs": overlap.pairs,
-    }
-    for kind, counts in kinds.items():
-        share = counts.both / counts.test if counts.test else 0.0
-        numbers = (f"{count:,}" for count in (counts.train, counts.test, counts.both))
+def overlap_table(overlap: Overlap, split: str = "test") -> Table:
+    """Distinct sources, destinations and pairs in train, in test (or another split), and in both; and the time
+    ranges."""
+    table = _table("distinct", "train", split, "both", f"both ÷ {split}")
+    for kind, counts in overlap.kinds.items():
+        held_out, both = counts.held_out(split)
+        share = both / held_out if held_out else 0.0
+        numbers = (f"{count:,}" for count in (counts.train, held_out, both))
         table.add_row(kind, *numbers, f"{share:.1%}")
     for row, end in (("from", 0), ("to", 1)):
-        times = (overlap.time.train, overlap.time.test)
+        times = (overlap.time.train, getattr(overlap.time, split))
         table.add_row(row, *(t[end][:16].replace("T", " ") if t else "-" for t in times), "", "")
     return table
+
+
+def _print_overlap(console: Terminal, overlap: Overlap) -> None:
+    if overlap.sources.validation:
+        console.print(overlap_table(overlap, VALIDATION))
+    console.print(overlap_table(overlap))
+
+
+def _warn(
+    console: Terminal, totals: LedgerTotals, overlap: Overlap, options: Mapping[str, Any]
+) -> None:
+    """Say what of a split should not be overlooked; `options` are those of the split."""
+    held_out = {"test": totals.test}
+    if options.get("validation") is not None:
+        held_out[VALIDATION] = totals.validation
+    for split, rows in held_out.items():
+        if not rows:
+            console.print(
+                f"The {split} split is empty: too few seconds or keys to divide.", style="yellow"
+            )
+    if warning := new_sources_warning(overlap.kinds, options["by"]):
+        console.print(f"WARNING: {warning}.", style="bold yellow", highlight=False, soft_wrap=True)
 
 
 def store_table(arrays: Mapping[str, ArrayTotals]) -> Table:
@@ -159,7 +181,7 @@ def store_table(arrays: Mapping[str, ArrayTotals]) -> Table:
 
 
 def _split_ledger(files: int, totals: LedgerTotals) -> Group:
-    taken = {"train": totals.train, "test": totals.test}
+    taken = totals.taken([s for s in WITH_VALIDATION if s in SPLITS or totals.validation])
     return ledger_table(f"Rows of {files:,} files", totals.rows, taken, totals.rejected)
 
 

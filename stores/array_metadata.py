@@ -3,18 +3,19 @@ the groups and arrays that the manifest describes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from stores.layout import MODES, SPLITS
+from stores.layout import MODES
 from stores.manifest import Manifest
 from stores.vocabulary import CONTEXT
 
 
-def metadata_files() -> dict[str, tuple[str, str, str] | None]:
-    """Every `zarr.json` below the root, by its path relative to the store: the (split, mode, name) of its
-    array, `None` for a group."""
+def metadata_files(splits: Sequence[str]) -> dict[str, tuple[str, str, str] | None]:
+    """Every `zarr.json` below the root of a store with these splits, by its path relative to the store: the
+    (split, mode, name) of its array, `None` for a group."""
     files: dict[str, tuple[str, str, str] | None] = {}
-    for split in SPLITS:
+    for split in splits:
         files[f"{split}/zarr.json"] = None
         for mode in MODES:
             files[f"{split}/{mode}/zarr.json"] = None
@@ -24,8 +25,8 @@ def metadata_files() -> dict[str, tuple[str, str, str] | None]:
 
 
 def metadata_problems(store: Path, manifest: Manifest, file: str) -> list[str]:
-    """A line for each thing wrong with one of `metadata_files()`; empty if it is sound."""
-    array = metadata_files()[file]
+    """A line for each thing wrong with one of the `metadata_files`; empty if it is sound."""
+    array = metadata_files(manifest.splits)[file]
     return (
         _group_problems(store / file) if array is None else _array_problems(store, manifest, array)
     )

@@ -28,7 +28,7 @@ UrlArgument = Annotated[
 ParallelOption = Annotated[
     int, typer.Option("--parallel", min=1, max=256, help="Files on their way at once.")
 ]
-SplitName = Literal["train", "test"]
+SplitName = Literal["train", "validation", "test"]
 ModeName = Literal["full", "none", "mixed"]
 DEFAULT_STORE = Path("data/store.zarr")
 
@@ -88,7 +88,7 @@ def inspect_store_command(
     Example: `pinglm inspect-store data/store.zarr --plot store.html`
     """
     from stores.inspect import inspect_store
-    from stores.layout import MODES, SPLITS
+    from stores.layout import MODES
     from stores.plot import check_plot_path, plot_report
     from stores.views import inspect_view, print_view, progress_bar
 
@@ -97,7 +97,7 @@ def inspect_store_command(
     path = local_store(store, silent=as_json)
     with progress_bar("inspect", silent=as_json) as progress:
         report = inspect_store(
-            path, [split] if split else SPLITS, [mode] if mode else MODES, progress
+            path, [split] if split else None, [mode] if mode else MODES, progress
         )
     if plot:
         plot_report(report, plot)

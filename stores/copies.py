@@ -76,7 +76,9 @@ def copy_all(
 
     The first error ends it; copies under way are waited for.
     """
-    files: list[tuple[str, ChunkFile | None]] = [(name, None) for name in metadata_files()]
+    files: list[tuple[str, ChunkFile | None]] = [
+        (name, None) for name in metadata_files(manifest.splits)
+    ]
     files += manifest.files.items()
     total = sum(file.size for file in manifest.files.values())
     done, copied = 0, []

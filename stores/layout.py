@@ -1,7 +1,7 @@
 """Where the arrays of a store are, and their zarr v3 metadata.
 
     store.zarr/zarr.json                       the manifest, in the attributes; written last
-    store.zarr/{train,test}/{full,none,mixed}/
+    store.zarr/{train,validation,test}/{full,none,mixed}/     validation only where it was asked for
         tokens/c/<chunk>/0                     uint16 (windows per chunk, 1024), raw little-endian rows
         length/c/0                             uint16 (windows,)
         measurements/c/0                       uint16 (windows,)
@@ -20,6 +20,10 @@ from stores.files import write_synced
 from stores.vocabulary import CONTEXT
 
 SPLITS = ("train", "test")
+"""Of every store."""
+VALIDATION = "validation"
+WITH_VALIDATION = ("train", VALIDATION, "test")
+"""Of a store with a validation split, in the order of time where the split is by time."""
 MODES = ("full", "none", "mixed")
 MAX_WINDOWS_PER_CHUNK = 8_192  # 16 MiB
 
@@ -47,25 +51,23 @@ def write_array_metadata(store: Path, windows: Mapping[tuple[str, str], int]) ->
 
     files: dict[str, Any] = {}
     root = zarr.create_group(zarr.storage.MemoryStore(files), zarr_format=3)
-    for split in SPLITS:
-        for mode in MODES:
-            count = windows[split, mode]
-            rows = windows_per_chunk(count)
-            arrays = root.require_group(f"{split}/{mode}")
-            for name, shape, chunks in (
-                ("tokens", (count, CONTEXT), (rows, CONTEXT)),
-                ("length", (count,), (max(1, count),)),
-                ("measurements", (count,), (max(1, count),)),
-            ):
-                arrays.create_array(
-                    name,
-                    shape=shape,
-                    chunks=chunks,
-                    dtype="<u2",
-                    compressors=None,
-                    filters=None,
-                    fill_value=0,
-                )
+    for (split, mode), count in windows.items():
+        rows = windows_per_chunk(count)
+        arrays = root.require_group(f"{split}/{mode}")
+        for name, shape, chunks in (
+            ("tokens", (count, CONTEXT), (rows, CONTEXT)),
+            ("length", (count,), (max(1, count),)),
+            ("measurements", (count,), (max(1, count),)),
+        ):
+            arrays.create_array(
+                name,
+                shape=shape,
+                chunks=chunks,
+                dtype="<u2",
+                compressors=None,
+                filters=None,
+                fill_value=0,
+            )
     for key, content in files.items():
         if key != "zarr.json":
             write_synced(store / key, content.to_bytes())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -17,13 +18,22 @@ import msgspec
 
 from stores.errors import DamagedStoreError, NotAStoreError
 from stores.files import parse_json, write_json
-from stores.layout import MAX_WINDOWS_PER_CHUNK, MODES, SPLITS, chunk_file
+from stores.layout import (
+    MAX_WINDOWS_PER_CHUNK,
+    MODES,
+    SPLITS,
+    VALIDATION,
+    WITH_VALIDATION,
+    chunk_file,
+)
+from stores.overlap import Count, OverlapCounts, new_sources_warning
 from stores.vocabulary import CONTEXT
 
 FORMAT_VERSION = 1
+VALIDATION_FORMAT_VERSION = 2
+"""Of a store with a validation split, so that a reader that would overlook it refuses the store."""
+SPLITS_OF_FORMAT = {FORMAT_VERSION: SPLITS, VALIDATION_FORMAT_VERSION: WITH_VALIDATION}
 ATTRIBUTE = "pinglm"
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -38,15 +48,29 @@ class InputDigest:
     """In hex."""
 
 
-@dataclass(frozen=True)
-class LedgerTotals:
-    """Where the rows of all input files went: rows = train + test + rejected."""
+class LedgerTotals(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the rows of all input files went: rows = train + validation + test + rejected."""
 
     rows: Count
     train: Count
     test: Count
     rejected: dict[str, Count]
     """Rows by the reason for which they were rejected."""
+    validation: Count = 0
+    """Left out of the JSON where there are none, as most stores have no such split."""
+
+    def taken(self, splits: Sequence[str]) -> dict[str, int]:
+        """Rows by split."""
+        return {split: getattr(self, split) for split in splits}
+
+    @property
+    def equation(self) -> str:
+        """For people: "1,003 rows = 900 train + 100 test + 3 rejected"."""
+        validation = f"{self.validation:,} validation + " if self.validation else ""
+        return (
+            f"{self.rows:,} rows = {self.train:,} train + {validation}{self.test:,} test + "
+            f"{sum(self.rejected.values()):,} rejected"
+        )
 
 
 @dataclass(frozen=True)
@@ -82,10 +106,23 @@ class Manifest:
     """By "split/mode"."""
     files: dict[str, ChunkFile]
     """Chunk files by their path relative to the store."""
+    overlap: dict[str, OverlapCounts] = field(default_factory=dict)
+    """By "sources", "destinations" and "pairs". Not part of the digest: it follows from the rows, and stores
+    of earlier versions do not have it."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the store has."""
+        return SPLITS_OF_FORMAT[self.format_version]
+
+    @property
+    def new_sources(self) -> str | None:
+        """One line to print where many of the sources that are held out are not in train, else `None`."""
+        return new_sources_warning(self.overlap, str(self.configuration.get("split", {}).get("by")))
 
     @property
     def digest(self) -> str:
-        """Identity of the store: hex SHA-256 over the canonical JSON of all fields above."""
+        """Identity of the store: hex SHA-256 over the canonical JSON of all fields but `overlap`."""
         text = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -96,15 +133,18 @@ class Manifest:
         return passes
 
     def as_json(self) -> dict[str, Any]:
-        """The fields as JSON-able dicts and lists."""
+        """The fields that the digest covers, as JSON-able dicts and lists."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
+        del fields["overlap"]
         return fields
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
     """Finish a store: make its root a zarr v3 group whose attributes are the manifest and its digest."""
-    attributes = {ATTRIBUTE: {"digest": manifest.digest, **manifest.as_json()}}
-    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    fields = {"digest": manifest.digest, **manifest.as_json()}
+    if manifest.overlap:
+        fields["overlap"] = msgspec.to_builtins(manifest.overlap)
+    group = {"zarr_format": 3, "node_type": "group", "attributes": {ATTRIBUTE: fields}}
     write_json(store / "zarr.json", group)
 
 
@@ -150,10 +190,10 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
         raise DamagedStoreError(
             f"{where}: not a pinglm manifest ({type(error).__name__}: {error})"
         ) from error
-    if version != FORMAT_VERSION:
+    if version not in tuple(SPLITS_OF_FORMAT):
         raise DamagedStoreError(
-            f"{where}: store format {version}, but this pinglm reads format {FORMAT_VERSION}: "
-            "prepare the store again"
+            f"{where}: store format {version}, but this pinglm reads the formats "
+            f"{' and '.join(map(str, SPLITS_OF_FORMAT))}: prepare the store again"
         )
     try:
         manifest = msgspec.convert(fields, Manifest)
@@ -180,7 +220,14 @@ def _contradiction(manifest: Manifest) -> str | None:
         parts = PurePosixPath(name).parts
         if "/".join(parts) != name or not parts or ".." in parts or "\0" in name:
             return f"it lists {name!r}, which is not a path inside the store"
-    for split in SPLITS:
+    for kind, counts in manifest.overlap.items():
+        for split in ("test", VALIDATION):
+            of_split, known = counts.held_out(split)
+            if known > min(of_split, counts.train):
+                return (
+                    f"overlap: {known} {kind} in train and {split}, but only {of_split} in {split}"
+                )
+    for split in manifest.splits:
         for mode in MODES:
             array = manifest.arrays.get(f"{split}/{mode}")
             if array is None:

@@ -193,14 +193,12 @@ def _page(report: StoreReport, svg: str) -> str:
         for split, modes in report.splits.items()
         for mode, counts in modes.items()
     )
-    ledger = report.ledger
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Token store {report.digest[:12]}</title>
 <style>{_STYLE}</style></head><body>
 <h1>Token store</h1>
 <p>{html.escape(printable(report.path))}<br><code>{report.digest}</code><br>
-{ledger.rows:,} rows = {ledger.train:,} train + {ledger.test:,} test +
-{sum(ledger.rejected.values()):,} rejected</p>
+{report.ledger.equation}</p>
 <table><tr><th>array</th><th>windows</th><th>measurements</th><th>tokens</th><th>fill</th>
 <th>tokens per measurement</th></tr>{rows}</table>
 {svg}

@@ -35,7 +35,7 @@ from stores.errors import (
 )
 from stores.files import sha256_file, sync_file, write_synced
 from stores.folder_lock import claim_folder
-from stores.layout import MODES, SPLITS
+from stores.layout import MODES, WITH_VALIDATION
 from stores.manifest import UNFINISHED_PULL, ChunkFile, Manifest, parse_manifest
 from stores.progress import Progress
 from stores.reader import TokenStore
@@ -43,7 +43,7 @@ from stores.reader import TokenStore
 _ATTEMPTS = 3  # for a file whose connection breaks off, or that arrives with other bytes
 _METADATA_BYTES = 1 << 20  # more than any array's zarr.json has
 _CHUNK_FILE = re.compile(
-    f"({'|'.join(SPLITS)})/({'|'.join(MODES)})/(tokens/c/[0-9]+/0|(length|measurements)/c/0)"
+    f"({'|'.join(WITH_VALIDATION)})/({'|'.join(MODES)})/(tokens/c/[0-9]+/0|(length|measurements)/c/0)"
 )
 
 
@@ -152,7 +152,10 @@ def _pull_into(
 
     copied = copy_all(manifest, receive, parallel, progress)
     if not (store / MANIFEST).is_file():
-        for name in [*metadata_files(), *manifest.files]:  # the names, too, before the manifest's
+        for name in [
+            *metadata_files(manifest.splits),
+            *manifest.files,
+        ]:  # the names, too, before the manifest's
             sync_file(store / name)
         write_synced(store / MANIFEST, content)
     return copied

@@ -33,7 +33,7 @@ def push(
     store = find_store(store)
     manifest = read_manifest(store)
     content = (store / MANIFEST).read_bytes()
-    for file in metadata_files():
+    for file in metadata_files(manifest.splits):
         for problem in metadata_problems(store, manifest, file):
             raise DamagedStoreError(problem)
     bucket = open_bucket(url, writing=True)

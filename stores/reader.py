@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stores.errors import ConfigError, DamagedStoreError
-from stores.layout import MODES, SPLITS, chunk_file
+from stores.layout import MODES, VALIDATION, chunk_file
 from stores.manifest import Manifest, read_manifest
 from stores.vocabulary import CONTEXT
 
@@ -45,8 +45,8 @@ class TokenStore:
     """Token windows of a finished store.
 
     Every method is safe to call from several threads. A store is pickled as its path, and opened again
-    where it is unpickled. `split` is "train" or "test", `mode` is "full", "none" or "mixed"; anything
-    else is a `ConfigError`.
+    where it is unpickled. `split` is one of `splits`, `mode` is "full", "none" or "mixed"; anything else is
+    a `ConfigError`.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class TokenStore:
         self._arrays: dict[tuple[str, str], _Array] = {}
         files: list[Path] = []
         sizes: list[int] = []
-        for split in SPLITS:
+        for split in manifest.splits:
             for mode in MODES:
                 described = manifest.arrays[f"{split}/{mode}"]
                 windows, rows = described.windows, described.windows_per_chunk
@@ -92,7 +92,7 @@ class TokenStore:
         if resident_bytes is None:
             resident_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
         opened = cls(store, manifest, resident_bytes)
-        for split in SPLITS:
+        for split in manifest.splits:
             for mode in MODES:
                 opened._check_lengths(split, mode)
         return opened
@@ -107,6 +107,18 @@ class TokenStore:
     def digest(self) -> str:
         """Identity of the store: hex SHA-256 over its manifest."""
         return self.manifest.digest
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the store has: "train", "test", and between them "validation" if it was asked for."""
+        return self.manifest.splits
+
+    @property
+    def choosing_split(self) -> str:
+        """The split on which to choose between checkpoints, settings and the like: "validation" where that has
+        windows, otherwise "test"."""
+        has_any = VALIDATION in self.splits and any(self.windows(VALIDATION, m) for m in MODES)
+        return VALIDATION if has_any else "test"
 
     def windows(self, split: str, mode: str) -> int:
         """Windows in an array."""
@@ -184,7 +196,7 @@ class TokenStore:
             return self._arrays[split, mode]
         except KeyError:
             raise ConfigError(
-                f"no array {split}/{mode}: the split is one of {', '.join(SPLITS)}, "
+                f"no array {split}/{mode}: the split is one of {', '.join(self.splits)}, "
                 f"the mode one of {', '.join(MODES)}"
             ) from None
 

@@ -15,7 +15,7 @@ from stores.codec import decode_window
 from stores.errors import DamagedStoreError, TokenError
 from stores.files import sha256_file
 from stores.grammar import NO_TIME, parse_windows
-from stores.layout import MODES, SPLITS, chunk_file
+from stores.layout import MODES, chunk_file
 from stores.manifest import Manifest, read_manifest
 from stores.progress import Progress
 from stores.reader import ROW_BYTES, TokenStore, check_size, find_store
@@ -92,13 +92,12 @@ def _check_ledger(manifest: Manifest, problems: list[str]) -> None:
         )
     ledger = manifest.ledger
     rejected = sum(ledger.rejected.values())
-    if ledger.rows != ledger.train + ledger.test + rejected:
-        problems.append(
-            f"ledger: {ledger.rows} rows in, but {ledger.train} train + {ledger.test} test "
-            f"+ {rejected} rejected"
-        )
+    taken = ledger.taken(manifest.splits)
+    if ledger.rows != sum(taken.values()) + rejected:
+        parts = " + ".join(f"{rows} {split}" for split, rows in taken.items())
+        problems.append(f"ledger: {ledger.rows} rows in, but {parts} + {rejected} rejected")
     passes = manifest.passes
-    for split, rows in zip(SPLITS, (ledger.train, ledger.test), strict=True):
+    for split, rows in taken.items():
         for mode in MODES:
             found = manifest.arrays[f"{split}/{mode}"].measurements
             if found != rows * passes:
@@ -110,7 +109,7 @@ def _check_ledger(manifest: Manifest, problems: list[str]) -> None:
 
 def _check_file_list(store: Path, manifest: Manifest, problems: list[str]) -> None:
     """The folder holds exactly the files of the layout, and zarr sees the arrays as the manifest describes them."""
-    metadata = metadata_files()
+    metadata = metadata_files(manifest.splits)
     for file in metadata:
         problems.extend(metadata_problems(store, manifest, file))
     expected = {"zarr.json", *metadata, *manifest.files}
@@ -134,7 +133,7 @@ class _Bytes:
         self.total = sum(file.size for file in manifest.files.values())
 
     def check(self) -> None:
-        for split in SPLITS:
+        for split in self.manifest.splits:
             for mode in MODES:
                 if self.manifest.arrays[f"{split}/{mode}"].windows:
                     self._check_array(split, mode)

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from stores.decode import DecodedMeasurement, DecodedWindow
 from stores.inspect import ArrayStatistics, StoreReport
+from stores.layout import VALIDATION
 from stores.printable import printable
 from stores.progress import Progress
 from stores.terminal import Terminal
@@ -81,14 +82,18 @@ def _heading(report: StoreReport) -> Text:
     text.append(f"\ndigest {report.digest}\n", "dim")
     text.append(f"{size_text(report.bytes)} in {report.files} files")
     text.append(f" from {report.inputs} input file{'s' * (report.inputs != 1)}\n")
-    rejected = sum(ledger.rejected.values())
-    text.append(
-        f"{ledger.rows:,} rows = {ledger.train:,} train + {ledger.test:,} test "
-        f"+ {rejected:,} rejected"
-    )
+    text.append(ledger.equation)
     reasons = [f"{printable(reason)} {rows:,}" for reason, rows in ledger.rejected.items() if rows]
     if reasons:
         text.append(f" ({', '.join(reasons)})", "dim")
+    if (sources := report.overlap.get("sources")) is not None:
+        text.append(f"\n{sources.train:,} sources in train")
+        for split in (VALIDATION, "test"):
+            count, known = sources.held_out(split)
+            if count:
+                text.append(f", {count:,} in {split} ({known:,} of them also in train)")
+    if report.new_sources:
+        text.append(f"\nWARNING: {printable(report.new_sources)}", "bold yellow")
     return text
 
 

@@ -18,12 +18,14 @@ from stores.files import sha256_file
 from stores.layout import (
     MODES,
     SPLITS,
+    VALIDATION,
     chunk_file,
     windows_per_chunk,
     write_array_metadata,
 )
 from stores.manifest import (
     FORMAT_VERSION,
+    VALIDATION_FORMAT_VERSION,
     ArrayTotals,
     ChunkFile,
     InputDigest,
@@ -67,12 +69,20 @@ def windows_of_mode(
 
 
 def build_store(
-    path: Path, *, train: int = 3000, test: int = 400, seed: int = 0, per_chunk: int | None = None
+    path: Path,
+    *,
+    train: int = 3000,
+    test: int = 400,
+    validation: int | None = None,
+    seed: int = 0,
+    per_chunk: int | None = None,
 ) -> Path:
     """A finished store of that many random measurements; `per_chunk` forces small chunk files."""
     counts = dict(zip(SPLITS, (train, test), strict=True))
+    if validation is not None:
+        counts[VALIDATION] = validation
     arrays = {}
-    for at, split in enumerate(SPLITS):
+    for at, split in enumerate(counts):
         measurements = random_measurements(counts[split], seed * 2 + at)
         for mode in MODES:
             arrays[split, mode] = windows_of_mode(measurements, mode, seed)
@@ -114,13 +124,11 @@ def write_store(
                 written.append(file)
     write_metadata(path, windows, per_chunk)
     manifest = Manifest(
-        format_version=FORMAT_VERSION,
+        format_version=VALIDATION_FORMAT_VERSION if VALIDATION in counts else FORMAT_VERSION,
         vocabulary_version=VOCABULARY_VERSION,
         configuration={"tokenize": {"passes": 1, "seed": 0}},
         inputs=[InputDigest("random.parquet", 1, "0" * 64)],
-        ledger=LedgerTotals(
-            sum(counts.values()) + 3, counts["train"], counts["test"], {"bad_rtt": 3}
-        ),
+        ledger=LedgerTotals(sum(counts.values()) + 3, rejected={"bad_rtt": 3}, **counts),
         arrays=described,
         files={
             str(file.relative_to(path)): ChunkFile(file.stat().st_size, sha256_file(file))

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.table import Table
 from rich.text import Text
@@ -67,7 +68,9 @@ def evil_store(store: Path, tmp_path: Path) -> Path:
     path = Path(shutil.copytree(store, tmp_path / EVIL.replace("/", "|")))
     manifest = read_manifest(path)
     rejected = {EVIL: 3}
-    write_manifest(path, replace(manifest, ledger=replace(manifest.ledger, rejected=rejected)))
+    write_manifest(
+        path, replace(manifest, ledger=msgspec.structs.replace(manifest.ledger, rejected=rejected))
+    )
     return path
 
 

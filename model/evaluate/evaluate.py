@@ -185,6 +185,7 @@ def describe_model(weights: Weights, store: TokenStore, model: str | Path) -> Mo
         code_version=origin.get("code_version"),
         step=origin.get("step"),
         test_loss=origin.get("test_loss"),
+        chosen_on=origin.get("chosen_on", "test"),
     )
 
 

@@ -120,14 +120,15 @@ class Questions:
     """Test rows that these were drawn from."""
 
     def groups(self, queries: Queries | None = None) -> dict[str, Mask]:
-        """Columns of the tables by name: `seen_pairs`, `unseen_pairs` (of known sources) and
-        `unseen_sources` add up to `all`, and so do `context_has_pair` and `context_lacks_pair`.
+        """Columns of the tables by name. `seen_sources` and `unseen_sources` add up to `all`, and so do
+        `context_has_pair` and `context_lacks_pair`; `seen_pairs` and `unseen_pairs` add up to `seen_sources`.
         `unseen_sources_lack_pair` are those of unseen sources whose context lacks the pair."""
         copies = (queries or self.queries).context_has_pair
         return {
             "all": np.ones(len(self.rtt_ms), bool),
             "seen_pairs": self.seen_pair,
             "unseen_pairs": self.seen_source & ~self.seen_pair,
+            "seen_sources": self.seen_source,
             "unseen_sources": ~self.seen_source,
             "context_has_pair": copies,
             "context_lacks_pair": ~copies,

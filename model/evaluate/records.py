@@ -39,7 +39,15 @@ class ModelRecord(msgspec.Struct, frozen=True):
     code_version: str | None
     step: int | None
     test_loss: float | None
-    """Nats per measurement, as training measured it."""
+    """Nats per measurement, as training measured it on `chosen_on`."""
+    chosen_on: str = "test"
+    """The split of its store on which the checkpoint had the lowest loss of its run."""
+
+    @property
+    def flattered(self) -> bool:
+        """Whether the checkpoint was chosen on the test rows that the report asks."""
+        chosen = self.step is not None and self.test_loss is not None
+        return chosen and self.trained_on_this_store and self.chosen_on == "test"
 
 
 class QuestionCounts(msgspec.Struct, frozen=True):

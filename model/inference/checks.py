@@ -14,11 +14,11 @@ from typing import Any
 
 from stores.codec import Address, Measurement
 from stores.errors import QueryError
+from stores.measurements.given import cut as cut
 
 LAST_SECOND = 4_102_444_799  # the end of 2099, the same limit as for `ingest`
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A number as text. The page reads the same ones; `float` alone also takes 1_0 and digits of other scripts."""
-LONGEST_TEXT = 60  # characters of a value in a message
 
 
 def parse_address(name: str, value: Any) -> Address:
@@ -151,8 +151,3 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # a number of 5,000 digits; lists in lists in lists
         text = f"<{type(value).__name__}>"
     return cut(text)
-
-
-def cut(text: str) -> str:
-    """The text if it is short, else its beginning."""
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

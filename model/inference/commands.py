@@ -19,28 +19,60 @@ ContextOption = Annotated[
     Path | None,
     typer.Option(
         "--context",
-        help="Earlier measurements, oldest first: JSON lines or CSV with src, dst, rtt_ms (or failed), time.",
+        help="Earlier measurements: RIPE Atlas results, a measurement table, or JSON lines or CSV, oldest first, "
+        "with src, dst, rtt_ms (or failed), time. Also compressed.",
+    ),
+]
+PairsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pairs",
+        help="Ask about every row of a file with src, dst and perhaps time, in any form that --context may have; "
+        "- is standard input. Each is asked with the last rows of its source in --context.",
+    ),
+]
+AnswersOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="File for the answers to --pairs: .csv, .jsonl or .parquet."),
+]
+MatrixOption = Annotated[
+    bool,
+    typer.Option(
+        "--matrix", help="Ask about every source of --pairs with every destination of its family."
     ),
 ]
 
 
 @app.command("predict-rtt")
 def predict_rtt_command(
-    src: Annotated[str, typer.Argument(metavar="SRC", help="Source address.")],
-    dst: Annotated[str, typer.Argument(metavar="DST", help="Destination address.")],
+    src: Annotated[str | None, typer.Argument(metavar="SRC", help="Source address.")] = None,
+    dst: Annotated[str | None, typer.Argument(metavar="DST", help="Destination address.")] = None,
     model: ModelOption = "pretrained",
     time: Annotated[
         float | None, typer.Option("--time", help="Time of the ping, in Unix seconds.")
     ] = None,
     context: ContextOption = None,
+    pairs: PairsOption = None,
+    out: AnswersOption = None,
+    matrix: MatrixOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict a ping between two addresses: the probability of no answer, and the distribution of the RTT.
+    """Predict a ping between two addresses: the probability of no answer, and the distribution of the RTT. With
+    --pairs, do so for every row of a file; if it is interrupted or killed, run the same command again to continue.
 
-    Example: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv`
+    Examples: `pinglm predict-rtt --model runs/a 192.0.2.1 198.51.100.7 --context earlier.csv` ·
+    `pinglm predict-rtt --pairs pairs.csv --context dumps/a.json.bz2 --out answers.parquet`
     """
+    from model.inference.bulk_command import answer_command, one_or_many
+
+    one_or_many(src, dst, pairs, out, matrix)
+    if pairs is not None and out is not None:
+        from model.inference.bulk_file import BulkQuestion
+
+        answer_command(BulkQuestion(pairs, out, context, time, matrix), model, as_json)
+        return
     from model.inference.checks import parse_address, parse_time
-    from model.inference.context_file import read_context_file
+    from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import RttQuery, context_used
     from model.inference.views import rtt_view, working
@@ -50,7 +82,7 @@ def predict_rtt_command(
         parse_address("src", src),
         parse_address("dst", dst),
         parse_time("time", time),
-        read_context_file(context) if context else (),
+        context_of(context),
     )
     with working("predicting", silent=as_json):
         loaded = PingModel.load(model)
@@ -84,13 +116,13 @@ def complete_ip_command(
 
     Example: `pinglm complete-ip --model runs/a 192.0.2 -k 5`
     """
-    from model.inference.context_file import read_context_file
+    from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import CompletionQuery, context_used
     from model.inference.views import completions_view, working
     from stores.views import print_view
 
-    query = CompletionQuery(prefix, k, read_context_file(context) if context else (), field)
+    query = CompletionQuery(prefix, k, context_of(context), field)
     with working("completing", silent=as_json):
         loaded = PingModel.load(model)
         answer = loaded.complete_ip_batch([query])[0]
@@ -120,13 +152,13 @@ def sample_ips_command(
     Example: `pinglm sample-ips --model runs/a 192.0.2.1 20 -n 5 --tolerance 0.1`
     """
     from model.inference.checks import parse_address
-    from model.inference.context_file import read_context_file
+    from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import SampleQuery, context_used
     from model.inference.views import samples_view, working
     from stores.views import print_view
 
-    earlier = read_context_file(context) if context else ()
+    earlier = context_of(context)
     query = SampleQuery(target_rtt_ms, parse_address("src", src), n, earlier, tolerance, seed)
     with working("drawing", silent=as_json):
         loaded = PingModel.load(model)

@@ -1,38 +1,60 @@
-"""Earlier measurements as text: JSON lines, or CSV with a header line.
+"""Earlier measurements that the user brings: any file that `stores.measurements.reader` reads.
 
-    {"src": "192.0.2.1", "dst": "198.51.100.7", "rtt_ms": 12.3, "time": 1751000000}
-    {"src": "192.0.2.1", "dst": "198.51.100.8", "failed": true}
-
-    src,dst,rtt_ms,time
-    192.0.2.1,198.51.100.7,12.3,1751000000
-    192.0.2.1,198.51.100.8,failed,
-
-A failed ping has `failed` set, or "failed" as its `rtt_ms`. `time` is in Unix seconds and may be left out.
-CSV values may be quoted and have spaces around them; blank lines are skipped.
+In text, whatever is wrong is an error, for the user wrote it; of RIPE Atlas results and tables, rows that `prepare`
+would reject are left out and counted.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from model.inference.checks import cut, make_measurement
+from model.inference.checks import make_measurement
 from stores.codec import Measurement
 from stores.errors import InputError, QueryError
+from stores.measurements.given import Given
+from stores.measurements.reader import Rows, open_rows
+from stores.measurements.text_rows import lines_of, text_rows
+from stores.terminal import Terminal
 
-FIELDS = ("src", "dst", "rtt_ms", "failed", "time")
-FAILED = "failed"
+
+@dataclass
+class Earlier:
+    """The measurements of a file, oldest first, and how many of its rows are not among them, by reason."""
+
+    measurements: list[Measurement] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def note(self) -> str:
+        """What was left out, in words; empty if nothing was."""
+        if not self.left_out:
+            return ""
+        total = len(self.measurements) + self.left_out.total()
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.left_out.most_common())
+        return f"{self.left_out.total():,} of {total:,} rows left out: {reasons}"
+
+
+def context_of(path: Path | None) -> Sequence[Measurement]:
+    """The measurements of the file that a command was given, if any. Says on standard error what is left out."""
+    if path is None:
+        return ()
+    earlier = read_earlier(path)
+    if note := earlier.note():
+        Terminal(stderr=True).print(f"{path}: {note}", soft_wrap=True)
+    return earlier.measurements
 
 
 def read_context_file(path: Path) -> list[Measurement]:
-    """Measurements of a file, in its order. Raises `InputError` naming file, line and field."""
-    try:
-        return parse_context_text(path.read_text(encoding="utf-8-sig"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+    """Measurements of a file, oldest first. Raises `InputError` naming file, line and field."""
+    return read_earlier(path).measurements
+
+
+def read_earlier(path: Path) -> Earlier:
+    """Measurements of a file. Raises `InputError` naming file, line and field, or when no row can be used."""
+    with open_rows(str(path)) as rows:
+        return take_rows(rows, str(path))
 
 
 def parse_context_text(text: str, where: str) -> list[Measurement]:
@@ -41,69 +63,51 @@ def parse_context_text(text: str, where: str) -> list[Measurement]:
     The page reads pasted text by the same rules (`model/service/page/context.js`). Raises `InputError`
     naming `where`, the line counted from 1, and the field.
     """
-    text = text.removeprefix("\ufeff")
-    lines = _json_rows if text.lstrip().startswith("{") else _csv_rows
-    return [_measurement(f"{where}:{line}", row) for line, row in lines(text, where)]
+    lines = lines_of([text.removeprefix("\ufeff")], where)
+    return take_rows(Rows("text", text_rows(lines, where)), where).measurements
 
 
-def _json_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.splitlines(), 1):
-        if not content.strip():
-            continue
-        try:
-            row = json.loads(content, parse_constant=_no_number)
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise InputError(
-                f"{where}:{line}: expected one JSON object per line ({reason})"
-            ) from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{where}:{line}: expected one JSON object per line, found {cut(content)}"
-            )
-        yield line, row
+def take_rows(rows: Rows, where: str) -> Earlier:
+    """Measurements of rows that `where` has: text in its order, anything else by time, as `prepare` sorts it."""
+    earlier = Earlier()
+    earlier.measurements = list(measurements_in(rows, where, earlier.left_out))
+    if rows.kind != "text":
+        if not earlier.measurements:
+            raise nothing_usable(where, earlier.left_out)
+        earlier.measurements.sort(key=lambda measurement: measurement.time or 0)
+    return earlier
 
 
-def _no_number(name: str) -> None:
-    """Refuse NaN and Infinity: Python's reader takes them, but JSON does not have them."""
-    raise ValueError(f"{name} is not JSON")
+def measurements_in(rows: Rows, where: str, left_out: Counter[str]) -> Iterator[Measurement]:
+    """The measurements of rows in their order; those of results and tables that are none are counted.
+
+    Raises `InputError` naming `where`, line and field for text that is wrong.
+    """
+    for row in rows.rows:
+        reason, problem = row.problem, row.problem
+        if reason is None:
+            try:
+                measurement = measurement_of(row)
+            except QueryError as error:
+                reason, problem = f"bad_{error.field.rstrip(':')}", str(error)
+            else:
+                yield measurement
+                continue
+        if rows.kind == "text":
+            raise InputError(f"{where}:{row.row}: {problem}")
+        left_out[reason] += 1
 
 
-def _csv_rows(text: str, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = [line.strip() for line in text.splitlines()]
-    blank = next((at for at, line in enumerate(lines) if line), len(lines))  # before the header
-    reader = csv.DictReader(lines[blank:], skipinitialspace=True, restval="")
-    try:
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-        if not {"src", "dst"} <= set(reader.fieldnames):
-            raise InputError(
-                f"{where}: expected JSON lines, or CSV whose first line is src,dst,rtt_ms,time"
-            )
-        for row in reader:
-            line = blank + reader.line_num
-            if None in row:
-                raise InputError(f"{where}:{line}: has more values than the first line")
-            yield line, {name: value.strip() or None for name, value in row.items()}
-    except csv.Error as error:
-        raise InputError(
-            f"{where}:{blank + reader.line_num + 1}: cannot be read ({error})"
-        ) from None
+def nothing_usable(where: str, left_out: Counter[str]) -> InputError:
+    """The error for results or a table without any measurement."""
+    reasons = ", ".join(f"{name} {count:,}" for name, count in left_out.most_common(3))
+    return InputError(f"{where}: no usable measurement: {reasons or 'no rows at all'}")
 
 
-def _measurement(where: str, row: dict[str, Any]) -> Measurement:
-    unknown = row.keys() - set(FIELDS)
-    if unknown:
-        raise InputError(
-            f"{where}: unknown field {cut(min(unknown))}: expected {', '.join(FIELDS)}"
-        )
-    rtt_ms, failed = row.get("rtt_ms"), row.get("failed")
-    if isinstance(rtt_ms, str) and rtt_ms.lower() == FAILED:
-        rtt_ms, failed = None, True
-    if isinstance(failed, str):
-        failed = failed.lower() in ("true", "yes", "1")
-    if bool(failed) == (rtt_ms is not None):
-        raise InputError(f"{where}: rtt_ms: expected a number of ms, or failed, and not both")
-    try:
-        return make_measurement(row.get("src"), row.get("dst"), rtt_ms, row.get("time"))
-    except QueryError as error:
-        raise InputError(f"{where}: {error}") from None
+def measurement_of(row: Given) -> Measurement:
+    """The measurement in the values of a row. Raises `QueryError` naming the field."""
+    values = row.values
+    rtt_ms = values.get("rtt_ms")
+    if bool(values.get("failed")) == (rtt_ms is not None):
+        raise QueryError("rtt_ms:", "expected a number of ms, or failed, and not both")
+    return make_measurement(values.get("src"), values.get("dst"), rtt_ms, values.get("time"))

@@ -30,6 +30,7 @@ from model.inference.query import (
     RttQuery,
     SampleQuery,
 )
+from model.inference.table_answers import TableAnswers
 from model.inference.weights import Weights, known_first_bytes, read_run
 from model.run_folder import RECORD_FILE
 from stores.codec import Address, Measurement, encode_rtt
@@ -53,7 +54,7 @@ Query = TypeVar("Query", bound=_Query)
 Answer = TypeVar("Answer")
 
 
-class PingModel:
+class PingModel(TableAnswers):
     """A trained model, ready for queries. Safe to use from several threads.
 
     The first query of a shape (prompt length up to 64, 128, 256 …, batch of 1, 4 or 16) compiles a
@@ -63,7 +64,7 @@ class PingModel:
     def __init__(self, weights: Weights):
         self.config = weights.config
         self.origin = weights.origin
-        """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`."""
+        """Where the weights come from: `store_digest`, `code_version`, `step`, `test_loss`, `chosen_on`."""
         self.decoder = Decoder(weights.model())
         self._known_first = known_first_bytes(weights.arrays)
 

@@ -92,7 +92,10 @@ def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
     for name, value in (
         ("weights", f"{record['parameters']:,} in {record['dtype']}"),
         ("step", f"{origin['step']:,}"),
-        ("test loss", "-" if loss is None else f"{loss:.2f} nats per measurement"),
+        (
+            f"{origin.get('chosen_on', 'test')} loss",
+            "-" if loss is None else f"{loss:.2f} nats per measurement",
+        ),
         ("store", origin["store_digest"][:12]),
         ("code", origin["code_version"]),
     ):

@@ -36,7 +36,9 @@ class Origin:
     code_version: str
     step: int
     test_loss: float | None
-    """Nats per measurement."""
+    """Nats per measurement, on the split that the checkpoint was chosen on."""
+    chosen_on: str = "test"
+    """The split on which it had the lowest loss of its run: `validation` where the store has that."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def known_first_bytes(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_] |
 
 
 def read_run(path: Path) -> Weights:
-    """Weights of the training run's checkpoint with the lowest test loss, or of the last one if none has any.
+    """Weights of the training run's checkpoint with the lowest loss on validation, or else on test; of the last
+    one if none has any.
 
     It only reads, so a run that is still training is not disturbed. Raises `CheckpointError`.
     """
@@ -107,14 +110,15 @@ def read_run(path: Path) -> Weights:
     steps = sorted(int(name) for name in names if name.isdigit())
     if not steps:
         raise CheckpointError(f"{path}: has no finished checkpoint yet: let it train longer")
-    tested = {step: loss for step, loss in _test_losses(path).items() if step in steps}
-    step = min(tested, key=tested.__getitem__) if tested else steps[-1]
+    tested = {line.step: line for line in _evaluations(path) if line.step in steps}
+    step = min(tested, key=lambda s: tested[s].nats_per_measurement) if tested else steps[-1]
     record, arrays = _read_checkpoint(folder / str(step))
     origin = {
         "store_digest": record.store_digest,
         "code_version": record.code_version,
         "step": step,
-        "test_loss": tested.get(step),
+        "test_loss": tested[step].nats_per_measurement if tested else None,
+        "chosen_on": tested[step].split if tested else "test",
     }
     return Weights(record.config.model, arrays, origin)
 
@@ -152,17 +156,13 @@ def _by_name(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removesuffix(".value"): leaf for name, leaf in leaves}
 
 
-def _test_losses(path: Path) -> dict[int, float]:
-    """Nats per measurement by step, of a run's evaluations whose loss is a number. Raises `CheckpointError`."""
+def _evaluations(path: Path) -> list[StepLoss]:
+    """A run's evaluations whose loss is a number. Raises `CheckpointError`."""
     file = path / EVALUATIONS_FILE
     if not file.exists():
-        return {}
+        return []
     lines = StepLoss.read_lines(regular_file(path, EVALUATIONS_FILE))
-    return {
-        line.step: line.nats_per_measurement
-        for line in lines
-        if math.isfinite(line.nats_per_measurement)
-    }
+    return [line for line in lines if math.isfinite(line.nats_per_measurement)]
 
 
 def _abstract_model(config: ModelConfig) -> Transformer:

@@ -17,6 +17,7 @@ from model.inference.query import context_used
 from model.service import schemas, web
 from model.service.answers import KINDS, Kind
 from model.service.batcher import QueueFull
+from model.service.context import context_route
 from model.service.hosts import Hosts
 from model.service.ready import ReadyModel
 from stores.errors import QueryError
@@ -40,6 +41,7 @@ def make_app(model: ReadyModel, hosts: Hosts, timeout: float) -> FastAPI:
     app.add_exception_handler(HTTPException, web.on_http_error)
     app.add_exception_handler(RequestValidationError, web.on_invalid)
     app.include_router(_about(model, timeout))
+    app.include_router(context_route())
     for kind in KINDS:
         app.include_router(_queries(kind, model, timeout))
     app.mount("/page", StaticFiles(directory=PAGE))

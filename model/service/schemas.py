@@ -203,6 +203,14 @@ class CompletionAnswers(BaseModel):
     answers: list[CompletionAnswer]
 
 
+class FileAnswer(BaseModel):
+    """The last measurements of a file, oldest first; how many it has, and what was left out, in words."""
+
+    measurements: list[Earlier]
+    count: int
+    note: str
+
+
 class ErrorItem(BaseModel):
     """What is wrong (`msg`), and where (`loc`)."""
 

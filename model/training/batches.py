@@ -12,6 +12,7 @@ import jax
 from model.config import Config
 from model.devices import Devices
 from model.training.compose import Composer
+from model.training.scatter import Scatterer
 from stores.cut import TokenRows, cut_windows
 from stores.sampler import MixtureSampler
 
@@ -34,32 +35,37 @@ class Sampler(Protocol):
 
 
 class Batches:
-    """The batch of each step: the sampler's windows, cut to the context, some of them composed anew. A
-    pure function of seed and step."""
+    """The batch of each step: the sampler's windows, cut to the context, some of them replaced. A pure
+    function of seed and step."""
 
     def __init__(
-        self, sampler: Sampler, context: int, seed: int, composer: Composer | None = None
+        self, sampler: Sampler, context: int, seed: int, *replacers: Composer | Scatterer
     ) -> None:
+        """The `replacers` work one after the other on the cut windows."""
         self.sampler = sampler
         self.context = context
         self.seed = seed
-        self.composer = composer
+        self.replacers = replacers
 
     def batch(self, step: int) -> TokenRows:
         """(B, context) uint16 tokens and (B,) uint16 lengths of a step, counted from 0."""
         tokens, lengths = self.sampler.batch(step)
         first = self.sampler.shard_index * len(tokens)
         tokens, lengths = cut_windows(tokens, lengths, self.context, (self.seed, step), first)
-        if self.composer:
-            self.composer.replace(step, tokens, lengths)
+        for replacer in self.replacers:
+            replacer.replace(step, tokens, lengths)
         return tokens, lengths
 
 
 def make_batches(config: Config, sampler: MixtureSampler) -> Batches:
     """The batches that a run of this configuration trains on."""
-    context, seed, share = config.model.context, config.train.seed, config.train.composed
-    composer = Composer(sampler, context, seed, share) if share else None
-    return Batches(sampler, context, seed, composer)
+    context, train = config.model.context, config.train
+    replacers: list[Composer | Scatterer] = []
+    if train.composed:
+        replacers.append(Composer(sampler, context, train.seed, train.composed))
+    if train.scattered:
+        replacers.append(Scatterer(sampler, context, train.seed, train.scattered))
+    return Batches(sampler, context, train.seed, *replacers)
 
 
 def put(rows: TokenRows, devices: Devices) -> DeviceRows:

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/<step>/state     the `TrainState`
                           /record    what it belongs to, a `RunRecord`
-                          /metrics   the test loss, if it was measured at that step
+                          /metrics   the loss on test or validation, if it was measured at that step
                           /sha256.json   the digests of the files in these (see `model.model_files`)
 
 A checkpoint appears under its name only when all its data and the digests are on disk (Orbax then renames
@@ -29,12 +29,13 @@ from model.training.step import TrainState
 from stores.errors import OutputError
 
 METRIC = "test_nats_per_measurement"
+"""Also of the loss on validation: what older checkpoints are compared by keeps its name."""
 
 
 class Checkpoints:
     """The checkpoints of one run. Use it as a context manager: leaving it waits for the last save.
 
-    Opening raises `CheckpointError` when a test loss is damaged: the wrong checkpoint would be kept as best.
+    Opening raises `CheckpointError` when such a loss is damaged: the wrong checkpoint would be kept as best.
     """
 
     def __init__(self, path: Path, keep: int):
@@ -46,14 +47,14 @@ class Checkpoints:
             LatestN(keep),
             BestN(
                 n=1,
-                get_metric_fn=_test_loss,
+                get_metric_fn=_held_out_loss,
                 reverse=True,
                 keep_checkpoints_without_metrics=False,
             ),
         ]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
-            best_fn=_test_loss,  # without it, Orbax writes no metrics, and forgets which one was best
+            best_fn=_held_out_loss,  # without it, Orbax writes no metrics, and forgets which one was best
             best_mode="min",
             cleanup_tmp_directories=True,  # what a killed save left behind
             enable_background_delete=True,
@@ -75,7 +76,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(
-        self, step: int, state: TrainState, record: RunRecord, test_loss: float | None
+        self, step: int, state: TrainState, record: RunRecord, held_out_loss: float | None
     ) -> None:
         """Start a save; returns as soon as the buffers of `state` may be reused.
 
@@ -86,7 +87,7 @@ class Checkpoints:
         items = args.Composite(
             state=args.StandardSave(state), record=args.JsonSave(record.as_dict())
         )
-        metrics = None if test_loss is None else {METRIC: test_loss}
+        metrics = None if held_out_loss is None else {METRIC: held_out_loss}
         self._saving = step
         self._writing(lambda: self._manager.save(step, args=items, metrics=metrics))
 
@@ -153,6 +154,6 @@ class Checkpoints:
             self._manager.close()
 
 
-def _test_loss(metrics: Any) -> float:
+def _held_out_loss(metrics: Any) -> float:
     loss: float = metrics[METRIC]
     return loss

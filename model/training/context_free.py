@@ -25,9 +25,9 @@ from stores.vocabulary import BYTE0, MEASUREMENT_START, ROLES_OF_FIELD, VOCABULA
 FIT_WINDOWS = 10_000  # of train, evenly spaced: 10 M tokens for some 100 distributions
 FIT_BATCH = 256
 SMOOTHING = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Shares of the uniform distribution to mix in. For each kind of token, the share that is best on the test
-split is used: test has sources that train does not have, and a transformer should not win the comparison
-merely because they are a surprise to this model."""
+"""Shares of the uniform distribution to mix in. For each kind of token, the share that is best on the
+validation split is used, or else on test itself: test has sources that train does not have, and a transformer
+should not win the comparison merely because they are a surprise to this model."""
 
 BYTE_CONTEXTS = BYTE0 * (MAX_PAYLOAD + 1)
 ROLE_CONTEXTS = 3 * 3 * 2 * 2  # source none/v4/v6, destination the same, result, time
@@ -81,12 +81,16 @@ class ContextFree:
         pair = contexts(tokens)[live] * VOCABULARY_SIZE + tokens[live]
         self.counts += np.bincount(pair, minlength=self.counts.size).reshape(self.counts.shape)
 
-    def evaluate(self, batches: list[tuple[str, TokenRows]]) -> LossByMode:
-        """The same numbers as `HeldOutLoss.measure` on the same batches, with the smoothing that is
-        best for each kind of token."""
-        tables = map(self.log_probabilities, SMOOTHING)
-        tallies = [[self._tally(table, *rows) for _, rows in batches] for table in tables]
-        best = np.argmin([combine(of_batches).nats for of_batches in tallies], axis=0)  # (kinds,)
+    def evaluate(
+        self,
+        batches: list[tuple[str, TokenRows]],
+        chosen_on: list[tuple[str, TokenRows]] | None = None,
+    ) -> LossByMode:
+        """The same numbers as `HeldOutLoss.measure` on the same batches, with the smoothing that is best for
+        each kind of token on the batches `chosen_on`, by default on the same ones."""
+        tallies = self._tallies(batches)
+        chosen = tallies if chosen_on is None else self._tallies(chosen_on)
+        best = np.argmin([combine(of_batches).nats for of_batches in chosen], axis=0)  # (kinds,)
 
         def choose(batch: int, name: str) -> NDArray[Any]:
             sums = [getattr(of_batches[batch], name) for of_batches in tallies]
@@ -98,6 +102,11 @@ class ContextFree:
             for i, tally in enumerate(tallies[0])
         ]
         return summarize_modes([mode for mode, _ in batches], mixed)
+
+    def _tallies(self, batches: list[tuple[str, TokenRows]]) -> list[list[Tally]]:
+        """Of each batch, by smoothing."""
+        tables = map(self.log_probabilities, SMOOTHING)
+        return [[self._tally(table, *rows) for _, rows in batches] for table in tables]
 
     def log_probabilities(self, uniform: float) -> NDArray[np.float64]:
         """(contexts, vocabulary) float64: the logarithms of the frequencies, mixed with the share

@@ -1,4 +1,4 @@
-"""Loss on fixed batches of the test split, for each timestamp mode and for all together."""
+"""Loss on fixed batches of test or validation, for each timestamp mode and for all together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from model.devices import Devices
-from model.run_folder import LossByMode
+from model.run_folder import Evaluation, LossByMode
 from model.training.batches import put
 from model.training.loss import Tally, combine, summarize
 from model.training.step import Steps
@@ -27,38 +27,43 @@ def rows_on(devices: Devices) -> int:
     return -(-ROWS // devices.count) * devices.count
 
 
-def fixed_batches(store: TokenStore, batches: int, context: int) -> list[tuple[str, TokenRows]]:
-    """(mode, rows) of evenly spaced windows of the test split, the same for every run on that store.
+def fixed_batches(
+    store: TokenStore, batches: int, context: int, split: str = "test"
+) -> list[tuple[str, TokenRows]]:
+    """(mode, rows) of evenly spaced windows of a split, the same for every run on that store.
 
     In all `batches` of `ROWS` rows, fewer if a mode has too few windows: (ROWS, context) uint16 tokens
-    and (ROWS,) uint16 lengths. Raises `TrainingError` when the test split is empty.
+    and (ROWS,) uint16 lengths. Raises `TrainingError` when the split is empty.
     """
     result: list[tuple[str, TokenRows]] = []
     for mode in MODES:
-        windows = store.windows("test", mode)
+        windows = store.windows(split, mode)
         wanted = min(windows, round(batches * SHARES[mode] / BLOCK) * ROWS)
         spaced = (np.arange(wanted) * windows) // max(wanted, 1)
         for start in range(0, wanted, ROWS):
             rows = spaced[start : start + ROWS]
-            tokens = store.gather("test", mode, rows)
-            lengths = np.asarray(store.lengths("test", mode)[rows])
+            tokens = store.gather(split, mode, rows)
+            lengths = np.asarray(store.lengths(split, mode)[rows])
             result.append((mode, cut_windows(tokens, lengths, context, (0, len(result)))))
     if not result:
         raise TrainingError(
-            f"{store.path}: the test split is empty, so there is nothing to evaluate on"
+            f"{store.path}: the {split} split is empty, so there is nothing to evaluate on"
         )
     return result
 
 
 class HeldOutLoss:
-    """The fixed test batches of a run, and the loss of a model's weights on them."""
+    """The fixed batches of a split for a run, and the loss of a model's weights on them."""
 
-    def __init__(self, store: TokenStore, batches: int, context: int, devices: Devices):
-        self.batches = fixed_batches(store, batches, context)
+    def __init__(
+        self, store: TokenStore, batches: int, context: int, devices: Devices, split: str = "test"
+    ):
+        self.split = split
+        self.batches = fixed_batches(store, batches, context, split)
         self.devices = devices
 
-    def measure(self, steps: Steps, weights: nnx.State[Any, Any]) -> LossByMode:
-        """The loss of `weights` ; fetches from the devices once, at the end."""
+    def measure(self, steps: Steps, weights: nnx.State[Any, Any], step: int) -> Evaluation:
+        """The loss of `weights`, those after `step` steps; fetches from the devices once, at the end."""
         count = rows_on(self.devices)
         own = self.devices.own_rows(count)
         tallies = []
@@ -68,7 +73,7 @@ class HeldOutLoss:
             tallies.append(steps.evaluate(weights, *placed))
         fetched = jax.device_get(tallies)
         names = [mode for mode, _ in self.batches]
-        return summarize_modes(names, fetched)
+        return Evaluation(**vars(summarize_modes(names, fetched)), step=step, split=self.split)
 
 
 def summarize_modes(names: list[str], tallies: list[Tally]) -> LossByMode:

@@ -43,7 +43,7 @@ class Logs:
     def evaluation(self, evaluation: Evaluation) -> None:
         """Write the numbers of an evaluation. They are few, and decide which checkpoint is the best: when
         this returns, they are on disk."""
-        self._write(self._evaluations, "test", evaluation.as_dict(), synced=True)
+        self._write(self._evaluations, evaluation.split, evaluation.as_dict(), synced=True)
 
     def _write(
         self, file: IO[str], prefix: str, line: dict[str, Any], *, synced: bool = False

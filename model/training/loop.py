@@ -81,6 +81,8 @@ def train(
         finished = share_result(peers, run.result, run)
         if finished and finished.steps >= config.train.steps:
             return finished
+        if store.manifest.new_sources:
+            progress.warn(store.manifest.new_sources)
         try:
             with stop_requests() as asked:
                 trainer = Trainer(config, store, run, start, progress, profile, began)
@@ -125,17 +127,23 @@ class Trainer:
         self.devices.check_batch(config.train.batch_size)
         sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
         self.batches = make_batches(config, sampler.shard(self.devices.host, self.devices.hosts))
-        self.held_out = HeldOutLoss(
-            store, config.train.eval_batches, config.model.context, self.devices
-        )
+        self.held_out = self.batches_of(store.choosing_split)
+        on_test = self.held_out.split == "test"
+        self.on_test = self.held_out if on_test else self.batches_of("test")
         progress.note(f"compiling for {self.devices.count} × {self.devices.kind}")
         self.steps = Steps(config, self.devices, rows_on(self.devices))
         if self.steps.fallback:
             progress.warn(self.steps.fallback)
         self.watch = Stopwatch()
-        self.test: Evaluation | None = None  # the last one
+        self.chosen: Evaluation | None = None  # the last one, on the split that chooses
+        self.test: Evaluation | None = None  # the last one on test
         self.began = began
         self.first_step_seconds: float | None = None
+
+    def batches_of(self, split: str) -> HeldOutLoss:
+        """The fixed batches of a split."""
+        train, context = self.config.train, self.config.model.context
+        return HeldOutLoss(self.store, train.eval_batches, context, self.devices, split)
 
     def train(self, stop: SharedStop) -> int:
         """The loop: a batch, a step, and at intervals a log line, an evaluation or a checkpoint. Returns how
@@ -178,10 +186,11 @@ class Trainer:
                         self.save(state, step)
                     if stopping:
                         break
-                if (
-                    step == train.steps and self.test is None
-                ):  # it was killed after its last checkpoint
-                    self.evaluate(state, step, logs)
+                if step == train.steps:
+                    if self.chosen is None:  # it was killed after its last checkpoint
+                        self.evaluate(state, step, logs)
+                    if self.on_test is not self.held_out:
+                        self.test = self.on_test.measure(self.steps, state.weights, step)
             self.checkpoints.wait()
         return step
 
@@ -231,20 +240,21 @@ class Trainer:
         return state._replace(meter=self.steps.reset_meter())
 
     def evaluate(self, state: TrainState, step: int, logs: Logs) -> None:
-        """Measure and record the loss on the fixed test batches."""
+        """Measure and record the loss on the fixed batches of the split that chooses."""
         with self.watch.paused():
-            measured = self.held_out.measure(self.steps, state.weights)
-            self.test = Evaluation(**vars(measured), step=step)
-        logs.evaluation(self.test)
-        self.progress.evaluation(self.test)
+            self.chosen = self.held_out.measure(self.steps, state.weights, step)
+        if self.on_test is self.held_out:
+            self.test = self.chosen
+        logs.evaluation(self.chosen)
+        self.progress.evaluation(self.chosen)
 
     def save(self, state: TrainState, step: int) -> None:
         """Start a checkpoint, once the state is known to be finite."""
         self.check_finite(state, step)
         if not jax.device_get(self.steps.all_finite(state.weights)):
             raise self.not_finite("a weight", step, step)
-        test = self.test
-        loss = test.nats_per_measurement if test is not None and test.step == step else None
+        found = self.chosen
+        loss = found.nats_per_measurement if found is not None and found.step == step else None
         with self.watch.paused():
             self.checkpoints.save(step, state, self.run.record, loss)
 
@@ -282,10 +292,12 @@ class Trainer:
         lines = [MetricsLine.from_dict(line, file) for line in read_json_lines(file)]
         finished = step == self.config.train.steps
         rate = statistics.median(line.tokens_per_second for line in lines) if lines else None
+        apart = self.on_test is not self.held_out
         baseline = None
         if finished:
             self.progress.note("fitting the context-free model for comparison")
-            baseline = ContextFree(self.store).evaluate(self.held_out.batches)
+            chosen_on = self.held_out.batches if apart else None
+            baseline = ContextFree(self.store).evaluate(self.on_test.batches, chosen_on)
         return RunResult(
             run=str(self.run.path),
             finished=finished,
@@ -307,6 +319,9 @@ class Trainer:
             memory=memory_statistics(),
             store=str(self.store.path),
             store_digest=self.store.digest,
+            chosen_on=self.held_out.split,
+            validation=self.chosen if apart else None,
+            new_sources=self.store.manifest.new_sources,
         )
 
 

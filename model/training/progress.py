@@ -160,7 +160,7 @@ def describe(line: MetricsLine) -> str:
 def describe_test(test: Evaluation) -> str:
     """The main numbers of an evaluation."""
     modes = "  ".join(f"{mode} {part.loss:.4f}" for mode, part in test.modes.items())
-    return f"test loss {test.loss:.4f} ({modes})  {test.bits_per_measurement:.1f} bits/measurement"
+    return f"{test.split} loss {test.loss:.4f} ({modes})  {test.bits_per_measurement:.1f} bits/measurement"
 
 
 def sparkline(values: list[float], width: int = SPARKLINE_WIDTH) -> str:

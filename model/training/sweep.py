@@ -40,6 +40,13 @@ class SweepRow:
     """Nats per token."""
     bits_per_measurement: float | None = None
     """On the test split."""
+    validation_loss: float | None = None
+    """Nats per token, where the store has a validation split."""
+
+    @property
+    def chosen_by(self) -> float | None:
+        """The loss that the best rate has the lowest of."""
+        return self.test_loss if self.validation_loss is None else self.validation_loss
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -68,5 +75,7 @@ def sweep(
             if result.evaluation is not None:
                 bits = result.evaluation.bits_per_measurement
                 row = replace(row, test_loss=result.evaluation.loss, bits_per_measurement=bits)
+            if result.validation is not None:
+                row = replace(row, validation_loss=result.validation.loss)
         rows.append(row)
     return rows

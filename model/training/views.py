@@ -86,8 +86,20 @@ def result_view(result: RunResult) -> RenderableType:
     return Group(
         table,
         f"{verdict} the best context-free model (byte frequencies by field and position); {speed}",
+        chosen_line(result.chosen_on),
+        *([f"WARNING: {result.new_sources}"] if result.new_sources else []),
         f"curves: tensorboard --logdir {result.run}/{TENSORBOARD_FOLDER}",
     )
+
+
+def chosen_line(split: str) -> str:
+    """What the numbers on test are worth, by the split that things were chosen on."""
+    if split == "test":
+        return (
+            "chosen on test: the best checkpoint and the context-free model's mix, so the numbers are a little too "
+            "good; `prepare --validation 0.05` sets rows aside for choosing"
+        )
+    return f"chosen on {split}: the best checkpoint and the context-free model's mix; the numbers are of test"
 
 
 def group_loss(kinds: dict[str, KindLoss], group: str) -> float | None:
@@ -99,16 +111,23 @@ def group_loss(kinds: dict[str, KindLoss], group: str) -> float | None:
 
 def sweep_view(rows: Sequence[SweepRow]) -> RenderableType:
     """What `sweep` prints, with the best rate marked."""
-    table = Table(title="Learning rates")
-    for column in ("learning rate", "loss", "test loss", "bits per measurement", ""):
+    split = "test" if all(row.validation_loss is None for row in rows) else "validation"
+    table = Table(title=f"Learning rates; the best one is chosen on {split}")
+    columns = ["learning rate", "loss", "test loss", "bits per measurement", ""]
+    if split == "validation":
+        columns.insert(2, "validation loss")
+    for column in columns:
         table.add_column(column, justify="right")
-    reached = [row.test_loss for row in rows if row.test_loss is not None]
+    reached = [row.chosen_by for row in rows if row.chosen_by is not None]
     for row in rows:
-        numbers = (row.loss, row.test_loss, row.bits_per_measurement)
-        cells = [
-            "-" if number is None else f"{number:.{places}f}"
-            for number, places in zip(numbers, (4, 4, 2), strict=True)
+        losses = [
+            row.loss,
+            *([row.validation_loss] if split == "validation" else []),
+            row.test_loss,
         ]
-        remark = "best" if row.test_loss is not None and row.test_loss == min(reached) else ""
+        cells = ["-" if loss is None else f"{loss:.4f}" for loss in losses]
+        bits = row.bits_per_measurement
+        cells.append("-" if bits is None else f"{bits:.2f}")
+        remark = "best" if row.chosen_by is not None and row.chosen_by == min(reached) else ""
         table.add_row(f"{row.learning_rate:g}", *cells, "not finite" if row.failed else remark)
     return table

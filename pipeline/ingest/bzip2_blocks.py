@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compiled import compiled
 from pipeline.hashed_file import BLOCK as READ_AT_ONCE
 from pipeline.hashed_file import HashedFile
+from stores.measurements.compiled import compiled
 
 BLOCK, END = 0, 1
 """What begins at a mark."""

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.hashed_file import FileDigest
-from pipeline.ingest.atlas_result import Source, Statistic
 from pipeline.ingest.parts import Part
 from pipeline.ingest.pieces import ParsedPiece, cut, digest_input, join, parse_piece
 from pipeline.ingest.units import ParsedBatch, ParsedFile, parse_files
 from pipeline.inputs import InputFile
 from pipeline.records import read_results
 from pipeline.units import Progress, Unit, run_units
+from stores.measurements.atlas_result import Source, Statistic
 
 STEP = "ingest: parse"
 

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ingest.atlas_result import Row
 from pipeline.ingest.duplicates import Integers, write_identities
 from pipeline.measurements import INGESTED_SCHEMA
 from pipeline.records import Record
 from stores.files import atomic_path
+from stores.measurements.atlas_result import Row
 
 ROWS_AT_ONCE = 1 << 12  # held as Python objects; more would keep the garbage collector busy
 ROW_GROUP = 1 << 18

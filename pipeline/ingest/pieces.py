@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.hashed_file import Blocks, FileDigest, HashedFile, hash_all
-from pipeline.ingest.atlas_json import SEEN, find_in_lines, is_ndjson, without_mark
-from pipeline.ingest.atlas_result import Source, Statistic, make_parser
 from pipeline.ingest.bzip2_blocks import END, FIRST_BIT, NotBlocksError, combine, read_blocks
 from pipeline.ingest.parts import Part, PartWriter
 from pipeline.ingest.rejects import IngestRejects
 from pipeline.ingest.units import ParsedFile, take_results
 from pipeline.inputs import InputFile
 from pipeline.records import Record, to_json
-from pipeline.regular_file import changed, check_unchanged, open_regular
+from stores.measurements.atlas_json import SEEN, find_in_lines, is_ndjson, without_mark
+from stores.measurements.atlas_result import Source, Statistic, make_parser
+from stores.measurements.regular_file import changed, check_unchanged, open_regular
 
 _MARK_BYTES = 3  # of a byte order mark
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.folder import OutputFolder
-from pipeline.ingest.atlas_result import Source, Statistic
 from pipeline.ingest.duplicates import FoundDuplicates, find_duplicates
 from pipeline.ingest.parse import parse_inputs
 from pipeline.ingest.rejects import number_rejects
@@ -37,6 +36,7 @@ from pipeline.records import (
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
 from stores.manifest import InputDigest
+from stores.measurements.atlas_result import Source, Statistic
 
 BATCHES = 64  # about this many, within these bounds:
 MIN_BATCH_BYTES, MAX_BATCH_BYTES = 4 << 20, 32 << 20
@@ -47,7 +47,7 @@ MAX_PARTITIONS = 256
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How a result becomes a row; see `pipeline.ingest.atlas_result.make_parser`."""
+    """How a result becomes a row; see `stores.measurements.atlas_result.make_parser`."""
 
     source: Source = "from"
     allow_private: bool = False
@@ -66,7 +66,7 @@ def ingest(
     return the record.
 
     `left_out` names the files that were skipped, for the record. Takes about 300 MB per worker, whatever
-    the input. Raises `InputError` for an input that is unreadable, cut off or Parquet, and when no row is
+    the input. Raises `InputError` for an input that is unreadable, cut off or another table, and when no row is
     accepted; `ConfigError` when the folder holds a simulation or was started with other options.
     """
     noted = asdict(options) | {"inputs": [[file.name, file.size, file.mtime_ns] for file in inputs]}
@@ -138,7 +138,7 @@ def _check(inputs: Sequence[InputFile], folder: OutputFolder) -> None:
     for file in inputs:
         if file.kind == "parquet":
             raise InputError(
-                f"{file.path}: a Parquet file, but ingest reads RIPE Atlas JSON: "
+                f"{file.path}: a Parquet file, but ingest reads RIPE Atlas JSON and RIPE's BigQuery tables: "
                 "pass measurement tables to prepare or split"
             )
     if folder.has_begun(SimulateRecord):

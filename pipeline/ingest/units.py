@@ -13,19 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.ingest.atlas_json import Span, find_results
-from pipeline.ingest.atlas_result import Row, Source, Statistic, make_parser
 from pipeline.ingest.duplicates import read_duplicates
-from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
 from pipeline.ingest.parts import Part, PartWriter, copy_part, write_table
 from pipeline.ingest.rejects import IngestRejects
+from pipeline.ingest.tables import take_table
 from pipeline.input_stream import open_input
 from pipeline.inputs import InputFile
 from pipeline.records import MeasurementFile, Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from stores.files import sha256_file
-
-_SPAN_REASONS = {OTHER: "not_a_result", BROKEN: "bad_json", TRUNCATED: "truncated"}
+from stores.measurements.atlas_json import Span, find_results
+from stores.measurements.atlas_result import Row, Source, Statistic, make_parser, make_rule
+from stores.measurements.json_scanner import RESULT, SPAN_REASONS
 
 
 class ParsedFile(Record, frozen=True):
@@ -68,7 +67,8 @@ def parse_files(
     Returns a `ParsedBatch` as JSON. Raises `InputError` for a file that is unreadable, damaged or cut off.
     """
     gc.freeze()  # or every full collection walks everything that the imported modules hold
-    parse = make_parser(source, allow_private, statistic)
+    rules = (source, allow_private, statistic)
+    parse, rule = make_parser(*rules), make_rule(*rules)
     entries = []
     with (
         PartWriter(parts, stem, partitions) as part_writer,
@@ -77,11 +77,15 @@ def parse_files(
         for file in files:
             part_writer.start_file(file.name)
             rejects.start_file(file.name)
-            with open_input(file) as stream:
-                found = find_results(stream.blocks())
-                rows, accepted = take_results(found, parse, part_writer, rejects)
+            if file.kind == "bigquery":
+                rows, accepted, sha256 = take_table(file, rule, part_writer, rejects)
+            else:
+                with open_input(file) as stream:
+                    found = find_results(stream.blocks())
+                    rows, accepted = take_results(found, parse, part_writer, rejects)
+                sha256 = stream.sha256
             entries.append(
-                ParsedFile(file.name, file.size, stream.sha256, rows, accepted, rejects.counts())
+                ParsedFile(file.name, file.size, sha256, rows, accepted, rejects.counts())
             )
     return to_json(ParsedBatch(entries, part_writer.parts))
 
@@ -99,7 +103,7 @@ def take_results(
         for start, end, kind, number in spans:
             outcome: Row | str
             if kind != RESULT:
-                outcome = _SPAN_REASONS[kind]
+                outcome = SPAN_REASONS[kind]
             elif start < 0:
                 outcome = "too_long"
             else:

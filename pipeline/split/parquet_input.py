@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.hashed_file import BLOCK, Blocks, HashedFile, open_hashed
+from pipeline.hashed_file import Blocks, HashedFile, open_hashed
 from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA
 from stores.errors import InputError
+from stores.measurements.parquet_file import (
+    ADDRESS_BYTES,
+    check_text,
+    open_parquet,
+    reading,
+    row_groups,
+)
 
 _MAX_TIME = 1 << 62  # microseconds: the year 148,108, which can still be written as a date
-_TEXT_BYTES = {"src_addr": 256, "dst_addr": 256, "source_file": 4096}
-"""How long text may be on average, and how much of it is kept. An address has at most 45 characters, a
-name that a row is rejected for 255, and a path 4,096."""
-_TEXT_SLACK = 1 << 20
+_TEXT_BYTES = {"src_addr": ADDRESS_BYTES, "dst_addr": ADDRESS_BYTES, "source_file": 4096}
+"""How long text may be on average, and how much of it is kept. A path has at most 4,096 characters."""
 MAX_INTEGER = (1 << 63) - 1
 
 
@@ -34,26 +37,14 @@ class ParquetSummary:
     columns: list[str]  # those of the canonical table, then the optional ones present
 
 
-@contextmanager
-def _reading(path: Path, name: str) -> Iterator[None]:
-    """Turn errors of PyArrow into an `InputError` that names the file."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name}: cannot be read as Parquet ({path}): {text}") from error
-
-
 def inspect_parquet(path: Path, name: str) -> ParquetSummary:
     """Read the footer and check the schema against `pipeline.measurements.SCHEMA`.
 
     Raises `InputError` naming the file, the column, and the type expected and found.
     """
-    with _reading(path, name), open_hashed(path) as source, _open(source, []) as file:
+    with reading(path, name), open_hashed(path) as source, open_parquet(source) as file:
         schema = file.schema_arrow
-        metadata = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        metadata = row_groups(file)
     groups = [group.num_rows for group in metadata]
     columns = []
     for field in (*SCHEMA, PRB_ID, *ORIGIN):
@@ -69,7 +60,7 @@ def inspect_parquet(path: Path, name: str) -> ParquetSummary:
             raise InputError(f"{name}: column {field.name} has type {found}, expected {field.type}")
         columns.append(field.name)
     for group in metadata:
-        _check_text(group, name)
+        check_text(group, name, _TEXT_BYTES)
     return ParquetSummary(source.size, source.blocks, sum(groups), groups, columns)
 
 
@@ -82,9 +73,9 @@ def read_tables(
     numbers as int64 and float64. A time or integer too large for that is held at the largest that fits, so
     that it can be rejected. Row groups are streamed, however large, and never held whole.
     """
-    with _reading(source.path, name):
+    with reading(source.path, name):
         as_dictionary = [column for column in columns if column in _TEXT_BYTES]
-        with _open(source, as_dictionary) as file:
+        with open_parquet(source, as_dictionary) as file:
             batches: list[pa.RecordBatch] = []
             held = 0
             for batch in file.iter_batches(
@@ -97,29 +88,6 @@ def read_tables(
                 held += len(batch)
             if held:
                 yield _canonical(batches)
-
-
-def _open(source: HashedFile, as_dictionary: list[str]) -> pq.ParquetFile:
-    return pq.ParquetFile(
-        pa.PythonFile(source, mode="r"),
-        read_dictionary=as_dictionary,
-        buffer_size=BLOCK,  # or it would hold a row group's bytes, however many
-        coerce_int96_timestamp_unit="us",  # nanoseconds reach no further than the year 2262
-    )
-
-
-def _check_text(group: pq.RowGroupMetaData, name: str) -> None:
-    """Raise `InputError` if a row group's text would take far more memory than addresses can."""
-    for column in map(group.column, range(group.num_columns)):
-        longest = _TEXT_BYTES.get(column.path_in_schema)
-        if longest is None:
-            continue
-        size = column.total_uncompressed_size
-        if size > longest * column.num_values + _TEXT_SLACK:
-            raise InputError(
-                f"{name}: column {column.path_in_schema} has {size:,} bytes for {column.num_values:,} rows, "
-                f"expected at most {longest} a row: its text is too long for a measurement table"
-            )
 
 
 def _fits(expected: pa.DataType, found: pa.DataType) -> bool:

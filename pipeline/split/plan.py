@@ -1,7 +1,8 @@
-"""Where train ends and test begins, and which rows of which run make each shard."""
+"""Where one split ends and the next begins, and which rows of which run make each shard."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,7 @@ from pipeline.addresses import KEY_BYTES, Keys, hash_keys
 from pipeline.ordering import distinct_codes
 from pipeline.split.runs import MICROSECONDS, Run, open_run
 from stores.hashing import fold
-from stores.layout import SPLITS
+from stores.layout import SPLITS, WITH_VALIDATION
 
 _FOLD_ENTRIES = 2_000_000
 _CUT_BINS = 1 << 16
@@ -22,37 +23,62 @@ _WHOLE_STREAM = -1  # a bound at a source's first row
 
 @dataclass(frozen=True)
 class Cut:
-    """The rule that puts a row into test."""
+    """The rule that puts a row into a split. Validation is taken out of train: test is the same without it."""
 
     by: str  # "time", "source" or "pair"
     test_fraction: float
     second: int | None  # by time: rows from this Unix second on are test
+    validation_fraction: float | None = None  # `None`: there is no validation split
+    validation_second: int | None = (
+        None  # by time: rows from this second to the one before `second`
+    )
 
-    def is_test(self, run: Run, start: int, stop: int) -> NDArray[np.bool_]:
-        """Which of a run's rows start to stop - 1 are test: bool (stop - start,)."""
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that rows are put into, in the order of time where the cut is by time."""
+        return WITH_VALIDATION if self.validation_fraction else SPLITS
+
+    def split_of(self, run: Run, start: int, stop: int) -> NDArray[np.int8]:
+        """The split of each of a run's rows start to stop - 1, as its place in `splits`: (stop - start,)."""
         if self.by == "time":
-            assert self.second is not None
-            return run.columns["time"][start:stop] >= self.second * MICROSECONDS
-        limit = np.uint64(self.test_fraction * 2**64)
+            time = run.columns["time"][start:stop]
+            seconds = [self.second, *([self.validation_second] if self.validation_fraction else [])]
+            return _add_up(
+                time >= second * MICROSECONDS for second in seconds if second is not None
+            )
+        shares = [self.test_fraction]
+        if self.validation_fraction:
+            shares.append(self.test_fraction + self.validation_fraction)
+        limits = [np.uint64(share * 2**64) for share in shares]
         src, src_at = distinct_codes(run.src[start:stop], len(run.sources))
         sources = hash_keys(run.sources[src])
         if self.by == "source":
-            return (sources < limit)[src_at]
+            return _add_up(sources < limit for limit in limits)[src_at]
         dst, dst_at = distinct_codes(run.dst[start:stop], len(run.destinations))
-        return fold(sources[src_at], hash_keys(run.destinations[dst])[dst_at]) < limit
+        pairs = fold(sources[src_at], hash_keys(run.destinations[dst])[dst_at])
+        return _add_up(pairs < limit for limit in limits)
+
+
+def _add_up(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.int8]:
+    """How many of the masks hold, for each row."""
+    first, *others = masks
+    count = first.view(np.int8)
+    for mask in others:
+        count = count + mask
+    return count
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Rows `start` to `stop - 1` of a run, of both splits."""
+    """Rows `start` to `stop - 1` of a run, of all splits."""
 
     run: str
     start: int
     stop: int
 
 
-def find_cut_second(runs: list[Path], test_fraction: float) -> int:
-    """The Unix second from which rows are test, such that their share comes closest to `test_fraction`.
+def find_cut_second(runs: list[Path], fraction: float) -> int:
+    """The Unix second from which on the share of all rows comes closest to `fraction`.
 
     All rows of a second are on the same side. The result is exact: it is found by histograms of ever finer
     bins, each over the bin of the previous one that contains the cut.
@@ -60,7 +86,7 @@ def find_cut_second(runs: list[Path], test_fraction: float) -> int:
     # every run is mapped again each time: maps that stay open would count as memory once they are read
     spans = [(time.min(), time.max(), len(time)) for time in map(_times, runs)]
     total = sum(rows for _, _, rows in spans)
-    wanted = test_fraction * total
+    wanted = fraction * total
     low = min(int(first) for first, _, _ in spans) // MICROSECONDS
     high = max(int(last) for _, last, _ in spans) // MICROSECONDS + 1
     from_low, from_high = total, 0  # rows from that second on: from_low > wanted >= from_high
@@ -92,7 +118,7 @@ def plan_shards(
     """
     sources, counts = _count_by_source(runs, cut)
     plan = {}
-    for column, split in enumerate(SPLITS):
+    for column, split in enumerate(cut.splits):
         bounds = _bounds(counts[:, column], shards[split], rows_per_shard)
         times = _bound_times(runs, sources, counts, column, bounds, cut)
         plan[split] = _slices(runs, sources, bounds, times)
@@ -100,23 +126,27 @@ def plan_shards(
 
 
 def _count_by_source(runs: list[Path], cut: Cut) -> tuple[Keys, NDArray[np.int64]]:
-    """All sources, ascending, and their numbers of train and test rows: int64 (sources, 2)."""
+    """All sources, ascending, and their numbers of rows in each split: int64 (sources, splits)."""
+    splits = len(cut.splits)
     keys = np.empty(0, f"S{KEY_BYTES}")
-    counts = np.zeros((0, 2), np.int64)
+    counts = np.zeros((0, splits), np.int64)
     pending: list[tuple[Keys, NDArray[np.int64]]] = []
     for number, path in enumerate(runs):
         run = open_run(path)
-        test = cut.is_test(run, 0, len(run.src))
+        split_of = cut.split_of(run, 0, len(run.src))
         rows = np.bincount(run.src, minlength=len(run.sources))
-        in_test = np.bincount(run.src[test], minlength=len(run.sources))
-        pending.append((run.sources.copy(), np.stack([rows - in_test, in_test], axis=1)))
+        held_out = [
+            np.bincount(run.src[split_of == split], minlength=len(run.sources))
+            for split in range(1, splits)
+        ]
+        pending.append((run.sources.copy(), np.stack([rows - sum(held_out), *held_out], axis=1)))
         if number == len(runs) - 1 or sum(len(k) for k, _ in pending) > _FOLD_ENTRIES:
             all_counts = np.concatenate([counts, *(c for _, c in pending)])
             keys, where = np.unique(
                 np.concatenate([keys, *(k for k, _ in pending)]), return_inverse=True
             )
             counts = np.stack(
-                [np.bincount(where, all_counts[:, i], len(keys)) for i in (0, 1)], axis=1
+                [np.bincount(where, all_counts[:, i], len(keys)) for i in range(splits)], axis=1
             ).astype(np.int64)
             pending = []
     return keys, counts
@@ -171,15 +201,14 @@ def _bound_times(
     inside = [i for i, bound in enumerate(bounds) if bound.row]
     for source in sorted({bounds[i].source for i in inside}):
         streams = [_stream_times(open_run(run), sources[source]) for run in runs]
-        train, test = counts[source].tolist()
         for i in inside:
             if bounds[i].source != source:
                 continue
-            rank = bounds[i].row  # among the rows of both splits, of which `time` keeps the order
+            rank = bounds[i].row  # among the rows of all splits, of which `time` keeps the order
             if cut.by == "time":
-                rank += train if column else 0
+                rank += int(counts[source, :column].sum())
             else:
-                rank = rank * (train + test) // int(counts[source, column])
+                rank = rank * int(counts[source].sum()) // int(counts[source, column])
             times[i] = _time_at_rank(streams, rank)
     return times
 

@@ -53,7 +53,7 @@ def write_shard(
     runs: Path,
     slices: list[Slice],
     cut: Cut,
-    test: bool,
+    split: str,
     with_probes: bool,
     file_names: Path,
     shard: Path,
@@ -64,7 +64,7 @@ def write_shard(
 
     Returns a `WrittenShard` as JSON.
     """
-    rows = _gather(runs, slices, cut, test)
+    rows = _gather(runs, slices, cut, split)
     order = order_rows(rows.src, rows.time, len(rows.sources))
     content = rows.content()
     sort_ties(order, rows.src, rows.time, content)
@@ -162,8 +162,8 @@ class _Rows:
         }
 
 
-def _gather(runs: Path, slices: list[Slice], cut: Cut, test: bool) -> _Rows:
-    parts = [_take(open_run(runs / s.run), s.start, s.stop, cut, test) for s in slices]
+def _gather(runs: Path, slices: list[Slice], cut: Cut, split: str) -> _Rows:
+    parts = [_take(open_run(runs / s.run), s.start, s.stop, cut, split) for s in slices]
     sources, src = _merge_keys([(p.sources, p.src) for p in parts])
     destinations, dst = _merge_keys([(p.destinations, p.dst) for p in parts])
 
@@ -183,9 +183,9 @@ def _gather(runs: Path, slices: list[Slice], cut: Cut, test: bool) -> _Rows:
     )
 
 
-def _take(run: Run, start: int, stop: int, cut: Cut, test: bool) -> Run:
-    """A copy of the rows start to stop - 1 that are on the wanted side of the cut, with the keys they use."""
-    rows = start + np.flatnonzero(cut.is_test(run, start, stop) == test)
+def _take(run: Run, start: int, stop: int, cut: Cut, split: str) -> Run:
+    """A copy of the rows start to stop - 1 that are in the wanted split, with the keys they use."""
+    rows = start + np.flatnonzero(cut.split_of(run, start, stop) == cut.splits.index(split))
     src_used, src = distinct_codes(run.src[rows], len(run.sources))
     dst_used, dst = distinct_codes(run.dst[rows], len(run.destinations))
     columns = {name: values[rows] for name, values in run.columns.items()}

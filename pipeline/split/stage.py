@@ -1,4 +1,5 @@
-"""The split stage: measurement tables to train and test shards, 90/10, before any window is cut.
+"""The split stage: measurement tables to train and test shards, 90/10, before any window is cut; on request,
+some of train become validation.
 
 runs    validate, parse addresses, sort, spill            pipeline.split.runs
 plan    the cut, and the bounds of every shard            pipeline.split.plan
@@ -28,7 +29,6 @@ from pipeline.records import (
     read_results,
     to_json,
 )
-from pipeline.regular_file import changed
 from pipeline.split.parquet_input import ParquetSummary, inspect_parquet
 from pipeline.split.plan import Cut, Slice, find_cut_second, plan_shards
 from pipeline.split.runs import RUN_ROWS, write_runs
@@ -37,8 +37,9 @@ from pipeline.split.summary import SpilledRuns, count_overlap, ledger_files, sha
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
 from stores.files import write_json
-from stores.layout import SPLITS
+from stores.layout import VALIDATION
 from stores.manifest import InputDigest
+from stores.measurements.regular_file import changed
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class SplitOptions:
     """How rows are divided.
 
     by: "time" (the last tenth is test), "source" or "pair" (a stable hash of the key).
+    validation: share of all rows that become validation, by the same rule and out of train; `None`: no such split.
     rows_per_shard: about this many rows a shard, unless `train_shards`, `test_shards` fix their number.
     """
 
@@ -54,16 +56,40 @@ class SplitOptions:
     rows_per_shard: int = 500_000
     train_shards: int | None = None
     test_shards: int | None = None
+    validation: float | None = None
 
     def __post_init__(self) -> None:
         if self.by not in ("time", "source", "pair"):
             raise ConfigError(f"--by {self.by}: expected time, source or pair")
         if not 0 < self.test_fraction < 1:
             raise ConfigError(f"--test-fraction {self.test_fraction}: expected between 0 and 1")
+        if self.validation is not None and not 0 < self.validation < 1 - self.test_fraction:
+            raise ConfigError(
+                f"--validation {self.validation}: expected a share above 0 that leaves rows to train on, below "
+                f"{1 - self.test_fraction:g}, because test takes {self.test_fraction:g}"
+            )
         for name in ("rows_per_shard", "train_shards", "test_shards"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+
+    def noted(self) -> dict[str, Any]:
+        """The options as records and manifests have them: without `validation` where that is not asked for, as
+        earlier versions noted them, so that a digest stays what it was."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name != "validation" or value is not None
+        }
+
+    def cut(self, runs: list[Path]) -> Cut:
+        """Where the rows of these runs are divided."""
+        second = validation_second = None
+        if self.by == "time":
+            second = find_cut_second(runs, self.test_fraction)
+            if self.validation:
+                validation_second = find_cut_second(runs, self.test_fraction + self.validation)
+        return Cut(self.by, self.test_fraction, second, self.validation, validation_second)
 
 
 @dataclass(frozen=True)
@@ -78,11 +104,12 @@ class Table:
 
 
 def tables_of(files: Sequence[InputFile]) -> list[Table]:
-    """Input files as tables. Raises `InputError` for one that is not Parquet."""
+    """Input files as tables. Raises `InputError` for one that is none."""
     for file in files:
         if file.kind != "parquet":
             raise InputError(
-                f"{file.path}: expected Parquet: use `prepare` or `ingest` for RIPE Atlas results"
+                f"{file.path}: expected a measurement table in Parquet: "
+                "use `prepare` or `ingest` for RIPE Atlas results"
             )
     return [Table(Path(file.path), file.name) for file in files]
 
@@ -104,12 +131,12 @@ def split(
     executor: concurrent.futures.Executor,
     progress: Progress,
 ) -> SplitRecord:
-    """Write DIR/splits/{train,test}/shard_*.parquet and DIR/rejected/split-*.parquet; return the record.
+    """Write DIR/splits/{train,validation,test}/shard_*.parquet and DIR/rejected/split-*.parquet; return the record.
 
     Memory: one run or shard per worker (about 300 MiB), whatever the number of rows. Raises `InputError` for
     a file that is not a measurement table, and when no file holds a valid row.
     """
-    noted = {**asdict(options), "inputs": [_identity(table) for table in tables]}
+    noted = {**options.noted(), "inputs": [_identity(table) for table in tables]}
     record = folder.begin(SplitRecord, noted)
     if record is not None:
         return record
@@ -132,16 +159,15 @@ def split(
     if not runs:
         raise InputError(_no_rows(tables, spilled))
 
-    second = find_cut_second(runs, options.test_fraction) if options.by == "time" else None
-    cut = Cut(options.by, options.test_fraction, second)
-    wanted = {"train": options.train_shards, "test": options.test_shards}
+    cut = options.cut(runs)
+    wanted = {"train": options.train_shards, VALIDATION: None, "test": options.test_shards}
     plan = plan_shards(runs, cut, wanted, options.rows_per_shard)
     with_probes = any(PRB_ID.name in summary.columns for summary in summaries)
     units = _shard_units(plan, cut, with_probes, folder, scratch)
     results = run_units("split: shards", units, markers, executor, progress)
     written = read_results(results, WrittenShard, markers)
 
-    counts = {side: len(plan[side]) for side in SPLITS}
+    counts = {side: len(shards) for side, shards in plan.items()}
     shards = shard_files(counts, written)
     files = ledger_files(names, spilled, counts, written)
     return folder.finish(
@@ -151,12 +177,12 @@ def split(
                 InputDigest(table.name, found.size, found.sha256)
                 for table, found in zip(theirs, digested, strict=True)
             ),
-            cut=CutRecord(cut.by, cut.test_fraction, cut.second),
+            cut=CutRecord(**asdict(cut)),
             files=tuple(file for file in files if file.rows),
             totals=sum_ledger(files),
             shards=shards,
             outputs=tuple(
-                OutputFile(shard.path, shard.size) for side in SPLITS for shard in shards[side]
+                OutputFile(shard.path, shard.size) for side in shards for shard in shards[side]
             ),
             overlap=count_overlap(scratch / "distinct", shards),
         )
@@ -212,7 +238,7 @@ def _shard_units(
                 scratch / "runs",
                 slices,
                 cut,
-                split == "test",
+                split,
                 with_probes,
                 scratch / "files.json",
                 folder.path / "splits" / split / f"shard_{i:04d}.parquet",
@@ -220,7 +246,7 @@ def _shard_units(
                 folder.path / "rejected" / f"split-{split}-{i:04d}.parquet",
             ),
         )
-        for split in SPLITS
+        for split in plan
         for i, slices in enumerate(plan[split])
     ]
 

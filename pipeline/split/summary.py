@@ -1,4 +1,4 @@
-"""What the record of a split says: its shards, its ledger, and how train and test overlap."""
+"""What the record of a split says: its shards, its ledger, and how train and the other splits overlap."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.hashed_file import Blocks
-from pipeline.records import LedgerFile, Overlap, OverlapCounts, Record, ShardFile, TimeRanges
+from pipeline.records import LedgerFile, Overlap, Record, ShardFile, TimeRanges
 from pipeline.split.shards import WrittenShard
-from stores.layout import SPLITS
+from stores.layout import VALIDATION
+from stores.overlap import OverlapCounts
 
 Shards = dict[str, tuple[ShardFile, ...]]
 
@@ -39,14 +40,14 @@ class SpilledRuns(Record, frozen=True):
 
 
 def shard_files(counts: dict[str, int], written: Sequence[WrittenShard]) -> Shards:
-    """Shard files by split. `written` has `counts[split]` shards of each split, train first."""
+    """Shard files by split. `written` has `counts[split]` shards of each split, in the order of `counts`."""
     results = iter(written)
     return {
         split: tuple(
             ShardFile(f"splits/{split}/shard_{i:04d}.parquet", shard.size, shard.rows, shard.time)
             for i, shard in zip(range(counts[split]), results, strict=False)
         )
-        for split in SPLITS
+        for split in counts
     }
 
 
@@ -56,54 +57,69 @@ def ledger_files(
     counts: dict[str, int],
     written: Sequence[WrittenShard],
 ) -> list[LedgerFile]:
-    """Rows in = train + test + rejected, for every input file in the order of `names`."""
+    """Rows in = train + validation + test + rejected, for every input file in the order of `names`."""
     rows: Counter[int] = Counter()
     rejected: list[Counter[str]] = [Counter() for _ in names]
     for result in spilled:
         for index, file in result.files.items():
             rows[index] += file.rows
             rejected[index].update(file.rejected)
-    taken: dict[str, Counter[int]] = {split: Counter() for split in SPLITS}
-    sides = [split for split in SPLITS for _ in range(counts[split])]
+    taken: dict[str, Counter[int]] = {split: Counter() for split in counts}
+    sides = [split for split in counts for _ in range(counts[split])]
     for split, shard in zip(sides, written, strict=True):
         for index, part in shard.files.items():
             taken[split][index] += part.rows
             if part.duplicate:
                 rejected[index]["duplicate"] += part.duplicate
     files = [
-        LedgerFile(name, rows[i], taken["train"][i], taken["test"][i], dict(rejected[i]))
+        LedgerFile(
+            file=name,
+            rows=rows[i],
+            rejected=dict(rejected[i]),
+            **{split: by_file[i] for split, by_file in taken.items()},
+        )
         for i, name in enumerate(names)
     ]
     for entry in files:
-        assert entry.rows == entry.train + entry.test + sum(entry.rejected.values()), entry
+        divided = entry.train + entry.validation + entry.test
+        assert entry.rows == divided + sum(entry.rejected.values()), entry
     return files
 
 
 def count_overlap(distinct: Path, shards: Shards) -> Overlap:
-    """Distinct sources, destinations and pairs of each split and of both; and the time ranges.
+    """Distinct sources, destinations and pairs of each split, and how many are in train, too; and the time
+    ranges.
 
     `distinct` is the folder of hashes that `write_shard` left. Holds at most `_DISTINCT_AT_ONCE` hashes
     per split, and reads the files again for every further so many rows.
     """
-    files = {s: [distinct / f"{s}-{i:04d}.npz" for i in range(len(shards[s]))] for s in SPLITS}
-    rows = sum(shard.rows for split in SPLITS for shard in shards[split])
+    files = {s: [distinct / f"{s}-{i:04d}.npz" for i in range(len(shards[s]))] for s in shards}
+    rows = sum(shard.rows for split in shards for shard in shards[split])
     passes = max(1, math.ceil(rows / _DISTINCT_AT_ONCE))
     edges = [i * 2**64 // passes for i in range(passes + 1)]
 
     def count(kind: str) -> OverlapCounts:
         found: Counter[str] = Counter()
         for low, high in pairwise(edges):
-            train, test = (_union(files[split], kind, low, high - 1) for split in SPLITS)
-            both = len(np.intersect1d(train, test, assume_unique=True))
-            found.update(train=len(train), test=len(test), both=both)
-        return OverlapCounts(found["train"], found["test"], found["both"])
+            keys = {split: _union(files[split], kind, low, high - 1) for split in shards}
+            for split, some in keys.items():
+                found[split] += len(some)
+            found["both"] += _in_both(keys["train"], keys["test"])
+            if VALIDATION in keys:
+                found["validation_both"] += _in_both(keys["train"], keys[VALIDATION])
+        return OverlapCounts(**{name: found[name] for name in OverlapCounts.__struct_fields__})
 
     return Overlap(
         sources=count("sources"),
         destinations=count("destinations"),
         pairs=count("pairs"),
-        time=TimeRanges(_time_range(shards["train"]), _time_range(shards["test"])),
+        time=TimeRanges(**{split: _time_range(files) for split, files in shards.items()}),
     )
+
+
+def _in_both(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> int:
+    """How many of distinct hashes are in both."""
+    return len(np.intersect1d(a, b, assume_unique=True))
 
 
 def _union(files: list[Path], kind: str, low: int, high: int) -> NDArray[np.uint64]:

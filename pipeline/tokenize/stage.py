@@ -14,7 +14,7 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,14 @@ from stores.errors import ConfigError, InputError
 from stores.files import sync_file, write_arrays, write_bytes
 from stores.layout import (
     MODES,
-    SPLITS,
+    VALIDATION,
     chunk_file,
     windows_per_chunk,
     write_array_metadata,
 )
 from stores.manifest import (
     FORMAT_VERSION,
+    VALIDATION_FORMAT_VERSION,
     ArrayTotals,
     ChunkFile,
     Manifest,
@@ -101,14 +102,14 @@ def tokenize(
 
     store, scratch = folder.path / STORE, folder.scratch(TokenizeRecord.STAGE)
     (store / "zarr.json").unlink(missing_ok=True)  # what is rewritten below is no store meanwhile
-    shards = {s: [folder.path / shard.path for shard in split.shards[s]] for s in SPLITS}
+    shards = {s: [folder.path / shard.path for shard in split.shards[s]] for s in split.splits}
     plans = _plan(shards, options, scratch, executor, progress)
     segments = {
         (side, mode): _segments(plans[side], mode, options.passes)
-        for side, mode in product(SPLITS, MODES)
+        for side, mode in product(split.splits, MODES)
     }
     windows = {key: sum(s.windows for s in parts) for key, parts in segments.items()}
-    rows = {s: [shard.rows for shard in split.shards[s]] for s in SPLITS}
+    rows = {s: [shard.rows for shard in split.shards[s]] for s in split.splits}
     units = _encode_units(shards, rows, segments, windows, store, options)
     results = run_units("tokenize: encode", units, scratch / "units", executor, progress)
     written = read_results(results, WrittenChunks, scratch / "units")
@@ -120,13 +121,14 @@ def tokenize(
         files.update(small)
     write_array_metadata(store, windows)
     manifest = Manifest(
-        FORMAT_VERSION,
+        VALIDATION_FORMAT_VERSION if VALIDATION in split.splits else FORMAT_VERSION,
         VOCABULARY_VERSION,
         {**configuration(folder), "tokenize": asdict(options)},
         list(inputs(folder)),
         ledger(folder).totals,
         arrays,
         dict(sorted(files.items())),
+        split.overlap.kinds,
     )
     for path in manifest.files:
         sync_file(store / path)
@@ -162,15 +164,12 @@ def _plan(
     """Number of windows by "mode-pass", of every shard of each split."""
     units = [
         Unit(f"plan-{s}-{i:04d}", plan_shard, (path, options, _plan_file(scratch, s, i)))
-        for s in SPLITS
+        for s in shards
         for i, path in enumerate(shards[s])
     ]
     found = run_units("tokenize: plan", units, scratch / "units", executor, progress)
-    results = read_results(found, dict[str, int], scratch / "units")
-    return {
-        "train": results[: len(shards["train"])],
-        "test": results[len(shards["train"]) :],
-    }
+    results = iter(read_results(found, dict[str, int], scratch / "units"))
+    return {s: list(islice(results, len(shards[s]))) for s in shards}
 
 
 def _plan_file(scratch: Path, split: str, shard: int) -> Path:
@@ -196,7 +195,7 @@ def _encode_units(
     options: TokenizeOptions,
 ) -> list[Unit]:
     units = []
-    for split in SPLITS:
+    for split in shards:
         group = (np.cumsum(rows[split]) - 1) // _ROWS_PER_UNIT  # of each shard
         pieces: dict[int, list[Piece]] = {}
         for mode in MODES:

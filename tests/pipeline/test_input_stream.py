@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from pipeline.input_stream import BLOCK, open_input
+from pipeline.input_stream import open_input
 from pipeline.inputs import find_inputs
 from stores.errors import InputError
+from stores.measurements.decompress import BLOCK
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,

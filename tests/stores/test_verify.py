@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from stores import TokenStore
 from stores.errors import NotAStoreError
@@ -156,14 +157,14 @@ def change_manifest(path: Path, **changes: object) -> None:
 
 def test_ledger_that_does_not_add_up_is_found(damaged: Path) -> None:
     ledger = read_manifest(damaged).ledger
-    change_manifest(damaged, ledger=replace(ledger, rejected={"bad_rtt": 4}))
+    change_manifest(damaged, ledger=structs.replace(ledger, rejected={"bad_rtt": 4}))
     (problem,) = verify_store(damaged).problems
     assert problem == "ledger: 3403 rows in, but 3000 train + 400 test + 4 rejected"
 
 
 def test_rows_that_are_not_in_every_mode_are_found(damaged: Path) -> None:
     ledger = read_manifest(damaged).ledger
-    change_manifest(damaged, ledger=replace(ledger, train=3001, rows=3404))
+    change_manifest(damaged, ledger=structs.replace(ledger, train=3001, rows=3404))
     problems = verify_store(damaged).problems
     assert problems == [
         f"ledger: train/{mode} holds 3000 measurements, expected 3001 rows × 1 passes"

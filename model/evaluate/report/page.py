@@ -23,7 +23,7 @@ from model.evaluate.report.tables import (
     percent,
     scores_table,
 )
-from model.evaluate.report.terminal import HEADINGS, groups_with_answers
+from model.evaluate.report.terminal import HEADINGS, by_source, groups_with_answers
 
 CONTEXT_GROUPS = ("context_lacks_pair", "unseen_pairs", "unseen_sources_lack_pair")
 FEW = 20  # rows: a column of fewer says little
@@ -64,7 +64,7 @@ def report_page(report: Report) -> str:
     """The page of what `make_report` returned. Takes a few seconds, for the plots."""
     groups = groups_with_answers(report)
     lead = groups[0]
-    shown = list(dict.fromkeys((lead, "all")))
+    shown = list(dict.fromkeys((lead, *by_source(report))))
     return (
         _environment()
         .get_template("report.html")
@@ -92,7 +92,13 @@ def report_page(report: Report) -> str:
                 for group in shown
             ],
             calibration_plots=[pit_plot(report, group) for group in shown],
-            failures=scores_table(report, _of_group(report.failure, "all"), _FAILURES),
+            failures=[
+                (
+                    HEADINGS[group],
+                    scores_table(report, _of_group(report.failure, group), _FAILURES),
+                )
+                for group in by_source(report)
+            ],
             models=model_sections(report) if report.models else None,
         )
     )

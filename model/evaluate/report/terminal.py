@@ -28,6 +28,7 @@ HEADINGS = {
     "unseen_pairs": "unseen pairs",
     "unseen_sources_lack_pair": "unseen sources, pair not in context",
     "seen_pairs": "seen pairs",
+    "seen_sources": "seen sources",
     "unseen_sources": "unseen sources",
     "context_has_pair": "pair in context",
     "all": "all",
@@ -44,7 +45,14 @@ def model_of(report: Report, predictor: str) -> str | None:
 def groups_with_answers(report: Report) -> list[str]:
     """Groups in the order of `HEADINGS` that have an answered row."""
     counts = next(iter(report.rtt.values()))
-    return [group for group in HEADINGS if counts[group].count]
+    return [group for group in HEADINGS if group in counts and counts[group].count]
+
+
+def by_source(report: Report) -> list[str]:
+    """The groups to tell apart where test has both known and new sources; otherwise all rows together."""
+    parts = ["seen_sources", "unseen_sources"]
+    groups = groups_with_answers(report)
+    return parts if set(parts) <= set(groups) else ["all"]
 
 
 HUGE = 10_000  # an untrained model may predict as much
@@ -59,8 +67,16 @@ def evaluation_view(report: Report, out: Path) -> RenderableType:
             f"{questions.asked:,} of {questions.of:,} test rows asked, "
             f"{questions.failed:,} of them failed; up to {questions.context_rows} rows of context"
         ),
+        *(
+            Text(
+                f"{name}: its checkpoint was chosen on test, by the loss on these rows, so its numbers are a "
+                "little too good; `prepare --validation` sets rows aside for choosing"
+            )
+            for name, model in report.models.items()
+            if model.flattered
+        ),
         _errors_table(report, groups_with_answers(report)),
-        _distributions_table(report),
+        *(_distributions_table(report, group) for group in by_source(report)),
         *([_models_table(report)] if report.models else []),
         Text(f"Everything else is in {out / 'report.html'} and {out / 'report.json'}"),
     )
@@ -92,15 +108,16 @@ def _errors_table(report: Report, groups: list[str]) -> Table:
     return table
 
 
-def _distributions_table(report: Report) -> Table:
-    table = Table(title="All rows", title_justify="left")
+def _distributions_table(report: Report, group: str) -> Table:
+    of = "All rows" if group == "all" else f"Rows of {HEADINGS[group]}"
+    table = Table(title=of, title_justify="left")
     table.add_column("predictor", no_wrap=True)
     for heading in ("MAE ms", "rel. p50", "p90", "CRPS ms", "in 50 %", "80 %", "95 %", "AUC fail"):
         table.add_column(heading, justify="right")
     for name, errors in report.rtt.items():
-        error = errors["all"]
-        calibration = report.calibration[name]["all"] if name in report.calibration else None
-        failure = report.failure[name]["all"] if name in report.failure else None
+        error = errors[group]
+        calibration = report.calibration[name][group] if name in report.calibration else None
+        failure = report.failure[name][group] if name in report.failure else None
         table.add_row(
             name,
             _number(error.mae_ms),

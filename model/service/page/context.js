@@ -1,12 +1,22 @@
-// Earlier measurements from pasted text, by the rules of `model/inference/context_file.py`. Both are
+// Earlier measurements from pasted text, by the rules of `measurements/text_rows.py`. Both are
 // tested with `tests/data/context_cases.json`. Addresses and ranges are left to the server to check.
 // Each row keeps its line number, so that the server's errors can be shown with it.
 
 const FIELDS = ["src", "dst", "rtt_ms", "failed", "time"];
+const TABLE_FIELDS = ["src_addr", "dst_addr", "rtt", "event_time"]; // of the measurement table, and what it also has:
+const IGNORED = ["msm_id", "ip_version", "size", "packet_error_count", "prb_id", "source_file", "source_row"];
+const DATE = /^(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)\s*(Z|[+-]\d\d:?\d\d)?$/;
 const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/; // as str.splitlines() in Python
 const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
 
 export class ContextError extends Error {}
+
+// Whether a text is none of these, but what the server reads: RIPE Atlas results, Parquet, compressed files.
+export function forServer(text) {
+  const start = text.replace(/^[\uFEFF\x1e\s]+/, "");
+  if (/[\0\uFFFD]/.test(start.slice(0, 4096)) || start.startsWith("PAR1") || start.startsWith("[")) return true;
+  return start.startsWith("{") && /"timestamp"\s*:/.test(start) && /"(prb|msm)_id"\s*:/.test(start);
+}
 
 export function parseContext(text) {
   const lines = text.replace(/^\uFEFF/, "").split(LINE_END).map((line, at) => ({ line: line.trim(), number: at + 1 }));
@@ -35,7 +45,7 @@ function jsonRows(lines) {
 function csvRows(lines) {
   const [header, ...records] = csvRecords(lines);
   const names = header.values;
-  if (!names.includes("src") || !names.includes("dst")) {
+  if (!["src", "dst"].every((name) => names.includes(name) || names.includes(`${name}_addr`))) {
     throw new ContextError(`line ${header.number}: expected the header src,dst,rtt_ms,time, or JSON lines`);
   }
   return records.map(({ values, number }) => {
@@ -77,11 +87,14 @@ function csvRecords(lines) {
   return records;
 }
 
-function measurement(row, line) {
-  const unknown = Object.keys(row).find((name) => !FIELDS.includes(name));
+function measurement(given, line) {
+  const ofTable = "src_addr" in given;
+  const known = ofTable ? [...TABLE_FIELDS, ...IGNORED] : FIELDS;
+  const unknown = Object.keys(given).find((name) => !known.includes(name));
   if (unknown !== undefined) {
-    throw new ContextError(`line ${line}: unknown field ${unknown}: expected ${FIELDS.join(", ")}`);
+    throw new ContextError(`line ${line}: unknown field ${unknown}: expected ${known.join(", ")}`);
   }
+  const row = ofTable ? renamed(given) : given;
   for (const name of ["src", "dst"]) {
     if (typeof row[name] !== "string") throw new ContextError(`line ${line}: ${name} is missing`);
   }
@@ -93,6 +106,21 @@ function measurement(row, line) {
   }
   const checked = { src: row.src, dst: row.dst, rtt_ms: number(rtt, "rtt_ms", line), time: number(row.time, "time", line) };
   return { line, measurement: checked };
+}
+
+// A row of the measurement table, whose rtt is negative where the ping failed.
+function renamed({ src_addr, dst_addr, rtt, event_time }) {
+  const failed = typeof rtt !== "boolean" && Number(rtt) < 0;
+  return { src: src_addr, dst: dst_addr, rtt_ms: failed ? null : rtt, failed, time: seconds(event_time) };
+}
+
+// Unix seconds of a time in ISO 8601, in UTC where it names no zone; anything else as it is.
+function seconds(time) {
+  const parts = typeof time === "string" && time.trim().match(DATE);
+  if (!parts) return time;
+  const zone = (parts[3] ?? "Z").replace(/(\d\d)(\d\d)$/, "$1:$2");
+  const moment = Date.parse(`${parts[1]}T${parts[2].replace(",", ".")}${zone}`) / 1000;
+  return Number.isNaN(moment) ? time : moment;
 }
 
 function number(value, name, line) {

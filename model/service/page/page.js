@@ -1,6 +1,6 @@
 // The page: tabs, queries from forms, answers as tables and a chart.
 import { drawChart, ms } from "./chart.js";
-import { ContextError, parseContext } from "./context.js";
+import { ContextError, forServer, parseContext } from "./context.js";
 
 const POLL_MS = 2000;
 const byId = (id) => document.getElementById(id);
@@ -243,10 +243,35 @@ context.addEventListener("drop", async (event) => {
   event.preventDefault();
   context.classList.remove("drop");
   const file = event.dataTransfer.files[0];
-  context.value = file ? await file.text() : event.dataTransfer.getData("text");
+  const text = file ? await file.text() : event.dataTransfer.getData("text");
+  if (file && forServer(text)) return readByServer(file);
+  context.value = text;
   context.dispatchEvent(new Event("input"));
 });
+
+// Results and tables become CSV in the box, so that what the model is given can be seen and changed.
+async function readByServer(content) {
+  byId("context-note").textContent = "Reading …";
+  const headers = { "Content-Type": "application/octet-stream" };
+  const response = await fetch("/context", { method: "POST", headers, body: content }).catch(() => null);
+  const body = await response?.json();
+  if (!response?.ok) {
+    byId("context-note").textContent = "";
+    return contextError(body ? body.detail[0].msg : "No answer: the server is unreachable.", false);
+  }
+  context.value = asCsv(body.measurements);
+  context.dispatchEvent(new Event("input"));
+  const last = body.measurements.length < body.count ? `the last ${body.measurements.length} of ` : "";
+  byId("context-note").textContent = `${last}${body.count} measurements. ${body.note}`;
+}
+
+function asCsv(rows) {
+  const lines = rows.map(({ src, dst, rtt_ms, time }) => [src, dst, rtt_ms ?? "failed", time ?? ""].join(","));
+  return ["src,dst,rtt_ms,time", ...lines].join("\n");
+}
+
 context.addEventListener("input", () => {
+  if (forServer(context.value)) return readByServer(new Blob([context.value]));
   try {
     const rows = parseContext(context.value).length;
     contextError("", false);
@@ -287,8 +312,7 @@ function fillExample() {
   byId("complete").querySelector("form").prefix.value = example.dst.includes(":")
     ? example.dst.split(":").slice(0, 2).join(":") + ":"
     : example.dst.split(".").slice(0, 2).join(".");
-  const lines = example.context.map(({ src, dst, rtt_ms, time }) => [src, dst, rtt_ms ?? "failed", time ?? ""].join(","));
-  context.value = ["src,dst,rtt_ms,time", ...lines].join("\n");
+  context.value = asCsv(example.context);
   context.dispatchEvent(new Event("input"));
   show(byId("tab-predict"));
   ask(predict);

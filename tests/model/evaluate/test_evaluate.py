@@ -44,6 +44,7 @@ GROUPS = {
     "all",
     "seen_pairs",
     "unseen_pairs",
+    "seen_sources",
     "unseen_sources",
     "context_has_pair",
     "context_lacks_pair",

@@ -79,6 +79,7 @@ def test_groups_say_what_train_has_seen() -> None:
     groups = choose_questions(train, test, None).groups()
     assert groups["seen_pairs"].tolist() == [True, True, False, False]
     assert groups["unseen_pairs"].tolist() == [False, False, True, False]
+    assert groups["seen_sources"].tolist() == [True, True, True, False]
     assert groups["unseen_sources"].tolist() == [False, False, False, True]
     assert groups["context_has_pair"].tolist() == [True, True, False, False]
     assert groups["all"].all()

@@ -28,7 +28,7 @@ def test_a_batch_is_a_function_of_seed_and_step(store: Path) -> None:
 
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_the_parts_of_all_processes_are_the_batch_of_one(store: Path, hosts: int) -> None:
-    config = small_config(composed=0.5)
+    config = small_config(composed=0.5, scattered=0.25)
     whole = MixtureSampler(TokenStore.open(store), "train", 8, config.train.seed)
     parts = [make_batches(config, whole.shard(host, hosts)) for host in range(hosts)]
     for step in (0, 1, 7, 1000):

@@ -19,6 +19,7 @@ from model.run_folder import (
     RunRecord,
     RunResult,
     Saved,
+    StepLoss,
 )
 from model.training.run import code_version
 from stores.errors import CheckpointError
@@ -38,6 +39,8 @@ RESULT = RunResult(
     precision="float32", memory={"peak_bytes": 1, "limit_bytes": None}, store="s.zarr",
     store_digest="abc", first_step_seconds=1.5,
 )  # fmt: skip
+LATER = {"first_step_seconds", "split", "chosen_on", "validation", "new_sources"}
+"""Fields that records of earlier versions lack."""
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_a_record_survives_json(record: Saved, tmp_path: Path) -> None:
 def test_an_evaluation_begins_with_its_step() -> None:
     assert list(EVALUATION.as_dict()) == [
         "step", "loss", "nats_per_measurement", "bits_per_measurement", "accuracy", "tokens",
-        "measurements", "kinds", "modes",
+        "measurements", "kinds", "modes", "split",
     ]  # fmt: skip
 
 
@@ -59,6 +62,19 @@ def test_a_result_from_before_the_first_step_was_timed_still_loads() -> None:
     values = RESULT.as_dict()
     del values["first_step_seconds"]
     assert RunResult.from_dict(values, WHERE).first_step_seconds is None
+
+
+def test_records_from_before_there_was_validation_were_chosen_on_test() -> None:
+    values = {name: value for name, value in RESULT.as_dict().items() if name not in LATER}
+    del values["evaluation"]["split"]
+    result = RunResult.from_dict(values, WHERE)
+    assert result.chosen_on == "test"
+    assert result.validation is None
+    assert result.new_sources is None
+    assert result.evaluation == EVALUATION
+    assert EVALUATION.split == "test"
+    line = {"step": 20, "nats_per_measurement": 50.0}
+    assert StepLoss.from_dict(line, WHERE).split == "test"
 
 
 def refused(read: Any, *arguments: Any) -> str:
@@ -79,7 +95,7 @@ def test_a_missing_field_and_an_unreadable_file_are_one_line(record: Saved, tmp_
     assert f"{file}: cannot be read" in refused(kind.read, file)
     file.write_text("[1, 2]")
     assert f"{file}: does not hold a valid {kind.__name__}" in refused(kind.read, file)
-    for name in record.as_dict().keys() - {"first_step_seconds"}:
+    for name in record.as_dict().keys() - LATER:
         values = {key: value for key, value in record.as_dict().items() if key != name}
         assert f"`{name}`" in refused(kind.from_dict, values, WHERE)
 

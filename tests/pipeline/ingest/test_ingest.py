@@ -23,13 +23,13 @@ import zstandard
 
 from pipeline.folder import open_folder
 from pipeline.ingest import parts, stage
-from pipeline.ingest.atlas_result import REASONS
 from pipeline.ingest.stage import IngestOptions, ingest
 from pipeline.inputs import find_inputs
 from pipeline.measurements import INGESTED_SCHEMA
 from pipeline.records import IngestedTotals
 from stores.errors import ConfigError, OutputError
 from stores.manifest import InputDigest
+from stores.measurements.atlas_result import REASONS
 from tests.pipeline.ingest.results import lines, outputs, ping, rejects, run, table
 
 ROOT = Path(__file__).parents[3]

@@ -32,7 +32,7 @@ REASONS = {
     "family_mismatch": "`af`, source and destination are not of the same address family",
     "no_rtt": "neither packets nor summary, so it is unknown whether it was answered",
     "bad_rtt": "an RTT that is not a finite number of 0 or more",
-    "bad_result": "`result` is not a list of packets",
+    "bad_result": "`result` is not a list of packets, or has thousands",
     "duplicate": "same msm_id, prb_id and timestamp as an earlier result in these inputs",
 }
 """Why a record is not in the table."""
@@ -48,14 +48,16 @@ _MAX_INTEGER = (1 << 63) - 1
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?").fullmatch
 
 
-class _Packet(msgspec.Struct, gc=False):
+class Packet(msgspec.Struct, gc=False):
     """An entry of `result`: answered if it has an rtt; {"x": "*"} and {"error": ...} are lost packets."""
 
     rtt: Any = None
     dup: Any = None
 
 
-class _Result(msgspec.Struct, gc=False):
+class Result(msgspec.Struct, gc=False):
+    """A result as it is decoded, every field still in doubt."""
+
     type: Any = None
     msm_id: Any = None
     prb_id: Any = None
@@ -73,25 +75,17 @@ class _Result(msgspec.Struct, gc=False):
     rcvd: Any = None
     avg: Any = None
     min: Any = None
-    result: list[_Packet] | None = None
+    result: list[Packet] | None = None
 
 
 def make_parser(
     source: Source = "from", allow_private: bool = False, statistic: Statistic = "mean"
 ) -> Callable[[memoryview | bytes], Row | str]:
-    """Make a function from the JSON text of one result to its row, or to a key of `REASONS`.
-
-    Source: the first of `from` and `src_addr` (in the other order with `source="src_addr"`) that is a
-    global address of the destination's family; with `allow_private`, any address of that family.
-    RTT: the statistic of the answered packets in ms, without late duplicates; -1.0 if none was
-    answered. Firmware 0 and 1 does not list packets: its `avg` is used instead (`min` for "min"), even
-    for "median". `packet_error_count` is `sent` - `rcvd`; where one is missing, it is counted from the
-    packets. A missing `size` counts as 0. Takes about 3 µs per result.
+    """Make a function from the JSON text of one result to its row, or to a key of `REASONS`, by the rules of
+    `make_rule`. Takes about 3 µs per result.
     """
-    decode = msgspec.json.Decoder(_Result).decode
-    summarize = _STATISTICS[statistic]
-    summary = "min" if statistic == "min" else "avg"
-    from_first = source == "from"
+    decode = msgspec.json.Decoder(Result).decode
+    rule = make_rule(source, allow_private, statistic)
 
     def parse(text: memoryview | bytes) -> Row | str:
         try:
@@ -100,6 +94,28 @@ def make_parser(
             return _reason_against_shape(text)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return "bad_json"
+        return rule(result)
+
+    return parse
+
+
+def make_rule(
+    source: Source = "from", allow_private: bool = False, statistic: Statistic = "mean"
+) -> Callable[[Result], Row | str]:
+    """Make a function from a decoded result to its row, or to a key of `REASONS`.
+
+    Source: the first of `from` and `src_addr` (in the other order with `source="src_addr"`) that is a
+    global address of the destination's family; with `allow_private`, any address of that family.
+    RTT: the statistic of the answered packets in ms, without late duplicates; -1.0 if none was
+    answered. Firmware 0 and 1 does not list packets: its `avg` is used instead (`min` for "min"), even
+    for "median". `packet_error_count` is `sent` - `rcvd`; where one is missing, it is counted from the
+    packets. A missing `size` counts as 0.
+    """
+    summarize = _STATISTICS[statistic]
+    summary = "min" if statistic == "min" else "avg"
+    from_first = source == "from"
+
+    def rule(result: Result) -> Row | str:
         if result.type != "ping":
             return "missing_type" if result.type is None else "other_type"
         msm_id, prb_id = _integer(result.msm_id), _integer(result.prb_id)
@@ -162,7 +178,7 @@ def make_parser(
             prb_id,
         )
 
-    return parse
+    return rule
 
 
 def _median(values: list[float]) -> float:
@@ -179,7 +195,7 @@ _STATISTICS: dict[str, Callable[[list[float]], float]] = {
 
 
 def _reason_against_shape(text: memoryview | bytes) -> str:
-    """Why some JSON does not fit `_Result`; results of other types keep other things in `result`."""
+    """Why some JSON does not fit `Result`; results of other types keep other things in `result`."""
     try:
         kind = msgspec.json.decode(text, type=dict).get("type")
     except (msgspec.DecodeError, UnicodeDecodeError):

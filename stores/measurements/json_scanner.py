@@ -9,11 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compiled import compiled, inlined
+from stores.measurements.compiled import compiled, inlined, records
 
 RESULT, OTHER, BROKEN, TRUNCATED = range(4)
 """What a span is: a result (not decoded yet), an object that is none, text that is no JSON, and
 JSON that the end of the file cut off."""
+SPAN_REASONS = {OTHER: "not_a_result", BROKEN: "bad_json", TRUNCATED: "truncated"}
+"""Why a span that is no result has no row; see `measurements.atlas_result.REASONS`."""
 
 _MAX_DEPTH = 256
 MAX_SPANS = 1 << 14  # reported at once
@@ -36,7 +38,7 @@ _STATE = np.dtype(
 _LONG_GARBAGE = 1 << 16  # bytes; a reject keeps no more of them
 _NOTHING, _REPORTED = -1, -2  # there is no garbage; it has been reported already
 
-_CONTAINER = np.dtype([("kind", np.int64), ("start", np.int64), ("flags", np.int64)])
+_CONTAINER = np.dtype([("kind", np.int64), ("start", np.int64), ("holds", np.int64)])
 _OBJECT, _ARRAY = 0, 1  # kinds
 # Flags: what an open container directly or indirectly holds.
 _MSM, _PRB, _TIME, _HOLDS_RESULT, _RESULT_ELEMENT, _TOO_DEEP = 1, 2, 4, 8, 16, 32
@@ -77,7 +79,7 @@ def new_state(by_line: bool) -> np.record:
 
 def new_stack() -> Stack:
     """A stack without containers, and room for `_MAX_DEPTH` and one that stands for all deeper ones."""
-    return np.zeros(_MAX_DEPTH + 1, _CONTAINER)
+    return records(np.zeros(_MAX_DEPTH + 1, _CONTAINER))
 
 
 def let_go(length: int, longest: int, state: np.record, stack: Stack) -> int:
@@ -146,7 +148,7 @@ def _scan_inside(data: Bytes, i: int, state: np.record, stack: Stack) -> int:
     by_line = state.by_line
     outside = _IN_LINES if by_line else _IN_CONTAINERS
     in_string, string, escaped = state.in_string, state.string, state.escaped
-    key_due, flags = state.key_due, stack[state.depth - 1].flags
+    key_due, flags = state.key_due, stack[state.depth - 1].holds
     while i < len(data):
         if escaped and data[i] not in (_LINE_BREAK, _SEPARATOR):
             escaped = 0
@@ -179,7 +181,7 @@ def _scan_inside(data: Bytes, i: int, state: np.record, stack: Stack) -> int:
         i += 1
     state.in_string, state.string, state.escaped = in_string, string, escaped
     state.key_due = key_due
-    stack[state.depth - 1].flags = flags
+    stack[state.depth - 1].holds = flags
     return i
 
 
@@ -234,13 +236,13 @@ def _open(kind: int, i: int, state: np.record, stack: Stack, spans: Spans) -> No
     if state.depth > _MAX_DEPTH:
         state.deeper += 1
         return
-    if state.depth == _MAX_DEPTH and not stack[_MAX_DEPTH - 1].flags & _TOO_DEEP:
+    if state.depth == _MAX_DEPTH and not stack[_MAX_DEPTH - 1].holds & _TOO_DEEP:
         for level in range(_MAX_DEPTH):
-            stack[level].flags |= _TOO_DEEP
+            stack[level].holds |= _TOO_DEEP
     container = stack[state.depth]
     container.kind = kind
     container.start = i
-    container.flags = 0
+    container.holds = 0
     state.depth += 1
     state.key_due = 1
 
@@ -264,7 +266,7 @@ def _close(kind: int, i: int, state: np.record, stack: Stack, spans: Spans) -> N
         _report(stack[unclosed].start, i, BROKEN, state, spans)
         _forget_depth(level + 1, stack)
     for inner in range(state.depth - 1, level, -1):
-        stack[inner - 1].flags |= stack[inner].flags & _HOLDS_RESULT
+        stack[inner - 1].holds |= stack[inner].holds & _HOLDS_RESULT
     state.depth = level
     _report_closed(level, i + 1, state, stack, spans)
 
@@ -274,16 +276,16 @@ def _report_closed(level: int, end: int, state: np.record, stack: Stack, spans: 
     """Report the container that just closed at `level` if it is a result, or is where one was due."""
     if level == _MAX_DEPTH:  # its flags are those of everything deeper
         return
-    kind, start, flags = stack[level].kind, stack[level].start, stack[level].flags
+    kind, start, flags = stack[level].kind, stack[level].start, stack[level].holds
     if flags & _HOLDS_RESULT or (kind == _ARRAY and not flags & _TOO_DEEP):
         if level > 0:
-            stack[level - 1].flags |= flags & _HOLDS_RESULT
+            stack[level - 1].holds |= flags & _HOLDS_RESULT
         return
     is_result = flags & _PRB or (flags & _MSM and flags & _TIME)
     if is_result and level > 0:
-        stack[level - 1].flags |= _HOLDS_RESULT | _RESULT_ELEMENT
+        stack[level - 1].holds |= _HOLDS_RESULT | _RESULT_ELEMENT
     due = level == 0 or (
-        stack[level - 1].kind == _ARRAY and (level == 1 or stack[level - 1].flags & _RESULT_ELEMENT)
+        stack[level - 1].kind == _ARRAY and (level == 1 or stack[level - 1].holds & _RESULT_ELEMENT)
     )
     if flags & _TOO_DEEP:
         if is_result or due:
@@ -299,7 +301,7 @@ def _report_closed(level: int, end: int, state: np.record, stack: Stack, spans: 
 def _forget_depth(levels: int, stack: Stack) -> None:
     """What was too deep inside the outermost containers has been reported."""
     for level in range(levels):
-        stack[level].flags &= ~_TOO_DEEP
+        stack[level].holds &= ~_TOO_DEEP
 
 
 @compiled
@@ -311,7 +313,7 @@ def _end_buffer(i: int, last: bool, state: np.record, stack: Stack, spans: Spans
     elif last and state.depth > 0:
         start = -1  # of the outermost object that holds no result
         for level in range(state.depth - 1, -1, -1):
-            if stack[level].kind == _OBJECT and not stack[level].flags & _HOLDS_RESULT:
+            if stack[level].kind == _OBJECT and not stack[level].holds & _HOLDS_RESULT:
                 start = stack[level].start
         _report(start, i, TRUNCATED, state, spans)
         state.depth = state.deeper = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.ingest.atlas_json import find_results
-from pipeline.ingest.json_scanner import RESULT
+from stores.measurements.atlas_json import find_results
+from stores.measurements.json_scanner import RESULT
 
 FIRST = {"msm_id": 1, "prb_id": 7, "timestamp": 5, "result": [{"rtt": 1.5}, {"x": "*"}]}
 SECOND = {"dst_name": 'a "quoted" {name} \\', "prb_id": 8, "msm_id": 2, "result": [{"x": ["]"]}]}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.ingest import atlas_json
-from pipeline.ingest.atlas_json import find_in_lines, find_results
-from pipeline.ingest.json_scanner import BROKEN, OTHER, RESULT
-from tests.pipeline.ingest.scans import FIRST, RESULTS, THIRD, found, results
+from stores.measurements import atlas_json
+from stores.measurements.atlas_json import find_in_lines, find_results
+from stores.measurements.json_scanner import BROKEN, OTHER, RESULT
+from tests.stores.measurements.scans import FIRST, RESULTS, THIRD, found, results
 
 
 def containers() -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.ingest.atlas_result import REASONS, Row, make_parser
+from stores.measurements.atlas_result import REASONS, Row, make_parser
 
 PING: dict[str, Any] = {
     "af": 4,

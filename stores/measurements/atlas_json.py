@@ -23,7 +23,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from pipeline.ingest.json_scanner import (
+from stores.measurements.compiled import records
+from stores.measurements.json_scanner import (
     MAX_SPANS,
     OTHER,
     SPAN,
@@ -81,7 +82,7 @@ def _scan(
     state = new_state(by_line)
     stack = new_stack()
     table = np.empty((MAX_SPANS + 1, 4), np.int64)
-    spans = table.view(SPAN)[:, 0]
+    spans = records(table.view(SPAN)[:, 0])
     while True:
         piece = next(pieces, b"")
         data = np.frombuffer(buffer, np.uint8)

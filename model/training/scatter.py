@@ -1,0 +1,128 @@
+"""Windows for training whose rows are of pairs drawn evenly from the whole split, and of many sources.
+
+What a model knows of a pair that it never saw, it knows from all the others of its source and destination.
+The store's windows teach that badly, in two ways. A batch of eight windows has eight sources, and an
+optimizer like Adam moves what is known of a source about as far for one row as for twenty. And a few pairs
+have most of the rows, so that they are known by heart before the many others have said anything.
+
+A scattered window has one row of each of some pairs: rows that ask (the result comes after both addresses),
+without times. Over the steps, all pairs come up about equally often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.training.compose import read_pools
+from stores.hashing import keyed
+from stores.permutation import permute
+from stores.reader import TokenStore
+from stores.sampler import MixtureSampler
+from stores.vocabulary import CONTEXT
+
+MODE = "none"  # windows without times
+MOST_WINDOWS = 1 << 17
+"""Windows that are looked through for pairs, at most: some 6 M rows, in about four seconds."""
+BLOCK = 512  # windows read at once
+WINDOW, ORDER, ROW = range(3)  # what is drawn: each has its own numbers
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """Where the rows that ask stand in a split's windows without times, pair by pair."""
+
+    place: NDArray[np.int64]
+    """Window · 1024 + position of a row's first token, (rows,)."""
+    size: NDArray[np.int64]
+    """Its tokens, (rows,)."""
+    start: NDArray[np.int64]
+    """The first row of each pair, and the number of rows, (pairs + 1,)."""
+
+    @property
+    def pairs(self) -> int:
+        """How many there are."""
+        return len(self.start) - 1
+
+    @classmethod
+    def find(cls, store: TokenStore, split: str) -> PairRows:
+        """Look through the windows of a split; of a large one, through `MOST_WINDOWS` of them.
+
+        About 0.6 s per million rows, and 16 bytes for each that asks.
+        """
+        windows = store.windows(split, MODE)
+        seen = np.arange(min(windows, MOST_WINDOWS))
+        if windows > MOST_WINDOWS:
+            seen = np.sort(permute(seen, windows, keyed(WINDOW)))
+        lengths = store.lengths(split, MODE)
+        pairs, places, sizes = [], [], []
+        for rows in np.array_split(seen, -(-len(seen) // BLOCK)):
+            pool = read_pools(store.gather(split, MODE, rows)[None], lengths[rows][None])
+            asks = np.flatnonzero(pool.asks)
+            pairs.append(pool.pair[asks])
+            places.append(rows[pool.window[asks]] * CONTEXT + pool.start[asks] % CONTEXT)
+            sizes.append((pool.end - pool.start)[asks])
+        pair = np.concatenate(pairs)
+        order = np.argsort(pair, kind="stable")
+        begin = np.flatnonzero(np.diff(pair[order], prepend=~pair[order][:1]))
+        return cls(
+            np.concatenate(places)[order],
+            np.concatenate(sizes)[order],
+            np.append(begin, len(pair)),
+        )
+
+
+class Scatterer:
+    """Replaces a share of each batch's windows by scattered ones. A pure function of seed and step."""
+
+    def __init__(self, sampler: MixtureSampler, context: int, seed: int, share: float) -> None:
+        self.sampler = sampler
+        self.context = context
+        self.seed = seed
+        self.share = share
+        self.rows = PairRows.find(sampler.store, sampler.split)
+        self.drawn = max(1, int(context / self.rows.size.mean()))
+        """Pairs drawn for each window; about half of the windows have no room for the last ones."""
+
+    def replace(self, step: int, tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> None:
+        """Write scattered windows over some of a step's rows (B, context), in place."""
+        total = self.sampler.batch_size
+        first, stop = int(step * total * self.share), int((step + 1) * total * self.share)
+        chosen = np.argsort(keyed(self.seed, step, np.arange(total)))[: stop - first]
+        begin = self.sampler.shard_index * len(tokens)
+        mine = (chosen >= begin) & (chosen < begin + len(tokens))
+        if mine.any():
+            windows, sizes = self.windows(first + np.flatnonzero(mine))
+            tokens[chosen[mine] - begin], lengths[chosen[mine] - begin] = windows, sizes
+
+    def windows(self, number: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """Scattered windows by their number (n,) in the sequence of all: tokens (n, context), lengths (n,)."""
+        draw = number[:, None] * self.drawn + np.arange(self.drawn)
+        pair = self._pair(draw.ravel())
+        begin, stop = self.rows.start[pair], self.rows.start[pair + 1]
+        among = keyed(self.seed, ROW, draw.ravel()) % (stop - begin).astype(np.uint64)
+        row = begin + among.astype(np.int64)
+
+        size = self.rows.size[row].reshape(draw.shape)
+        end = np.cumsum(size, axis=1)
+        fits = end <= self.context
+        lengths = np.where(fits, size, 0).sum(axis=1)
+        window, at = np.divmod(self.rows.place[row][fits.ravel()], CONTEXT)
+        size, end = size[fits], end[fits]
+
+        held, window = np.unique(window, return_inverse=True)
+        source = self.sampler.store.gather(self.sampler.split, MODE, held).ravel()
+        token = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)  # of its row
+        out = np.zeros((len(number), self.context), np.uint16)
+        to = np.nonzero(fits)[0] * self.context + end - size
+        out.ravel()[np.repeat(to, size) + token] = source[
+            np.repeat(window * CONTEXT + at, size) + token
+        ]
+        return out, lengths.astype(np.uint16)
+
+    def _pair(self, draw: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The pair of each draw: all of them once, in an order of their own, before any comes again."""
+        epoch, place = np.divmod(draw, self.rows.pairs)
+        return permute(place, self.rows.pairs, keyed(self.seed, ORDER, epoch))

@@ -1,0 +1,136 @@
+"""Scattered windows, against the rows of the store that they were taken from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from model.training import scatter
+from model.training.batches import Batches
+from model.training.scatter import MODE, PairRows, Scatterer
+from stores.codec import Measurement, decode_window
+from stores.layout import MODES, SPLITS
+from stores.reader import TokenStore
+from stores.sampler import MixtureSampler
+from stores.vocabulary import BYTE0, FAILED, RTT_START
+from tests.helpers import random_measurements, windows_of_mode, write_store
+
+CONTEXT = 256
+Pair = tuple[object, object]
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory: pytest.TempPathFactory) -> MixtureSampler:
+    """Of a store with 200 pairs of 20 sources, a few of which have most of the rows."""
+    random = np.random.default_rng(0)
+    some = random_measurements(2000)
+    by_family = {v: [m for m in some if m.src.version == v] for v in (4, 6)}
+    rows = []
+    for source in {m.src: m for m in some}.values():
+        if len({m.src for m in rows}) == 20:
+            break
+        for other in random.choice(len(by_family[source.src.version]), 10, replace=False):
+            target = by_family[source.src.version][other].dst
+            often = 30 if other % 10 == 0 else 1 + other % 3
+            rows += [
+                Measurement(source.src, target, float(rtt_ms), 1_600_000_000)
+                for rtt_ms in random.uniform(1, 300, often)
+            ]
+    counts = {split: len(rows) for split in SPLITS}
+    arrays = {(split, mode): windows_of_mode(rows, mode) for split in SPLITS for mode in MODES}
+    path = write_store(tmp_path_factory.mktemp("pairs") / "store.zarr", arrays, counts)
+    return MixtureSampler(TokenStore.open(path), "train", 8, 0)
+
+
+@pytest.fixture(scope="module")
+def asking(sampler: MixtureSampler) -> dict[Pair, set[Measurement]]:
+    """By pair, the rows of the store whose result comes last, found with the plain decoder."""
+    lengths = sampler.store.lengths("train", MODE)
+    windows = sampler.store.gather("train", MODE, np.arange(len(lengths)))
+    found: dict[Pair, set[Measurement]] = {}
+    for window, length in zip(windows, lengths, strict=True):
+        live = window[:length]
+        starts = np.append(np.flatnonzero(live == live[0]), length)
+        for row, (start, end) in zip(
+            decode_window(window, int(length)),
+            pairwise(starts),
+            strict=True,
+        ):
+            last_role = live[start:end][live[start:end] < BYTE0][-1]
+            if last_role in (RTT_START, FAILED):
+                found.setdefault((row.src, row.dst), set()).add(row)
+    return found
+
+
+def decoded(windows: np.ndarray, lengths: np.ndarray) -> list[list[Measurement]]:
+    return [decode_window(w, int(n)) for w, n in zip(windows, lengths, strict=True)]
+
+
+def test_rows_are_those_that_ask_and_end_within_the_context(
+    sampler: MixtureSampler, asking: dict[Pair, set[Measurement]]
+) -> None:
+    windows, lengths = Scatterer(sampler, CONTEXT, 0, 0.5).windows(np.arange(40))
+    assert windows.shape == (40, CONTEXT)
+    for row, rows in enumerate(decoded(windows, lengths)):
+        assert not windows[row, lengths[row] :].any()
+        assert all(m in asking[m.src, m.dst] for m in rows)
+    assert lengths.mean() > 0.8 * CONTEXT
+
+
+def test_all_pairs_come_up_about_equally_often_however_many_rows_they_have(
+    sampler: MixtureSampler, asking: dict[Pair, set[Measurement]]
+) -> None:
+    scatterer = Scatterer(sampler, CONTEXT, 0, 0.5)
+    assert scatterer.rows.pairs == len(asking)
+    epochs = 10
+    count = epochs * len(asking) // scatterer.drawn
+    rows = [row for window in decoded(*scatterer.windows(np.arange(count))) for row in window]
+    times = Counter((row.src, row.dst) for row in rows)
+    drawn = np.array([times[pair] for pair in asking])
+    assert drawn.max() <= epochs + 1  # once an epoch, but for the last draws of a window
+    assert drawn.mean() > 0.7 * epochs
+    assert drawn.min() > 0
+    several = [pair for pair, kept in asking.items() if len(kept) > 9]
+    assert several
+    assert all(len({row for row in rows if (row.src, row.dst) == pair}) > 1 for pair in several)
+
+
+def test_an_exact_share_of_the_windows_is_scattered_as_a_function_of_seed_and_step(
+    sampler: MixtureSampler,
+) -> None:
+    plain = Batches(sampler, CONTEXT, 0)
+    scattering = Batches(sampler, CONTEXT, 0, Scatterer(sampler, CONTEXT, 0, 0.3))
+    other_seed = Batches(sampler, CONTEXT, 0, Scatterer(sampler, CONTEXT, 1, 0.3))
+    changed = 0
+    for step in range(20):
+        tokens, _ = scattering.batch(step)
+        np.testing.assert_array_equal(tokens, scattering.batch(step)[0])
+        changed += int(np.any(tokens != plain.batch(step)[0], axis=1).sum())
+    assert changed == int(20 * 8 * 0.3)
+    assert not np.array_equal(scattering.batch(1)[0], other_seed.batch(1)[0])
+
+
+def test_hosts_scatter_their_part_of_the_same_batch(sampler: MixtureSampler) -> None:
+    whole = Batches(sampler, CONTEXT, 0, Scatterer(sampler, CONTEXT, 0, 0.6)).batch(3)
+    parts = [
+        Batches(shard, CONTEXT, 0, Scatterer(shard, CONTEXT, 0, 0.6)).batch(3)
+        for shard in (sampler.shard(host, 4) for host in range(4))
+    ]
+    # How the other windows are cut to the context is not this module's concern.
+    changed = np.any(whole[0] != Batches(sampler, CONTEXT, 0).batch(3)[0], axis=1)
+    assert changed.sum() == 5
+    np.testing.assert_array_equal(np.concatenate([p[0] for p in parts])[changed], whole[0][changed])
+    np.testing.assert_array_equal(np.concatenate([p[1] for p in parts])[changed], whole[1][changed])
+
+
+def test_of_a_large_split_some_windows_are_looked_through(
+    sampler: MixtureSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = PairRows.find(sampler.store, "train")
+    monkeypatch.setattr(scatter, "MOST_WINDOWS", 20)
+    some = PairRows.find(sampler.store, "train")
+    assert len(np.unique(some.place // 1024)) == 20
+    assert set(some.place.tolist()) < set(everything.place.tolist())
