@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import jax
 
-from model.training.peers import Peers, Place, gather, visit
+from model.training.meeting import gather, visit
+from model.training.peers import Peers, Place
 from stores.errors import ConfigError
 
 GRACE = 2.0

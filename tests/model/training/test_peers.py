@@ -13,13 +13,15 @@ import time
 import pytest
 
 from model.training.cluster import find_place
-from model.training.peers import Hub, Member, Place, gather, visit
+from model.training.meeting import gather, visit
+from model.training.peers import Hub, Member, Place
 from stores.errors import ConfigError, TrainingError
 
 PROCESS = """
 import sys, time
 from model.training import peers
-from model.training.peers import Place, gather, visit
+from model.training.meeting import gather, visit
+from model.training.peers import Place
 peers.SILENCE, peers.BEAT = 5.0, 0.5
 port, processes, process, then = *map(int, sys.argv[1:4]), sys.argv[4]
 here, _ = (visit if process else gather)(Place("127.0.0.1", port, processes, process))
