@@ -7,8 +7,7 @@ import signal
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,17 @@ from model.run_folder import (
 from model.training.batches import DeviceBatches, make_batches
 from model.training.checkpoint import Checkpoints
 from model.training.context_free import ContextFree
+from model.training.failures import device_failure
 from model.training.held_out import HeldOutLoss, rows_on
 from model.training.logs import Logs, NoLogs
 from model.training.loss import summarize
-from model.training.peers import AGAIN, Peers
+from model.training.peers import Peers
 from model.training.progress import TrainingProgress
-from model.training.run import Run, check_record, open_run, share_result
+from model.training.run import Run, check_record, open_run
 from model.training.signals import SharedStop, stop_requests
 from model.training.step import Steps, TrainState
-from model.training.surveyor import Surveyor
+from model.training.stopwatch import Stopwatch
+from model.training.surveyor import surveyor_of
 from stores.errors import PinglmError, TrainingError
 from stores.files import read_json_lines
 from stores.reader import TokenStore
@@ -79,7 +80,7 @@ def train(
         progress = TrainingProgress()
     store = TokenStore.open(store_path)
     with open_run(out, config, store, peers) as run:
-        finished = share_result(peers, run.result, run)
+        finished = run.share(run.result)
         if finished and finished.steps >= config.train.steps:
             return finished
         if store.manifest.new_sources:
@@ -89,12 +90,12 @@ def train(
                 trainer = Trainer(config, store, run, start, progress, profile, began)
                 stop = SharedStop(asked, trainer.devices)
                 steps = trainer.train(stop)
-                result = share_result(peers, lambda: trainer.result(steps, stop), run)
+                result = run.share(lambda: trainer.result(steps, stop))
                 assert result is not None
         except PinglmError:
             raise
         except (jax.errors.JaxRuntimeError, ValueError) as error:  # Gloo's are ValueErrors
-            raise _device_failure(error, config) from error
+            raise device_failure(error, config) from error
         if stop.signal == signal.SIGINT:
             peers.leave()
             progress.note(f"interrupted: saved at step {result.steps}, run again to continue")
@@ -152,7 +153,7 @@ class Trainer:
         train, path = self.config.train, self.run.path
         with (
             Checkpoints(path / CHECKPOINTS_FOLDER, train.keep_checkpoints) as self.checkpoints,
-            Surveyor(self.store, self.run.record.provenance) as self.surveyor,
+            surveyor_of(self.store, self.run) as self.surveyor,
         ):
             state, first = self.start()
             with (
@@ -196,7 +197,7 @@ class Trainer:
                     if self.on_test is not self.held_out:
                         self.test = self.on_test.measure(self.steps, state.weights, step)
             if step == train.steps:
-                self.surveyor.note(self.run, self.progress, wait=True)
+                self.surveyor.note(self.progress, wait=True)
             self.checkpoints.wait()
         return step
 
@@ -262,7 +263,7 @@ class Trainer:
         found = self.chosen
         loss = found.nats_per_measurement if found is not None and found.step == step else None
         with self.watch.paused():
-            self.surveyor.note(self.run, self.progress, wait=step == self.config.train.steps)
+            self.surveyor.note(self.progress, wait=step == self.config.train.steps)
             self.checkpoints.save(step, state, self.run.record, loss)
 
     def check_finite(self, state: TrainState, step: int) -> None:
@@ -330,40 +331,3 @@ class Trainer:
             validation=self.chosen if apart else None,
             new_sources=self.store.manifest.new_sources,
         )
-
-
-class Stopwatch:
-    """Seconds spent on steps since the last lap, and how many steps they were."""
-
-    def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        """Start a lap."""
-        self.steps, self._since = 0, time.perf_counter()
-
-    def lap(self) -> float:
-        """End the lap and start the next; returns the seconds that it took."""
-        seconds = time.perf_counter() - self._since
-        self.start()
-        return seconds
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent inside does not count."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began
-
-
-def _device_failure(error: Exception, config: Config) -> Exception:
-    """A one-line error for a failure that the user can do something about, else the failure itself."""
-    if jax.process_count() > 1 and any(word in str(error) for word in ("Gloo", "NCCL")):
-        return TrainingError(
-            f"the processes have lost each other ({' '.join(str(error).split())}): {AGAIN}"
-        )
-    if "RESOURCE_EXHAUSTED" not in str(error):
-        return error
-    return TrainingError(
-        f"out of device memory at batch size {config.train.batch_size}: lower it, or set remat=true"
-    )

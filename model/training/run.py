@@ -7,7 +7,7 @@ import importlib.metadata
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from model.config import SHAPE, Config, ModelConfig, TrainConfig
@@ -33,10 +33,20 @@ class Run:
     path: Path
     record: RunRecord
     """What every checkpoint of the run is marked with, too."""
+    peers: Peers = field(default_factory=Peers)
+    """The processes that train it."""
 
     def result(self) -> RunResult | None:
         """What the run reached, or `None` when it is not finished. Raises `CheckpointError`."""
         return RunResult.read_if_whole(self.path / RESULT_FILE)
+
+    def share(self, find: Callable[[], RunResult | None]) -> RunResult | None:
+        """What process 0 finds, in all processes."""
+        if self.peers.processes == 1:
+            return find()
+        found = find() if self.peers.process == 0 else None
+        values = self.peers.share(found.as_dict() if found else None)
+        return None if values is None else RunResult.from_dict(values, self.path)
 
     def note_provenance(self, provenance: Provenance) -> None:
         """Add what the store holds to the record, in run.json and in the checkpoints that follow."""
@@ -69,7 +79,7 @@ def open_run(
                 f"{path}: process {peers.process} does not see what process 0 has written there: choose a "
                 "folder that all processes share"
             )
-        yield Run(path, record)
+        yield Run(path, record, peers)
         return
     with claim_folder(
         path,
@@ -86,7 +96,7 @@ def open_run(
             (path / RESULT_FILE).unlink(missing_ok=True)  # of what, nobody knows
         write_json(note, record.as_dict())
         peers.share(record.as_dict())
-        yield Run(path, record)
+        yield Run(path, record, peers)
 
 
 def _last_checkpoint_record(path: Path) -> RunRecord | None:
@@ -96,15 +106,6 @@ def _last_checkpoint_record(path: Path) -> RunRecord | None:
     if not steps:
         return None
     return RunRecord.read(path / CHECKPOINTS_FOLDER / str(max(steps)) / "record" / "metadata")
-
-
-def share_result(peers: Peers, find: Callable[[], RunResult | None], run: Run) -> RunResult | None:
-    """What process 0 finds, in all processes."""
-    if peers.processes == 1:
-        return find()
-    found = find() if peers.process == 0 else None
-    values = peers.share(found.as_dict() if found else None)
-    return None if values is None else RunResult.from_dict(values, run.path)
 
 
 def _check_same(own: RunRecord, first: RunRecord, peers: Peers) -> None:

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.run_folder import RunRecord
 from model.training.checkpoint import Checkpoints
 from model.training.loop import train
 from stores.errors import ConfigError
 from stores.files import read_json_lines
+from stores.provenance import survey
+from stores.reader import TokenStore
 from tests.model.conftest import command, losses, small_config
 
 pytestmark = pytest.mark.timeout(600)  # up to four processes start and compile
@@ -170,6 +173,10 @@ def assert_two_finish(store: Path, out: Path) -> None:
     assert look == json.loads((out / "first_look.json").read_bytes())
     assert result == json.loads((out / "result.json").read_bytes())
     assert result["devices"] == 2
+    found = survey(TokenStore.open(store))
+    assert RunRecord.read(out / "run.json").provenance == found
+    with Checkpoints(out / "checkpoints", 10) as checkpoints:
+        assert checkpoints.read_record(20).provenance == found
 
 
 def test_a_process_with_other_options_is_named_by_all(store: Path, tmp_path: Path) -> None:
