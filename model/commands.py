@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stores.commands import DEFAULT_STORE, JsonOption, local_store, print_json
+from stores.errors import ConfigError
 from stores.printable import printable
 
 app = typer.Typer()
@@ -53,6 +54,10 @@ def train_command(
     eval_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
     save_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     seed: SeedOption = None,
+    fsdp: Annotated[
+        int | None,
+        typer.Option("--fsdp", help="Divide weights and optimizer state over so many devices."),
+    ] = None,
     settings: SetOption = None,
     overfit_one_batch: Annotated[
         bool,
@@ -67,6 +72,25 @@ def train_command(
         bool, typer.Option("--verify", help="First compare all files with their digests.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            min=1,
+            help="With --dry-run: plan for so many devices.",
+            show_default="those that are here",
+        ),
+    ] = None,
+    device_memory: Annotated[
+        float | None,
+        typer.Option(
+            "--device-memory",
+            min=0,
+            metavar="GIB",
+            help="With --dry-run: what each device has.",
+            show_default="what they tell",
+        ),
+    ] = None,
     init_from: Annotated[
         str | None,
         typer.Option(
@@ -74,6 +98,21 @@ def train_command(
             metavar="MODEL",
             help="Start from these weights: a run, an export, or `pretrained`. Its shape is taken over.",
         ),
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="Train in several processes, which meet at process 0 there. SLURM and Open MPI need none "
+            "of these three options.",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option("--processes", help="How many processes train together.")
+    ] = None,
+    process: Annotated[
+        int | None, typer.Option("--process", help="Which of them this is, counted from 0.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +123,7 @@ def train_command(
     from model.config import make_config, parse_assignments, with_shape
     from model.evaluate.first_look import take_first_look
     from model.evaluate.report.terminal import first_look_view
+    from model.training.cluster import find_place, joined, start_alone
     from model.training.loop import train
     from model.training.plan import default_preset, find_default_store, make_plan
     from model.training.progress import make_progress, verify_content
@@ -98,28 +138,42 @@ def train_command(
         "eval_every": eval_every,
         "save_every": save_every,
         "seed": seed,
+        "fsdp": fsdp,
         "overfit_one_batch": overfit_one_batch or None,
         **parse_assignments(settings or []),
     }
-    _warn_of_unused_gpu()
-    config = make_config(preset or default_preset(), overrides)
-    start = None
-    if init_from:
-        from model.inference.ping_model import load_weights
+    if not dry_run and (devices, device_memory) != (None, None):
+        raise ConfigError("--devices and --device-memory: only for a plan: add --dry-run")
+    place = find_place(coordinator, processes, process)
+    with joined(None if dry_run else place) as peers:
+        if not peers.process:
+            _warn_of_unused_gpu()
+        config = make_config(preset or default_preset(), overrides)
+        start = None
+        if init_from:
+            from model.inference.ping_model import load_weights
 
-        start = load_weights(init_from)
-        config = with_shape(config, start.config)
-    if dry_run:
-        planned = local_store(store, silent=as_json) if store else find_default_store()
-        plan = make_plan(config, planned)
-        print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
+            start = load_weights(init_from)
+            config = with_shape(config, start.config)
+        if dry_run:
+            planned = local_store(store, silent=as_json) if store else find_default_store()
+            memory = None if device_memory is None else round(device_memory * 2**30)
+            plan = make_plan(config, planned, devices=devices, device_memory=memory)
+            print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
+            return
+        quiet = as_json or peers.process > 0
+        progress = make_progress(quiet)
+        path = local_store(store or DEFAULT_STORE, silent=quiet)
+        if verify:
+            verify_content(path, progress)
+        weights = start.arrays if start else None
+        result = train(
+            config, path, out, start=weights, progress=progress, profile=profile, peers=peers
+        )
+    if peers.process:
         return
-    progress = make_progress(quiet=as_json)
-    path = local_store(store or DEFAULT_STORE, silent=as_json)
-    if verify:
-        verify_content(path, progress)
-    weights = start.arrays if start else None
-    result = train(config, path, out, start=weights, progress=progress, profile=profile)
+    if peers.processes > 1 and result.finished:
+        start_alone()  # it finds the run finished, and takes a first look at the model
     look = take_first_look(path, out, result.steps, progress.note) if result.finished else None
     if as_json:
         print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))

@@ -155,6 +155,8 @@ class TrainConfig:
     scattered: float = 0.0
     """Share of the windows made of rows of pairs drawn evenly from the whole split; `composed` and what the store
     has share the others."""
+    fsdp: int = free(1)
+    """How many devices share weights and optimizer state, each keeping a part of every large array."""
     overfit_one_batch: bool = False
     """For debugging: every step gets the first batch, so the loss must approach 0."""
     log_every: int = free(100)
@@ -167,7 +169,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_size", "log_every", "eval_every", "save_every")
-        _positive(self, "keep_checkpoints", "learning_rate", "clip_norm", "answer_weight")
+        _positive(self, "keep_checkpoints", "fsdp", "learning_rate", "clip_norm", "answer_weight")
         _positive(self, "prefix_rate", "second_byte_weight")
         _one_of(self, "optimizer", "adamw", "muon")
         _one_of(self, "schedule", "cosine", "wsd")

@@ -1,4 +1,4 @@
-"""The devices of this process: their mesh, shardings, precision, compile cache and memory."""
+"""The devices of a run: their mesh, shardings, precision, compile cache and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from model.config import ModelConfig
@@ -16,17 +17,45 @@ from model.nvidia import OLDEST_DRIVER, extra_for, find_driver
 from stores.errors import ConfigError
 
 BATCH_AXIS = "batch"
+WEIGHTS_AXIS = "weights"
+"""Over the devices that share weights and optimizer; the rows of a batch are divided over both axes."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """All visible devices in a row, and how arrays are placed on them."""
+    """All devices of the run, those of one process side by side, and how arrays are placed on them.
+
+    Each row of the mesh (count / fsdp, fsdp) keeps weights and optimizer once, in parts or all on each device.
+    """
 
     mesh: Mesh
 
     @property
     def count(self) -> int:
         return self.mesh.size
+
+    @property
+    def fsdp(self) -> int:
+        """How many devices share weights and optimizer."""
+        ways: int = self.mesh.shape[WEIGHTS_AXIS]
+        return ways
+
+    @property
+    def host(self) -> int:
+        """This process among those that train together, counted from 0."""
+        index: int = jax.process_index()
+        return index
+
+    @property
+    def hosts(self) -> int:
+        """How many processes train together; each has the same number of the devices."""
+        count: int = jax.process_count()
+        return count
+
+    def own_rows(self, count: int) -> slice:
+        """Which rows of a batch of `count` this process puts on its devices."""
+        part = count // self.hosts
+        return slice(self.host * part, (self.host + 1) * part)
 
     @property
     def kind(self) -> str:
@@ -36,26 +65,47 @@ class Devices:
 
     @property
     def replicated(self) -> NamedSharding:
-        """A copy on every device, for the weights and the optimizer."""
+        """A copy on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def by_row(self) -> NamedSharding:
         """The rows of a batch, divided among the devices."""
-        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXIS))
+        return NamedSharding(self.mesh, PartitionSpec((BATCH_AXIS, WEIGHTS_AXIS)))
 
     def check_batch(self, batch_size: int) -> None:
         """Raise `ConfigError` when a batch cannot be divided evenly among the devices."""
-        if batch_size % self.count:
-            raise ConfigError(
-                f"batch size {batch_size} over {self.count} devices: expected a multiple of {self.count}"
-            )
+        check_batch(batch_size, self.count)
 
 
-def visible_devices() -> Devices:
-    """Every device that this process sees (CUDA_VISIBLE_DEVICES limits them)."""
-    devices = jax.devices()
-    mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), (AxisType.Auto,), devices=devices)
+def check_batch(batch_size: int, devices: int) -> None:
+    """Raise `ConfigError` when a batch cannot be divided evenly among so many devices."""
+    if batch_size % devices:
+        raise ConfigError(
+            f"batch size {batch_size} over {devices} devices: expected a multiple of {devices}"
+        )
+
+
+def check_fsdp(fsdp: int, devices: int) -> None:
+    """Raise `ConfigError` when so many devices cannot share the weights in groups of `fsdp`."""
+    if devices % fsdp:
+        raise ConfigError(f"fsdp {fsdp} over {devices} devices: expected a divisor of {devices}")
+
+
+def visible_devices(fsdp: int = 1) -> Devices:
+    """Every device that this process sees (CUDA_VISIBLE_DEVICES limits them), and those of the processes that
+    train with it; `fsdp` of them share the weights. Raises `ConfigError` when one process has more of them
+    than another, or `fsdp` does not divide their number."""
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    counts = np.bincount([device.process_index for device in devices]).tolist()
+    if len(set(counts)) > 1:
+        raise ConfigError(
+            f"the processes have {', '.join(map(str, counts))} devices: expected as many in each: set "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    check_fsdp(fsdp, len(devices))
+    shape, axes = (len(devices) // fsdp, fsdp), (BATCH_AXIS, WEIGHTS_AXIS)
+    mesh = jax.make_mesh(shape, axes, (AxisType.Auto,) * 2, devices=devices)
     return Devices(mesh)
 
 
@@ -100,8 +150,9 @@ def use_compile_cache() -> None:
 
 
 def memory_statistics() -> dict[str, int | None] | None:
-    """`peak_bytes` and `limit_bytes` of the first device, or `None` where the backend keeps no count."""
-    found = jax.devices()[0].memory_stats()
+    """`peak_bytes` and `limit_bytes` of this process's first device, or `None` where the backend keeps no
+    count."""
+    found = jax.local_devices()[0].memory_stats()
     if not found or "peak_bytes_in_use" not in found:
         return None
     return {"peak_bytes": found["peak_bytes_in_use"], "limit_bytes": found.get("bytes_limit")}

@@ -24,14 +24,17 @@ def cut_windows(
     lengths: NDArray[np.uint16],
     context: int,
     key: tuple[int, int],
+    first: int = 0,
 ) -> TokenRows:
     """Cut a run of whole measurements, at most `context` tokens long, from each window (B, 1024).
 
     A cut begins at a measurement drawn uniformly, from the first to the last one that is followed by
     (nearly) `context` tokens, and holds as many measurements as fit; tails are 0. Its first time is
     made absolute, as the first time of a window always is. `key` seeds the draw, so that each epoch
-    sees different cuts. Windows no longer than `context` stay whole. Returns tokens (B, `context`) and
-    lengths (B,), both uint16; the arguments themselves where `context` is at least 1024.
+    sees different cuts; `first` is the place of the first of these windows in their batch, so that a
+    part of a batch is cut as the whole one is. Windows no longer than `context` stay whole. Returns
+    tokens (B, `context`) and lengths (B,), both uint16; the arguments themselves where `context` is at
+    least 1024.
     """
     rows, width = tokens.shape
     if context >= width:
@@ -42,7 +45,8 @@ def cut_windows(
     boundary[np.arange(rows), long] = True  # the end of a window is a boundary, too
 
     early = boundary & (position < (long - context)[:, None])
-    choice = (np.random.default_rng(key).random(rows) * (early.sum(1) + 1)).astype(np.int64)
+    drawn = np.random.default_rng(key).random(first + rows)[first:]
+    choice = (drawn * (early.sum(1) + 1)).astype(np.int64)
     start = np.argmax(np.cumsum(boundary, axis=1) > choice[:, None], axis=1)
     last_boundary = np.maximum.accumulate(np.where(boundary, position, 0), axis=1)
 

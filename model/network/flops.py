@@ -9,8 +9,6 @@ T context.
 
 from __future__ import annotations
 
-from typing import Any
-
 from model.config import ModelConfig
 from model.network.lookups import RESULT_ROWS
 
@@ -79,21 +77,13 @@ def utilization(
     }
 
 
-def estimate_memory(config: ModelConfig, rows: int, activation_bytes: int) -> dict[str, Any]:
-    """Estimated bytes on one device for a step of `rows` rows, counting only the big terms:
-
-    float32 weights, gradients and two moments; what the backward pass needs for each token and layer
-    (about 13 vectors of the width and 3 of the MLP with fused attention, one residual with `remat`);
-    and three float32 copies of the logits.
-    """
-    weights = 4 * count_parameters(config)["total"]
+def estimate_activations(config: ModelConfig, rows: int, activation_bytes: int) -> dict[str, int]:
+    """Estimated bytes on one device for a step of `rows` rows, counting only the big terms: what the backward
+    pass needs for each token and layer (about 13 vectors of the width and 3 of the MLP with fused attention,
+    one residual with `remat`), and three float32 copies of the logits."""
     tokens = rows * config.context
     layer = config.width if config.remat else 13 * config.width + 3 * config.mlp
-    parts = {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": 2 * weights,
+    return {
         "activations": tokens * config.layers * layer * activation_bytes,
         "logits": 3 * tokens * config.vocabulary * 4,
     }
-    return {**parts, "total": sum(parts.values())}

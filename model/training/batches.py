@@ -28,6 +28,11 @@ class Sampler(Protocol):
         """The windows of a step: (B, 1024) uint16 tokens and (B,) uint16 lengths. A pure function of `step`."""
         ...
 
+    @property
+    def shard_index(self) -> int:
+        """Which part of the batch `batch` returns, counted from 0; parts are of the same size."""
+        ...
+
 
 class Batches:
     """The batch of each step: the sampler's windows, cut to the context, some of them replaced. A pure
@@ -45,7 +50,8 @@ class Batches:
     def batch(self, step: int) -> TokenRows:
         """(B, context) uint16 tokens and (B,) uint16 lengths of a step, counted from 0."""
         tokens, lengths = self.sampler.batch(step)
-        tokens, lengths = cut_windows(tokens, lengths, self.context, (self.seed, step))
+        first = self.sampler.shard_index * len(tokens)
+        tokens, lengths = cut_windows(tokens, lengths, self.context, (self.seed, step), first)
         for replacer in self.replacers:
             replacer.replace(step, tokens, lengths)
         return tokens, lengths
@@ -63,8 +69,18 @@ def make_batches(config: Config, sampler: MixtureSampler) -> Batches:
 
 
 def put(rows: TokenRows, devices: Devices) -> DeviceRows:
-    """The rows on the devices, divided among them; returns before the transfer is complete."""
-    placed: DeviceRows = jax.device_put(rows, (devices.by_row, devices.by_row))
+    """The rows on the devices, divided among them; returns before the transfer is complete.
+
+    Where several processes train, `rows` are this one's (`Devices.own_rows`), and the arrays are of them all.
+    """
+    placed: DeviceRows
+    if devices.hosts == 1:
+        placed = jax.device_put(rows, (devices.by_row, devices.by_row))
+    else:
+        with jax.transfer_guard(
+            "allow"
+        ):  # asked for here, but JAX takes it for an implicit transfer
+            placed = jax.make_array_from_process_local_data((devices.by_row, devices.by_row), rows)
     return placed
 
 

@@ -64,10 +64,13 @@ class HeldOutLoss:
 
     def measure(self, steps: Steps, weights: nnx.State[Any, Any], step: int) -> Evaluation:
         """The loss of `weights`, those after `step` steps; fetches from the devices once, at the end."""
-        tallies = [
-            steps.evaluate(weights, *put(pad_rows(rows, rows_on(self.devices)), self.devices))
-            for _, rows in self.batches
-        ]
+        count = rows_on(self.devices)
+        own = self.devices.own_rows(count)
+        tallies = []
+        for _, rows in self.batches:
+            tokens, lengths = pad_rows(rows, count)
+            placed = put((tokens[own], lengths[own]), self.devices)
+            tallies.append(steps.evaluate(weights, *placed))
         fetched = jax.device_get(tallies)
         names = [mode for mode, _ in self.batches]
         return Evaluation(**vars(summarize_modes(names, fetched)), step=step, split=self.split)

@@ -5,13 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import IO, Any
-
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from model.run_folder import (
     EVALUATIONS_FILE,
@@ -21,6 +16,7 @@ from model.run_folder import (
     LoggedStep,
     MetricsLine,
 )
+from model.training.events import Events
 from stores.errors import OutputError
 from stores.files import read_json_lines, write_synced
 
@@ -72,30 +68,20 @@ class Logs:
                 file.close()
 
 
-class Events:
-    """A TensorBoard event file, written in the calling thread.
+class NoLogs(Logs):
+    """Writes nothing: of the processes that train together, only one keeps logs."""
 
-    tensorboardX's `SummaryWriter` writes in a thread of its own, fed by a bounded queue: when the disk is
-    full, that thread dies and the training loop waits for it forever.
-    """
+    def __init__(self) -> None:
+        pass
 
-    def __init__(self, folder: Path, step: int):
-        folder.mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"))
-        # A restart marker: TensorBoard drops what earlier files say about the steps that follow.
-        session = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=session))
+    def metrics(self, line: MetricsLine) -> None:
+        pass
 
-    def write(self, step: int, numbers: list[tuple[str, float]]) -> None:
-        """One event with all numbers of a step, on disk when this returns."""
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers]
-        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
-        self._writer.write_event(event)
-        self._writer.flush()
+    def evaluation(self, evaluation: Evaluation) -> None:
+        pass
 
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
+    def __exit__(self, *exception: object) -> None:
+        pass
 
 
 def flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, float]]:

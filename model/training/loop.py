@@ -7,8 +7,7 @@ import signal
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,18 @@ from model.run_folder import (
 from model.training.batches import DeviceBatches, make_batches
 from model.training.checkpoint import Checkpoints
 from model.training.context_free import ContextFree
+from model.training.failures import device_failure
 from model.training.held_out import HeldOutLoss, rows_on
-from model.training.logs import Logs
+from model.training.logs import Logs, NoLogs
 from model.training.loss import summarize
+from model.training.peers import Peers
 from model.training.progress import TrainingProgress
 from model.training.run import Run, check_record, open_run
-from model.training.signals import StopRequest, stop_requests
+from model.training.signals import SharedStop, stop_requests
 from model.training.step import Steps, TrainState
-from model.training.surveyor import Surveyor
-from stores.errors import TrainingError
+from model.training.stopwatch import Stopwatch
+from model.training.surveyor import surveyor_of
+from stores.errors import PinglmError, TrainingError
 from stores.files import read_json_lines
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
@@ -56,11 +58,13 @@ def train(
     start: Mapping[str, NDArray[Any]] | None = None,
     progress: TrainingProgress | None = None,
     profile: bool = False,
+    peers: Peers | None = None,
 ) -> RunResult:
     """Train up to `config.train.steps`, or until a signal asks to stop; the same call then continues.
 
     `start` are weights by name to begin with, of a model of the same shape; a run that is continued goes
-    on from its own.
+    on from its own. `peers` are the processes that train together (`model.training.cluster.joined`); all
+    make this call, and process 0 alone reports and writes anything but checkpoints.
 
     Returns the content of RUN/result.json; after SIGTERM or SIGUSR1, the same with `finished` false and
     `stopped_by` set, and RUN/result.json is not written. SIGINT saves and raises `KeyboardInterrupt`.
@@ -71,24 +75,32 @@ def train(
     """
     began = time.perf_counter()
     use_compile_cache()
-    progress = progress or TrainingProgress()
+    peers = peers or Peers()
+    if progress is None or peers.process:
+        progress = TrainingProgress()
     store = TokenStore.open(store_path)
-    with open_run(out, config, store) as run:
-        finished = run.result()
+    with open_run(out, config, store, peers) as run:
+        finished = run.share(run.result)
         if finished and finished.steps >= config.train.steps:
             return finished
         if store.manifest.new_sources:
             progress.warn(store.manifest.new_sources)
         try:
-            with stop_requests() as stop:
+            with stop_requests() as asked:
                 trainer = Trainer(config, store, run, start, progress, profile, began)
-                result = trainer.train(stop)
-        except jax.errors.JaxRuntimeError as error:
-            raise _device_failure(error, config) from error
+                stop = SharedStop(asked, trainer.devices)
+                steps = trainer.train(stop)
+                result = run.share(lambda: trainer.result(steps, stop))
+                assert result is not None
+        except PinglmError:
+            raise
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # Gloo's are ValueErrors
+            raise device_failure(error, config) from error
         if stop.signal == signal.SIGINT:
+            peers.leave()
             progress.note(f"interrupted: saved at step {result.steps}, run again to continue")
             raise KeyboardInterrupt
-        if result.finished:
+        if result.finished and peers.process == 0:
             run.finish(result)
         return result
 
@@ -111,11 +123,12 @@ class Trainer:
         self.run = run
         self.initial = initial
         self.progress = progress
-        self.profile = profile
-        self.devices = visible_devices()
+        self.devices = visible_devices(config.train.fsdp)
+        self.first = self.devices.host == 0  # of the processes, the one that writes
+        self.profile = profile and self.first
         self.devices.check_batch(config.train.batch_size)
         sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
-        self.batches = make_batches(config, sampler)
+        self.batches = make_batches(config, sampler.shard(self.devices.host, self.devices.hosts))
         self.held_out = self.batches_of(store.choosing_split)
         on_test = self.held_out.split == "test"
         self.on_test = self.held_out if on_test else self.batches_of("test")
@@ -134,16 +147,17 @@ class Trainer:
         train, context = self.config.train, self.config.model.context
         return HeldOutLoss(self.store, train.eval_batches, context, self.devices, split)
 
-    def train(self, stop: StopRequest) -> RunResult:
-        """The loop: a batch, a step, and at intervals a log line, an evaluation or a checkpoint."""
+    def train(self, stop: SharedStop) -> int:
+        """The loop: a batch, a step, and at intervals a log line, an evaluation or a checkpoint. Returns how
+        many steps the run has done."""
         train, path = self.config.train, self.run.path
         with (
             Checkpoints(path / CHECKPOINTS_FOLDER, train.keep_checkpoints) as self.checkpoints,
-            Surveyor(self.store, self.run.record.provenance) as self.surveyor,
+            surveyor_of(self.store, self.run) as self.surveyor,
         ):
             state, first = self.start()
             with (
-                Logs(path, first) as logs,
+                Logs(path, first) if self.first else NoLogs() as logs,
                 DeviceBatches(
                     self.batches, self.devices, first, train.steps, same=train.overfit_one_batch
                 ) as batches,
@@ -151,7 +165,7 @@ class Trainer:
                 jax.transfer_guard("disallow"),  # data moves only by device_put and device_get
             ):
                 self.watch.start()
-                ahead: deque[jax.Array] = deque()
+                ahead: deque[tuple[jax.Array, jax.Array | None]] = deque()
                 step = first
                 for step in range(first + 1, train.steps + 1):
                     self.trace(step - first)
@@ -159,9 +173,11 @@ class Trainer:
                     if self.first_step_seconds is None:
                         loss.block_until_ready()
                         self.first_step_seconds = time.perf_counter() - self.began
-                    ahead.append(loss)
+                    ahead.append((loss, stop.say()))
                     if len(ahead) > IN_FLIGHT:
-                        ahead.popleft().block_until_ready()
+                        earlier, answer = ahead.popleft()
+                        earlier.block_until_ready()
+                        stop.hear(answer)
                     self.watch.steps += 1
                     self.progress.step(step)
 
@@ -181,9 +197,9 @@ class Trainer:
                     if self.on_test is not self.held_out:
                         self.test = self.on_test.measure(self.steps, state.weights, step)
             if step == train.steps:
-                self.surveyor.note(self.run, self.progress, wait=True)
+                self.surveyor.note(self.progress, wait=True)
             self.checkpoints.wait()
-        return self.result(step, stop)
+        return step
 
     def start(self) -> tuple[TrainState, int]:
         """The state to continue from, and how many steps it has done."""
@@ -247,7 +263,7 @@ class Trainer:
         found = self.chosen
         loss = found.nats_per_measurement if found is not None and found.step == step else None
         with self.watch.paused():
-            self.surveyor.note(self.run, self.progress, wait=step == self.config.train.steps)
+            self.surveyor.note(self.progress, wait=step == self.config.train.steps)
             self.checkpoints.save(step, state, self.run.record, loss)
 
     def check_finite(self, state: TrainState, step: int) -> None:
@@ -278,7 +294,7 @@ class Trainer:
             jax.profiler.stop_trace()
             self.progress.note(f"trace of a few early steps in {self.run.path / PROFILE_FOLDER}")
 
-    def result(self, step: int, stop: StopRequest) -> RunResult:
+    def result(self, step: int, stop: SharedStop) -> RunResult:
         """What the run has reached so far, and once it is finished, the context-free model to compare."""
         file = self.run.path / METRICS_FILE
         lines = [MetricsLine.from_dict(line, file) for line in read_json_lines(file)]
@@ -315,36 +331,3 @@ class Trainer:
             validation=self.chosen if apart else None,
             new_sources=self.store.manifest.new_sources,
         )
-
-
-class Stopwatch:
-    """Seconds spent on steps since the last lap, and how many steps they were."""
-
-    def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        """Start a lap."""
-        self.steps, self._since = 0, time.perf_counter()
-
-    def lap(self) -> float:
-        """End the lap and start the next; returns the seconds that it took."""
-        seconds = time.perf_counter() - self._since
-        self.start()
-        return seconds
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent inside does not count."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began
-
-
-def _device_failure(error: Exception, config: Config) -> Exception:
-    """A one-line error for a failure that the user can do something about, else the failure itself."""
-    if "RESOURCE_EXHAUSTED" not in str(error):
-        return error
-    return TrainingError(
-        f"out of device memory at batch size {config.train.batch_size}: lower it, or set remat=true"
-    )

@@ -9,8 +9,16 @@ from typing import Any
 import jax
 
 from model.config import DEFAULT_STORE, Config
-from model.devices import compute_dtype, visible_devices
-from model.network.flops import count_parameters, estimate_memory, flops_per_token, peak_flops
+from model.devices import (
+    check_batch,
+    check_fsdp,
+    compute_dtype,
+    memory_statistics,
+    visible_devices,
+)
+from model.network.flops import count_parameters, estimate_activations, flops_per_token, peak_flops
+from model.training.sharding import bytes_per_device
+from model.training.step import state_shapes
 from stores.errors import ConfigError
 from stores.layout import MODES
 from stores.reader import TokenStore
@@ -55,7 +63,11 @@ class Plan:
     flops: dict[str, int]
     """Of all steps."""
     memory: dict[str, int]
-    """Estimated bytes on each device, by purpose and in `total`."""
+    """Bytes on each device, by purpose and in `total`; activations and logits are estimates."""
+    device_memory: int | None
+    """Bytes that a device has, where it tells or it was given."""
+    fits: bool | None
+    """Whether `total` is less; `None` where the memory of a device is not known."""
     precision: str
     device: str
     devices: int
@@ -70,17 +82,28 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(config: Config, store_path: Path | None) -> Plan:
-    """The plan of a run, on the devices of this process and, if given, on a store.
+def make_plan(
+    config: Config,
+    store_path: Path | None,
+    *,
+    devices: int | None = None,
+    device_memory: int | None = None,
+) -> Plan:
+    """The plan of a run, on a number of devices of the kind of this process's (all of them, unless given) with
+    so many bytes of memory each (what they tell, unless given) and, if given, on a store.
 
     Raises what opening the store raises, and `ConfigError` for a batch that does not fit the devices or
-    the store.
+    the store, or devices that cannot share the weights as configured.
     """
-    devices = visible_devices()
-    devices.check_batch(config.train.batch_size)
+    visible = visible_devices()
+    devices = devices or visible.count
+    if device_memory is None:
+        device_memory = (memory_statistics() or {}).get("limit_bytes")
+    check_batch(config.train.batch_size, devices)
+    check_fsdp(config.train.fsdp, devices)
+    memory = plan_memory(config, config.train.batch_size // devices)
     flops = flops_per_token(config.model)
     tokens_per_step = config.train.batch_size * config.model.context
-    rows = config.train.batch_size // devices.count
     planned_store = None
     if store_path is not None:
         store = TokenStore.open(store_path)
@@ -100,11 +123,26 @@ def make_plan(config: Config, store_path: Path | None) -> Plan:
         tokens=tokens_per_step * config.train.steps,
         flops_per_token=flops,
         flops={name: count * tokens_per_step * config.train.steps for name, count in flops.items()},
-        memory=estimate_memory(config.model, rows, compute_dtype(config.model).itemsize),
+        memory=memory,
+        device_memory=device_memory,
+        fits=None if device_memory is None else memory["total"] < device_memory,
         precision=compute_dtype(config.model).name,
-        device=devices.kind,
-        devices=devices.count,
-        peak_flops_per_device=peak_flops(devices.kind),
+        device=visible.kind,
+        devices=devices,
+        peak_flops_per_device=peak_flops(visible.kind),
         config=config,
         store=planned_store,
     )
+
+
+def plan_memory(config: Config, rows: int) -> dict[str, int]:
+    """Bytes on each device in a step in which it has `rows` rows of the batch, by purpose and in total."""
+    shapes, ways = state_shapes(config), config.train.fsdp
+    weights = bytes_per_device(shapes.weights, ways)
+    parts = {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": bytes_per_device(shapes.optimizer, ways),
+        **estimate_activations(config.model, rows, compute_dtype(config.model).itemsize),
+    }
+    return {**parts, "total": sum(parts.values())}

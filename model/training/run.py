@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from model.config import SHAPE, Config, ModelConfig, TrainConfig
@@ -18,7 +18,8 @@ from model.run_folder import (
     RunRecord,
     RunResult,
 )
-from stores.errors import CheckpointError
+from model.training.peers import Peers
+from stores.errors import CheckpointError, ConfigError, OutputError
 from stores.files import write_json
 from stores.folder_lock import claim_folder
 from stores.provenance import Provenance
@@ -32,10 +33,20 @@ class Run:
     path: Path
     record: RunRecord
     """What every checkpoint of the run is marked with, too."""
+    peers: Peers = field(default_factory=Peers)
+    """The processes that train it."""
 
     def result(self) -> RunResult | None:
         """What the run reached, or `None` when it is not finished. Raises `CheckpointError`."""
         return RunResult.read_if_whole(self.path / RESULT_FILE)
+
+    def share(self, find: Callable[[], RunResult | None]) -> RunResult | None:
+        """What process 0 finds, in all processes."""
+        if self.peers.processes == 1:
+            return find()
+        found = find() if self.peers.process == 0 else None
+        values = self.peers.share(found.as_dict() if found else None)
+        return None if values is None else RunResult.from_dict(values, self.path)
 
     def note_provenance(self, provenance: Provenance) -> None:
         """Add what the store holds to the record, in run.json and in the checkpoints that follow."""
@@ -48,14 +59,28 @@ class Run:
 
 
 @contextmanager
-def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
-    """Create or reopen a run folder and hold its lock.
+def open_run(
+    path: Path, config: Config, store: TokenStore, peers: Peers | None = None
+) -> Iterator[Run]:
+    """Create or reopen a run folder and hold its lock; where several processes train, process 0 does this.
 
     Raises `OutputError` when `path` holds something else, `ConfigError` when another process is
-    training there, `CheckpointError` when it belongs to another store, shape or configuration.
+    training there, `CheckpointError` when it belongs to another store, shape or configuration. In the other
+    processes, `ConfigError` for options other than those of process 0, and `OutputError` when they do
+    not see the folder.
     """
+    peers = peers or Peers()
     record = RunRecord(store.digest, config, code_version())
     note = path / RECORD_FILE
+    if peers.process:
+        _check_same(record, RunRecord.from_dict(peers.share(None), path), peers)
+        if not note.exists():
+            raise OutputError(
+                f"{path}: process {peers.process} does not see what process 0 has written there: choose a "
+                "folder that all processes share"
+            )
+        yield Run(path, record, peers)
+        return
     with claim_folder(
         path,
         marker=note.name,
@@ -70,7 +95,8 @@ def open_run(path: Path, config: Config, store: TokenStore) -> Iterator[Run]:
         else:
             (path / RESULT_FILE).unlink(missing_ok=True)  # of what, nobody knows
         write_json(note, record.as_dict())
-        yield Run(path, record)
+        peers.share(record.as_dict())
+        yield Run(path, record, peers)
 
 
 def _last_checkpoint_record(path: Path) -> RunRecord | None:
@@ -80,6 +106,22 @@ def _last_checkpoint_record(path: Path) -> RunRecord | None:
     if not steps:
         return None
     return RunRecord.read(path / CHECKPOINTS_FOLDER / str(max(steps)) / "record" / "metadata")
+
+
+def _check_same(own: RunRecord, first: RunRecord, peers: Peers) -> None:
+    """Raise `ConfigError` naming what this process was given and process 0 was not."""
+    flat = [
+        {"store": r.store_digest, "code": r.code_version, "preset": r.config.preset}
+        | asdict(r.config.model)
+        | asdict(r.config.train)
+        for r in (own, first)
+    ]
+    for name, value in flat[0].items():
+        if flat[1][name] != value:
+            raise ConfigError(
+                f"process {peers.process} of {peers.processes} has {name}={value}, process 0 has "
+                f"{flat[1][name]}: use the same options, store and version in all"
+            )
 
 
 def check_record(where: Path, before: RunRecord, now: RunRecord) -> None:

@@ -21,6 +21,7 @@ from model.network.transformer import Transformer, dropout_sites
 from model.training.hidden_sources import draw_disguise, hide_sources
 from model.training.loss import Tally, empty_tally, next_token_loss
 from model.training.optimizer import make_optimizer, make_schedule
+from model.training.sharding import gathering_again, place_state, whole
 
 
 class Meter(NamedTuple):
@@ -56,13 +57,17 @@ class Steps:
         self.devices = devices
         self.dtype = compute_dtype(config.model)
         self.attention, self.fallback = choose_attention(config.model, self.dtype)
-        self.optimizer = make_optimizer(config.train, tables=config.model.prefix_rows > 0)
+        self.optimizer = _optimizer(config)
         self.graph = nnx.graphdef(nnx.eval_shape(self._model))
-        self.init = jax.jit(self._init, out_shardings=devices.replicated)
-        self.abstract_state = _place(jax.eval_shape(self._init), devices.replicated)
+        shapes = jax.eval_shape(self._init)
+        self.places = place_state(shapes, devices)
+        self.init = jax.jit(self._init, out_shardings=self.places)
+        self.abstract_state = _placed(shapes, self.places)
         started = time.perf_counter()
         batch = self._abstract_batch(config.train.batch_size)
-        jitted = jax.jit(self._train, donate_argnums=0, out_shardings=devices.replicated)
+        jitted = jax.jit(
+            self._train, donate_argnums=0, out_shardings=(self.places, devices.replicated)
+        )
         self.train = jitted.lower(self.abstract_state, *batch).compile()
         self.compile_seconds = time.perf_counter() - started
         if evaluation_rows is not None:
@@ -80,7 +85,7 @@ class Steps:
         """
         weights = nnx.eval_shape(lambda: nnx.state(self._model(), nnx.Param))
         fill_weights(weights, arrays)
-        weights = jax.device_put(weights, self.devices.replicated)
+        weights = jax.device_put(weights, self.places.weights)
         fresh: TrainState = self.init()  # its moments and counts are those of any start
         return TrainState(fresh.step, weights, fresh.optimizer, fresh.meter)
 
@@ -89,10 +94,7 @@ class Steps:
         return Transformer(self.config.model, self.dtype, self.attention, rngs)
 
     def _init(self) -> TrainState:
-        weights = nnx.state(self._model(), nnx.Param)
-        return TrainState(
-            jnp.zeros((), jnp.int32), weights, self.optimizer.init(weights), empty_meter()
-        )
+        return _first_state(self._model(), self.optimizer)
 
     def _train(
         self, state: TrainState, tokens: jax.Array, lengths: jax.Array
@@ -106,12 +108,15 @@ class Steps:
             tokens, looked_up = hide_sources(tokens, disguise, self.config.model)
 
         def loss_of(weights: nnx.State[Any, Any]) -> tuple[jax.Array, Tally]:
-            logits = nnx.merge(self.graph, weights)(tokens, keys, looked_up)
+            model = nnx.merge(self.graph, whole(weights, self.devices))
+            logits = model(tokens, keys, looked_up)
             return next_token_loss(
                 logits, tokens, lengths, train.answer_weight, train.second_byte_weight
             )
 
-        (loss, tally), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
+        loss_and_gradient = jax.value_and_grad(gathering_again(loss_of, self.devices), has_aux=True)
+        (loss, tally), gradient = loss_and_gradient(state.weights)
+        gradient = jax.lax.with_sharding_constraint(gradient, self.places.weights)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes Python floats and int32 counts
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)
         weights = optax.apply_updates(state.weights, updates)
@@ -128,7 +133,7 @@ class Steps:
         self, weights: nnx.State[Any, Any], tokens: jax.Array, lengths: jax.Array
     ) -> Tally:
         tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
-        logits = nnx.merge(self.graph, weights)(tokens)
+        logits = nnx.merge(self.graph, whole(weights, self.devices))(tokens)
         return next_token_loss(logits, tokens, lengths)[1]
 
     def _abstract_batch(self, rows: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
@@ -140,14 +145,36 @@ class Steps:
         )
 
 
+def state_shapes(config: Config) -> TrainState:
+    """The shape and type of every array of a state; makes none of them."""
+
+    def first_state() -> TrainState:
+        model = Transformer(config.model, jnp.dtype("float32"), "xla", nnx.Rngs(0))
+        return _first_state(model, _optimizer(config))
+
+    shapes: TrainState = jax.eval_shape(first_state)
+    return shapes
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return make_optimizer(config.train, tables=config.model.prefix_rows > 0)
+
+
+def _first_state(model: Transformer, optimizer: optax.GradientTransformation) -> TrainState:
+    weights = nnx.state(model, nnx.Param)
+    return TrainState(jnp.zeros((), jnp.int32), weights, optimizer.init(weights), empty_meter())
+
+
 def empty_meter() -> Meter:
     """A meter that has seen no step."""
     tally = jax.tree.map(jnp.asarray, empty_tally())
     return Meter(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), tally)
 
 
-def _place(tree: Any, sharding: Any) -> Any:
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
+def _placed(tree: Any, places: Any) -> Any:
+    return jax.tree.map(
+        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree, places
+    )
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -29,12 +29,27 @@ def plan_view(plan: Plan) -> RenderableType:
         ("tokens in total", f"{plan.tokens:,}"),
         ("FLOP per token, full attention", f"{plan.flops_per_token['full_attention']:,}"),
         ("FLOP per token, causal attention", f"{plan.flops_per_token['causal_attention']:,}"),
-        ("memory per device (estimate)", f"{plan.memory['total'] / 2**30:.2f} GiB"),
-        ("devices", f"{plan.devices} × {plan.device}, {plan.precision}"),
+        ("memory per device (estimate)", _memory_text(plan)),
+        (
+            "devices",
+            f"{plan.devices} × {plan.device}, {plan.precision}, fsdp {plan.config.train.fsdp}",
+        ),
         ("store", f"{store.path}, {store.epochs:.2f} epochs" if store else "none"),
     ):
         table.add_row(name, value)
     return table
+
+
+def _memory_text(plan: Plan) -> str:
+    """The total, its parts, and whether they fit."""
+    parts = ", ".join(
+        f"{name} {size / 2**30:.2f}" for name, size in plan.memory.items() if name != "total"
+    )
+    text = f"{plan.memory['total'] / 2**30:.2f} GiB"
+    if plan.device_memory is not None:
+        verdict = "fits" if plan.fits else "DOES NOT FIT"
+        text += f", {verdict} in {plan.device_memory / 2**30:.2f} GiB"
+    return f"{text} ({parts})"
 
 
 def result_view(result: RunResult) -> RenderableType:

@@ -75,3 +75,18 @@ def test_short_windows_and_full_context_stay_whole() -> None:
     assert length[0] == len(window)
     np.testing.assert_array_equal(cut[0, : len(window)], window)
     assert cut_windows(tokens, lengths, 1024, KEY)[0] is tokens
+
+
+@pytest.mark.parametrize("mode", ["full", "none"])
+def test_parts_of_a_batch_are_cut_as_the_whole_is(mode: str) -> None:
+    """So that a run sees the same rows however many processes read them."""
+    tokens, lengths = (array[:24] for array in rows_of(mode))
+    whole = cut_windows(tokens, lengths, 128, (3, 5))
+    for parts in (2, 3, 24):
+        size = 24 // parts
+        cut = [
+            cut_windows(tokens[at : at + size], lengths[at : at + size], 128, (3, 5), at)
+            for at in range(0, 24, size)
+        ]
+        for array, pieces in zip(whole, zip(*cut, strict=True), strict=True):
+            np.testing.assert_array_equal(array, np.concatenate(pieces))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from model.devices import visible_devices
-from model.training.batches import AHEAD, Batches, DeviceBatches
+from model.training.batches import AHEAD, Batches, DeviceBatches, make_batches
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
+from tests.model.conftest import small_config
 
 
 def test_a_batch_is_a_function_of_seed_and_step(store: Path) -> None:
@@ -23,6 +24,21 @@ def test_a_batch_is_a_function_of_seed_and_step(store: Path) -> None:
     np.testing.assert_array_equal(batch(1, 3), batch(1, 3))
     assert not np.array_equal(batch(1, 3), batch(1, 4))
     assert not np.array_equal(batch(1, 3), batch(2, 3))
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_the_parts_of_all_processes_are_the_batch_of_one(store: Path, hosts: int) -> None:
+    config = small_config(composed=0.5, scattered=0.25)
+    whole = MixtureSampler(TokenStore.open(store), "train", 8, config.train.seed)
+    parts = [make_batches(config, whole.shard(host, hosts)) for host in range(hosts)]
+    for step in (0, 1, 7, 1000):
+        for array, pieces in zip(
+            make_batches(config, whole).batch(step),
+            zip(*(part.batch(step) for part in parts), strict=True),
+            strict=True,
+        ):
+            assert len(pieces[0]) == 8 // hosts
+            np.testing.assert_array_equal(array, np.concatenate(pieces))
 
 
 def test_device_batches_come_in_order_as_uint16(store: Path) -> None:
@@ -38,6 +54,8 @@ def test_device_batches_come_in_order_as_uint16(store: Path) -> None:
 
 class Failing:
     """A sampler whose fourth batch cannot be read."""
+
+    shard_index = 0
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         if step == 3:

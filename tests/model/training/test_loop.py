@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,11 @@ def test_the_curve_is_in_tensorboard(finished: tuple[Path, RunResult]) -> None:
         b"test/modes/full",
     ):
         assert tag in written
+
+
+def test_writing_for_tensorboard_imports_no_pytorch() -> None:
+    code = "import sys, model.training.events; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_finished_run_gives_its_result_without_training(

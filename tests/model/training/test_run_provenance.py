@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,13 @@ from model.model_files import write_digests
 from model.run_folder import RunRecord
 from model.training.checkpoint import Checkpoints
 from model.training.loop import train
-from model.training.surveyor import Surveyor
+from model.training.meeting import gather, visit
+from model.training.peers import Peers, Place
+from model.training.progress import TrainingProgress
+from model.training.run import Run
+from model.training.surveyor import Surveyor, surveyor_of
 from stores.errors import CheckpointError
+from stores.progress import Progress
 from stores.provenance import Provenance, survey
 from stores.reader import TokenStore
 from tests.helpers import build_store
@@ -98,12 +106,66 @@ def test_an_export_gives_an_old_run_its_data_from_its_store_and_no_other(
     assert "but the model was trained on" in str(refused.exception)
 
 
-def test_nobody_waits_for_a_survey_but_the_end_of_the_run(store: Path, found: Provenance) -> None:
+def new_run(path: Path, store: TokenStore, peers: Peers, known: Provenance | None = None) -> Run:
+    path.mkdir(exist_ok=True)
+    return Run(path, RunRecord(store.digest, small_config(), "0.1.0", known), peers)
+
+
+def test_nobody_waits_for_a_survey_but_the_end_of_the_run(
+    store: Path, found: Provenance, tmp_path: Path
+) -> None:
     """A save before that takes what is known."""
     opened = TokenStore.open(store)
-    with Surveyor(opened, None) as surveyor:
+    with Surveyor(opened, new_run(tmp_path, opened, Peers())) as surveyor:
         assert surveyor.found(wait=False) in (None, found)
         assert surveyor.found(wait=True) == found
         assert surveyor.found(wait=False) == found
-    with Surveyor(opened, found) as surveyor:
+    with Surveyor(opened, new_run(tmp_path, opened, Peers(), found)) as surveyor:
         assert surveyor.found(wait=True) is found
+
+
+def test_of_several_processes_only_the_first_surveys_and_the_last_note_is_waited_for_by_all(
+    store: Path, found: Provenance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    happened: list[str] = []
+    may_end = threading.Event()
+
+    def slow_survey(of: TokenStore, progress: Progress) -> Provenance:
+        happened.append("survey")
+        assert may_end.wait(60)
+        return survey(of, progress)
+
+    monkeypatch.setattr("model.training.surveyor.survey", slow_survey)
+
+    def member() -> None:
+        peers, _ = visit(Place("127.0.0.1", port, 2, 1), 60)
+        opened = TokenStore.open(store)
+        with surveyor_of(opened, new_run(tmp_path / "1", opened, peers)) as surveyor:
+            surveyor.note(TrainingProgress(), wait=False)
+            happened.append("not waited")
+            surveyor.note(TrainingProgress(), wait=True)
+            happened.append("waited")
+        peers.leave()
+
+    thread = threading.Thread(target=member)
+    thread.start()
+    hub, _ = gather(Place("127.0.0.1", port, 2, 0), 60)
+    opened = TokenStore.open(store)
+    run = new_run(tmp_path / "0", opened, hub)
+    with surveyor_of(opened, run) as surveyor:
+        surveyor.note(TrainingProgress(), wait=False)
+        deadline = time.monotonic() + 60
+        while len(happened) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        thread.join(0.5)
+        assert sorted(happened) == ["not waited", "survey"]
+        assert run.record.provenance is None
+        may_end.set()
+        surveyor.note(TrainingProgress(), wait=True)
+    hub.leave()
+    thread.join()
+    assert sorted(happened) == ["not waited", "survey", "waited"]
+    assert RunRecord.read(tmp_path / "0" / "run.json").provenance == found
+    assert not list((tmp_path / "1").iterdir())

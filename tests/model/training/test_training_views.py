@@ -49,6 +49,11 @@ def test_the_plan_shows_its_sizes_with_and_without_a_store() -> None:
     assert row_of(text, "steps") == ["steps", "1,000"]
     assert row_of(text, "tokens in total") == ["tokens in total", f"{plan.tokens:,}"]
     assert row_of(text, "store") == ["store", "none"]
+    memory = "memory per device (estimate)"
+    assert " GiB (weights 0.0" in row_of(text, memory)[1]
+    for size, said in ((1 << 40, "fits in 1024.00 GiB"), (1 << 20, "DOES NOT FIT in 0.00 GiB")):
+        plan = make_plan(make_config("tiny", {"steps": 1000}), None, device_memory=size)
+        assert f" GiB, {said} (weights" in row_of(rendered(plan_view(plan)), memory)[1]
     planned = replace(plan, store=PlannedStore("data/store.zarr", "abc", 640, 25.0))
     assert row_of(rendered(plan_view(planned)), "store")[1] == "data/store.zarr, 25.00 epochs"
 

@@ -1,0 +1,54 @@
+"""TensorBoard event files, with the numbers of a run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """tensorboardX imports PyTorch where it is installed: for nothing, and for three seconds."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+with _without_torch():
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+
+
+class Events:
+    """A TensorBoard event file, written in the calling thread.
+
+    tensorboardX's `SummaryWriter` writes in a thread of its own, fed by a bounded queue: when the disk is
+    full, that thread dies and the training loop waits for it forever.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        # A restart marker: TensorBoard drops what earlier files say about the steps that follow.
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=session))
+
+    def write(self, step: int, numbers: list[tuple[str, float]]) -> None:
+        """One event with all numbers of a step, on disk when this returns."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers]
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        self._writer.write_event(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
