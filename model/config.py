@@ -139,6 +139,8 @@ class TrainConfig:
     """The share of the steps over which "wsd" decays."""
     prefix_rate: float = 10.0
     """How many times the learning rate of the rest that of the looked-up tables is: a row is used rarely."""
+    prefix_decay: float = 0.0
+    """Weight decay of those tables, at their rate: it keeps them from learning each pair by heart."""
     answer_weight: float = 1.0
     """How many times a result that follows both addresses (its role token and the first byte of the RTT)
     counts in the loss. It is what the model is asked for, but makes up only 2 of some 26 tokens, in a
@@ -184,7 +186,7 @@ class TrainConfig:
         ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
-        for name in ("warmup_steps", "seed", "weight_decay", "epsilon"):
+        for name in ("warmup_steps", "seed", "weight_decay", "prefix_decay", "epsilon"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
 

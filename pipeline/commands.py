@@ -123,7 +123,8 @@ def prepare_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="RIPE Atlas results, RIPE's BigQuery tables or measurement tables: file, folder or glob. "
+            help="RIPE Atlas results, RIPE's BigQuery tables or measurement tables: file, folder, glob, or URL "
+            "(s3://, gs://, https://). "
             "Repeatable. Without it, a simulated Internet is used.",
         ),
     ] = None,
@@ -189,7 +190,7 @@ def split_command(
         list[str] | None,
         typer.Option(
             "--input",
-            help="Measurement tables in Parquet: file, folder or glob. Repeatable. "
+            help="Measurement tables in Parquet: file, folder, glob or URL. Repeatable. "
             "Without it, the tables that `ingest` wrote to the output folder.",
         ),
     ] = None,
@@ -255,7 +256,7 @@ def ingest_command(
         list[str],
         typer.Option(
             "--input",
-            help="File, folder or glob of RIPE Atlas results, in JSON or BigQuery tables. Repeatable.",
+            help="File, folder, glob or URL of RIPE Atlas results, in JSON or BigQuery tables. Repeatable.",
         ),
     ],
     out: OutOption,

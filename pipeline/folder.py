@@ -148,7 +148,13 @@ def _agree(name: str, before: Any, now: Any) -> bool:
 
 def _difference(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     if name == "inputs":
-        return "other input files (or they changed since)"
+        names = [{entry[0] for entry in files.get(name) or ()} for files in (before, now)]
+        differing = sorted(names[0] ^ names[1]) or [
+            new[0]
+            for old, new in zip(before[name], now[name], strict=True)
+            if old[: len(new)] != new
+        ]
+        return f"other input files (or they changed since), the first of them {differing[0]}"
     return f"{name} {before.get(name)}, not {now.get(name)}"
 
 

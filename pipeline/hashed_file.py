@@ -9,7 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
+from pipeline.inputs import RemoteInput
 from pipeline.records import Record
 from stores.errors import InputError
 from stores.measurements.regular_file import changed, open_regular
@@ -33,15 +35,41 @@ class FileDigest(Record, frozen=True):
         return size == self.size and blocks.items() <= self.blocks.items()
 
 
+class Source(Protocol):
+    """Bytes that can be read from anywhere."""
+
+    size: int
+
+    def read_at(self, start: int, size: int, /) -> bytes:
+        """Up to `size` bytes from `start`; none at the end."""
+        ...
+
+
+class LocalBytes:
+    """The bytes of an open file."""
+
+    def __init__(self, path: str | Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+
+    def read_at(self, start: int, size: int) -> bytes:
+        """Up to `size` bytes from `start`; none at the end. Raises `InputError` when they cannot be read."""
+        try:
+            return os.pread(self._descriptor, size, start)
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be read: {error.strerror}") from error
+
+
 class HashedFile:
     """An open file for PyArrow's readers. It holds the blocks read last, 32 MiB of them."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: str | Path, source: Source) -> None:
         self.path = path
-        self._descriptor = descriptor
+        self._source = source
         self._position = 0
         self._held: OrderedDict[int, bytes] = OrderedDict()
-        self.size = os.fstat(descriptor).st_size
+        self.size = source.size
         self.blocks: Blocks = {}
         """Of every block that was read."""
         self.closed = False
@@ -79,11 +107,8 @@ class HashedFile:
             return self._held[number]
         start, end = number * BLOCK, min(self.size, (number + 1) * BLOCK)
         block = b""
-        try:
-            while piece := os.pread(self._descriptor, end - start - len(block), start + len(block)):
-                block += piece
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+        while piece := self._source.read_at(start + len(block), end - start - len(block)):
+            block += piece
         digest = hashlib.sha256(block).hexdigest()
         if len(block) < end - start or self.blocks.setdefault(number, digest) != digest:
             raise changed(self.path)
@@ -94,15 +119,21 @@ class HashedFile:
 
 
 @contextmanager
-def open_hashed(path: Path) -> Iterator[HashedFile]:
-    """Open a file. Raises `InputError` when it cannot be opened."""
-    with open_regular(path) as descriptor:
-        yield HashedFile(path, descriptor)
+def open_hashed(place: Path | RemoteInput) -> Iterator[HashedFile]:
+    """Open a file. Raises `InputError` when it cannot be opened; one at a URL is not asked for yet."""
+    if isinstance(place, RemoteInput):
+        from pipeline.remote.reader import RemoteBytes
+
+        yield HashedFile(place.path, RemoteBytes(place))
+        return
+    with open_regular(place) as descriptor:
+        yield HashedFile(place, LocalBytes(place, descriptor))
 
 
-def hash_file(path: Path) -> FileDigest:
-    """Read a file from beginning to end. Raises `InputError` when it cannot be read."""
-    with open_hashed(path) as file:
+def hash_file(place: Path | RemoteInput) -> FileDigest:
+    """Read a file from beginning to end. Raises `InputError` when it cannot be read, and `RemoteError` when its
+    server does not give it."""
+    with open_hashed(place) as file:
         return hash_all(file)
 
 

@@ -6,19 +6,24 @@ import glob
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from pipeline.folder import WORK
 from stores.errors import InputError
 from stores.measurements.decompress import compression_of
 from stores.measurements.regular_file import open_regular
+from stores.urls import is_url, without_secrets
+
+if TYPE_CHECKING:
+    from pipeline.remote.find import Found
 
 _SUFFIXES = {".json", ".ndjson", ".jsonl", ".txt", ".parquet"}
 _COMPRESSED_SUFFIXES = {".gz", ".bz2", ".zst"}
-_PARQUET = b"PAR1"
+PARQUET = b"PAR1"
+_ASKED_AT_ONCE = 16  # requests for what URLs lead to
 _BEFORE_JSON = b"\xef\xbb\xbf\x1e \t\r\n"  # byte order mark, record separator, space
 
 
@@ -39,10 +44,37 @@ class InputFile:
     mtime_ns: int
     kind: Kind
 
+    @property
+    def identity(self) -> list[Any]:
+        """What tells this file, as it is now, from others, JSON-able."""
+        return [self.name, self.size, self.mtime_ns]
+
+
+@dataclass(frozen=True)
+class RemoteInput(InputFile):
+    """An input at a URL. `path` is what of the URL may be shown, and `mtime_ns` is 0.
+
+    Its `repr` shows no secret and does not change when a URL is signed anew.
+    """
+
+    version: str
+    """The ETag or, without one, the time of the last change that the server states; else empty."""
+    url: str = field(repr=False)
+    """As given, signature and all."""
+    ranges: bool = field(repr=False)
+    """Whether any bytes of it can be asked for. If not, only all of them from the start, and it has no pieces."""
+    sized: bool = field(repr=False)
+    """Whether the server says how many bytes it has; if not, `size` is 0."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """As for a local file; `version` has the place of the time."""
+        return [self.name, self.size, self.version]
+
 
 def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
-    """The files meant by `paths`, which may be files, folders (searched recursively) and globs. Sorted by
-    name, each file once.
+    """The files meant by `paths`, which may be files, folders (searched recursively) and globs, here or in a
+    bucket (s3://, gs://), and files on a web server (http://, https://). Sorted by name, each file once.
 
     A file that is named is always taken. From a folder come *.json, *.ndjson, *.jsonl, *.txt and
     *.parquet, also with .gz, .bz2 or .zst, and other files that are compressed or begin with { or [
@@ -50,19 +82,60 @@ def find_inputs(paths: Sequence[str | Path]) -> list[InputFile]:
     glob also enters folders that are links, each of them once.
 
     Raises `InputError` naming a path or glob that matches nothing, or a file that cannot be read or is no
-    regular file (in a folder or glob, pipes and devices are left out instead).
+    regular file (in a folder or glob, pipes and devices are left out instead); `RemoteError` when a server
+    cannot be reached or refuses.
     """
-    files = _unique_names([pair for pair in _walk(paths) if pair[2]])
+    local, remote = _survey(paths)
+    taken = [pair for pair in local if pair[2]]
+    taken += [(path, found.name, True) for path, found in remote.items() if found.taken]
+    files = _unique_names(taken)
     if not files:
         raise InputError(
             f"{_join(paths)}: found no input files: expected RIPE Atlas JSON or Parquet"
         )
-    return [_input_file(path, name) for name, path in sorted(files.items())]
+    asked = {name: remote[path] for name, path in files.items() if path in remote}
+    known: dict[str, InputFile] = {}
+    if asked:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            inputs = pool.map(lambda name: asked[name].as_input(name), asked)
+            known = dict(zip(asked, inputs, strict=True))
+    return [known.get(name) or _input_file(path, name) for name, path in sorted(files.items())]
 
 
 def find_left_out(paths: Sequence[str | Path]) -> list[str]:
     """Names of the files in folders of `paths` that `find_inputs` does not take, sorted."""
-    return sorted(_unique_names([pair for pair in _walk(paths) if not pair[2]]))
+    local, remote = _survey(paths)
+    left_out = [pair for pair in local if not pair[2]]
+    left_out += [(path, found.name, False) for path, found in remote.items() if not found.taken]
+    return sorted(_unique_names(left_out))
+
+
+def has_known_suffix(path: str) -> bool:
+    """Whether a file of this name, perhaps compressed, is input by its name alone."""
+    stem, suffix = os.path.splitext(path.lower())
+    if suffix in _COMPRESSED_SUFFIXES:
+        suffix = os.path.splitext(stem)[1]
+    return suffix in _SUFFIXES
+
+
+def is_compressed_by_name(path: str) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path.lower().endswith(tuple(_COMPRESSED_SUFFIXES))
+
+
+def _survey(
+    paths: Sequence[str | Path],
+) -> tuple[list[tuple[str, str, bool]], dict[str, Found]]:
+    """What `_walk` yields for local paths, and what URLs lead to, by what of these may be shown."""
+    urls = [path for path in map(str, paths) if is_url(path)]
+    local = list(_walk([path for path in paths if not is_url(str(path))]))
+    if not urls:
+        return local, {}
+    from pipeline.remote.find import walk  # local files need none of it
+
+    return local, walk(urls)
 
 
 def _walk(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
@@ -96,13 +169,10 @@ def _is_taken(path: str) -> bool:
     """Whether a file in a folder looks like input."""
     if not _is_regular(path):
         return False
-    stem, suffix = os.path.splitext(path.lower())
-    if suffix in _COMPRESSED_SUFFIXES:
-        suffix = os.path.splitext(stem)[1]
-    if suffix in _SUFFIXES:
+    if has_known_suffix(path):
         return True
     start = _read_start(path, 512)
-    packed = start.startswith(_PARQUET) or compression_of(start) is not None
+    packed = start.startswith(PARQUET) or compression_of(start) is not None
     return packed or start.lstrip(_BEFORE_JSON)[:1] in (b"{", b"[")
 
 
@@ -160,7 +230,7 @@ def _unique_names(found: list[tuple[str, str, bool]]) -> dict[str, str]:
     folders until they differ."""
     shortest: dict[str, str] = {}  # path by what it leads to
     for path in sorted({path for path, _, _ in found}, key=lambda path: (path.count(os.sep), path)):
-        shortest.setdefault(os.path.realpath(path), path)
+        shortest.setdefault(path if is_url(path) else os.path.realpath(path), path)
     kept = set(shortest.values())
     names = {path: name for path, name, _ in found if path in kept}
     parts = 1
@@ -182,7 +252,7 @@ def _printable(name: str) -> str:
 
 
 def _input_file(path: str, name: str) -> InputFile:
-    is_parquet = _read_start(path, 4) == _PARQUET or path.lower().endswith(".parquet")
+    is_parquet = _read_start(path, 4) == PARQUET or path.lower().endswith(".parquet")
     found = os.stat(path)
     kind: Kind = "atlas"
     if is_parquet:
@@ -204,4 +274,4 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _join(paths: Sequence[str | Path]) -> str:
-    return ", ".join(map(str, paths))
+    return ", ".join(without_secrets(path) if is_url(path) else path for path in map(str, paths))

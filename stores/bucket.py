@@ -17,16 +17,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from stores.errors import ConfigError, RemoteError
+from stores.errors import ConfigError, RemoteError, TransientError
+from stores.urls import is_url
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ClientConfig, ObjectStore
 
 WRITABLE = ("s3", "gs", "file")
 READABLE = (*WRITABLE, "http", "https")
 
 _BLOCK = 1 << 20
-_RETRIES = 6  # with the pauses between them, a server that is down is given up after about 6 s
+RETRIES = 6  # with the pauses between them, a server that is down is given up after about 6 s
 _FIRST_PAUSE = timedelta(milliseconds=100)
 _REQUEST = timedelta(minutes=10)  # a file of 16 MiB then needs no more than 28 kB/s
 _SILENCE = timedelta(seconds=60)
@@ -42,11 +44,6 @@ class RemoteFile:
     """In bytes."""
     tag: str | None
     """What the server calls this version of the file; the MD5 of the content in most buckets."""
-
-
-def is_url(place: str) -> bool:
-    """Whether `place` is a URL and not a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place) is not None
 
 
 class Bucket:
@@ -92,15 +89,47 @@ class Bucket:
         blocks = self.open(name)
         return None if blocks is None else b"".join(blocks)
 
-    def files(self) -> dict[str, RemoteFile]:
-        """All files, by name. One request for a thousand of them. Raises `RemoteError`."""
+    def open_range(
+        self, name: str, start: int, end: int, tag: str | None
+    ) -> Iterator[memoryview] | None:
+        """Blocks of bytes `start` to before `end` of a file, or `None` when the file is gone, or `tag` is
+        not its tag any more. Errors as `open`."""
+        import obstore
+        from obstore.exceptions import PreconditionError
+
+        try:
+            options: GetOptions = {"range": (start, end), "if_match": tag}
+            found = obstore.get(self._objects, name, options=options)
+        except (FileNotFoundError, PreconditionError):
+            return None
+        except Exception as error:
+            raise self._explained(name, error) from None
+        if tag is not None and found.meta["e_tag"] != tag:
+            return None
+        return self._blocks(name, iter(found.stream(_BLOCK)))
+
+    def find(self, name: str) -> RemoteFile | None:
+        """A file by its whole name, or `None` when there is no such file. Raises `RemoteError`."""
+        import obstore
+
+        try:
+            file = obstore.head(self._objects, name)
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise self._explained(name, error) from None
+        return RemoteFile(file["size"], file["e_tag"])
+
+    def files(self, folder: str = "") -> dict[str, RemoteFile]:
+        """All files, or those below a folder, by name. One request for a thousand of them. Raises
+        `RemoteError`."""
         import obstore
 
         return self._ask(
-            "",
+            folder,
             lambda: {
                 file["path"]: RemoteFile(file["size"], file["e_tag"])
-                for page in obstore.list(self._objects)
+                for page in obstore.list(self._objects, prefix=folder or None)
                 for file in page
             },
         )
@@ -138,11 +167,13 @@ class Bucket:
             raise self._explained(name, error) from None
 
     def _explained(self, name: str, error: Exception) -> RemoteError:
-        return RemoteError(f"{self.where(name).rstrip('/')}: {_reason(error)}")
+        kind = TransientError if _may_pass(error) else RemoteError
+        return kind(f"{self.where(name).rstrip('/')}: {_reason(error)}")
 
 
-def open_bucket(url: str, *, writing: bool = False) -> Bucket:
-    """The files below a URL: s3://, gs:// or file://, and http:// or https:// only to read.
+def open_bucket(url: str, *, writing: bool = False, retries: int = RETRIES) -> Bucket:
+    """The files below a URL: s3://, gs:// or file://, and http:// or https:// only to read. A request that
+    fails in a way that may pass is repeated up to `retries` times.
 
     Nothing is asked of the server yet. Raises `ConfigError` for another scheme, and for a URL with a user,
     a password or a query, which it does not repeat.
@@ -162,14 +193,14 @@ def open_bucket(url: str, *, writing: bool = False) -> Bucket:
         )
     url = url.rstrip("/")
     try:
-        return Bucket(url, _objects(url, scheme, writing))
+        return Bucket(url, _objects(url, scheme, writing, retries))
     except (ModuleNotFoundError, ConfigError):
         raise
     except Exception as error:
         raise ConfigError(f"{url}: cannot be used as a store's place: {_reason(error)}") from None
 
 
-def _objects(url: str, scheme: str, writing: bool) -> ObjectStore:
+def _objects(url: str, scheme: str, writing: bool, retries: int) -> ObjectStore:
     from obstore.store import GCSStore, HTTPStore, LocalStore, S3Store
 
     if scheme == "file":
@@ -187,7 +218,7 @@ def _objects(url: str, scheme: str, writing: bool) -> ObjectStore:
         options["allow_http"] = True
     common: dict[str, Any] = {
         "client_options": options,
-        "retry_config": {"max_retries": _RETRIES, "backoff": {"init_backoff": _FIRST_PAUSE}},
+        "retry_config": {"max_retries": retries, "backoff": {"init_backoff": _FIRST_PAUSE}},
     }
     if scheme == "s3":
         return S3Store.from_url(url, **common)
@@ -219,6 +250,17 @@ _REASONS = (
     ),
 )
 """What is found in a library's error, and what is said for it; the first match counts."""
+
+
+_PASSING = (
+    r"status(?: code)?: (408|429|5\d\d)\b|SlowDown|ConnectionRefused|Connection refused|kind: Timeout|timed out|"
+    r"end of file before|IncompleteMessage|ConnectionReset|BrokenPipe|kind: Body|kind: Decode|Interrupted"
+)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed a little later."""
+    return re.search(_PASSING, str(error)) is not None
 
 
 def _reason(error: Exception) -> str:

@@ -41,7 +41,7 @@ def print_json(value: Any) -> None:
 def local_store(store: str | Path, silent: bool) -> Path:
     """Where the store is on this machine: a URL's store is pulled into the cache first, with a progress bar and
     a line that says how long it took, unless `silent`."""
-    from stores.bucket import is_url
+    from stores.urls import is_url
 
     if not is_url(str(store)):
         return Path(store)

@@ -5,6 +5,7 @@
      ├─ InputError      (ValueError)         an input file that cannot be read, or is not what it should be
      ├─ OutputError     (OSError)            an output that cannot be written: disk full, folder in use
      ├─ RemoteError     (OSError)            a bucket or server that cannot be reached, or refuses
+     │   └─ TransientError                   the same, where asking again may help
      ├─ TokenError      (ValueError)         tokens that do not form a valid window
      ├─ NotAStoreError  (FileNotFoundError)  a path without a finished manifest
      ├─ DamagedStoreError (ValueError)       a store whose files differ from its manifest
@@ -36,6 +37,13 @@ class OutputError(PinglmError, OSError):
 
 class RemoteError(PinglmError, OSError):
     """A bucket or server cannot be reached, refuses, breaks off, or keeps other bytes than it was sent."""
+
+
+class TransientError(RemoteError):
+    """A server fails, drops a connection, or asks to wait: the same request may succeed later."""
+
+    wait = 0.0
+    """Seconds that the server asks to wait before the next request."""
 
 
 class TokenError(PinglmError, ValueError):

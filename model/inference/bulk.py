@@ -39,8 +39,8 @@ COLUMNS: dict[str, type] = {
     "unmet_prefixes": str,
     "problem": str,
 }
-"""Of an answer, and their types. `data` and `unmet_prefixes` are what it rests on, as in `Grounds`. Where there is
-a `problem`, everything else but the addresses is `None`."""
+"""Of an answer, and their types. `data` and `unmet_prefixes` are what it rests on, as in `Grounds`. Where
+there is a `problem`, everything else but the addresses is `None`."""
 
 Answer = dict[str, Any]
 

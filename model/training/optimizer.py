@@ -59,6 +59,9 @@ def make_optimizer(config: TrainConfig, *, tables: bool = False) -> optax.Gradie
     steps = [optax.clip_by_global_norm(config.clip_norm), update]
     if tables:
         steps.append(optax.masked(optax.scale(config.prefix_rate), _is_table))
+        if config.prefix_decay:
+            rate = config.prefix_rate * config.prefix_decay
+            steps.append(optax.add_decayed_weights(lambda step: -rate * schedule(step), _is_table))
     return optax.chain(*steps)
 
 

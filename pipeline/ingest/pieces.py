@@ -20,12 +20,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pipeline.hashed_file import Blocks, FileDigest, HashedFile, hash_all
+from pipeline.hashed_file import Blocks, FileDigest, HashedFile, LocalBytes, hash_all, open_hashed
 from pipeline.ingest.bzip2_blocks import END, FIRST_BIT, NotBlocksError, combine, read_blocks
 from pipeline.ingest.parts import Part, PartWriter
 from pipeline.ingest.rejects import IngestRejects
 from pipeline.ingest.units import ParsedFile, take_results
-from pipeline.inputs import InputFile
+from pipeline.inputs import InputFile, RemoteInput
 from pipeline.records import Record, to_json
 from stores.measurements.atlas_json import SEEN, find_in_lines, is_ndjson, without_mark
 from stores.measurements.atlas_result import Source, Statistic, make_parser
@@ -55,8 +55,11 @@ class ParsedPiece(Record, frozen=True):
 
 
 def cut(file: InputFile, longest: int) -> list[Range]:
-    """The pieces of a file, of at most `longest` bytes; none if it is shorter or no bzip2 file of NDJSON."""
+    """The pieces of a file, of at most `longest` bytes; none if it is shorter, no bzip2 file of NDJSON, or on a
+    server that gives no ranges of it."""
     count = -(-file.size // longest)
+    if isinstance(file, RemoteInput) and not file.ranges:
+        return []
     if count < 2 or not _is_ndjson(file):
         return []
     edges = [file.size * i // count for i in range(count + 1)]
@@ -197,7 +200,14 @@ def _is_ndjson(file: InputFile) -> bool:
 @contextmanager
 def _open_unchanged(file: InputFile) -> Iterator[HashedFile]:
     """Open a file that must be what it was when it was found, then and when it is closed."""
+    if isinstance(file, RemoteInput):
+        from pipeline.remote.reader import confirm
+
+        with open_hashed(file) as opened:  # every request is for the object that was found
+            yield opened
+            confirm(file)
+        return
     with open_regular(file.path) as descriptor:
         check_unchanged(file.path, descriptor, file.size, file.mtime_ns)
-        yield HashedFile(Path(file.path), descriptor)
+        yield HashedFile(file.path, LocalBytes(file.path, descriptor))
         check_unchanged(file.path, descriptor, file.size, file.mtime_ns)

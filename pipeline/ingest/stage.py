@@ -24,7 +24,7 @@ from pipeline.ingest.duplicates import FoundDuplicates, find_duplicates
 from pipeline.ingest.parse import parse_inputs
 from pipeline.ingest.rejects import number_rejects
 from pipeline.ingest.units import ParsedFile, WrittenPart, write_part
-from pipeline.inputs import InputFile
+from pipeline.inputs import InputFile, RemoteInput
 from pipeline.records import (
     IngestedFile,
     IngestedTotals,
@@ -69,7 +69,7 @@ def ingest(
     the input. Raises `InputError` for an input that is unreadable, cut off or another table, and when no row is
     accepted; `ConfigError` when the folder holds a simulation or was started with other options.
     """
-    noted = asdict(options) | {"inputs": [[file.name, file.size, file.mtime_ns] for file in inputs]}
+    noted = asdict(options) | {"inputs": [file.identity for file in inputs]}
     if (record := folder.begin(IngestRecord, noted)) is not None:
         return record
     _check(inputs, folder)
@@ -154,15 +154,17 @@ def _batch_bytes(inputs: Sequence[InputFile]) -> int:
 
 
 def _batches(inputs: Sequence[InputFile], limit: int) -> Iterator[tuple[InputFile, ...]]:
-    """Group consecutive files into batches of at most `limit` bytes; a larger file is a batch of its own."""
+    """Group consecutive files into batches of at most `limit` bytes; a larger file, or one of which no server
+    says how large it is, is a batch of its own."""
     batch: list[InputFile] = []
     size = 0
     for file in inputs:
-        if batch and (size + file.size > limit or len(batch) == BATCH_FILES):
+        weight = limit if isinstance(file, RemoteInput) and not file.sized else file.size
+        if batch and (size + weight > limit or len(batch) == BATCH_FILES):
             yield tuple(batch)
             batch, size = [], 0
         batch.append(file)
-        size += file.size
+        size += weight
     yield tuple(batch)
 
 

@@ -79,14 +79,13 @@ def parse_files(
             rejects.start_file(file.name)
             if file.kind == "bigquery":
                 rows, accepted, sha256 = take_table(file, rule, part_writer, rejects)
+                size = file.size
             else:
                 with open_input(file) as stream:
                     found = find_results(stream.blocks())
                     rows, accepted = take_results(found, parse, part_writer, rejects)
-                sha256 = stream.sha256
-            entries.append(
-                ParsedFile(file.name, file.size, sha256, rows, accepted, rejects.counts())
-            )
+                size, sha256 = stream.size, stream.sha256
+            entries.append(ParsedFile(file.name, size, sha256, rows, accepted, rejects.counts()))
     return to_json(ParsedBatch(entries, part_writer.parts))
 
 

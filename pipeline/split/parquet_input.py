@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.hashed_file import Blocks, HashedFile, open_hashed
+from pipeline.inputs import RemoteInput
 from pipeline.measurements import ORIGIN, PRB_ID, SCHEMA, SIMULATED
 from stores.errors import InputError
 from stores.measurements.parquet_file import (
@@ -38,12 +39,13 @@ class ParquetSummary:
     simulated: bool  # marked as rows that `simulate` made up
 
 
-def inspect_parquet(path: Path, name: str) -> ParquetSummary:
+def inspect_parquet(place: Path | RemoteInput, name: str) -> ParquetSummary:
     """Read the footer and check the schema against `pipeline.measurements.SCHEMA`.
 
     Raises `InputError` naming the file, the column, and the type expected and found.
     """
-    with reading(path, name), open_hashed(path) as source, open_parquet(source) as file:
+    where = place.path if isinstance(place, RemoteInput) else place
+    with reading(where, name), open_hashed(place) as source, open_parquet(source) as file:
         schema = file.schema_arrow
         metadata = row_groups(file)
         simulated = SIMULATED in (file.metadata.metadata or {})

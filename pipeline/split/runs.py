@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from pipeline.addresses import KEY_BYTES, Keys, families, parse_addresses
 from pipeline.hashed_file import open_hashed
+from pipeline.inputs import RemoteInput
 from pipeline.measurements import SCHEMA
 from pipeline.ordering import order_rows
 from pipeline.rejects import RejectWriter, as_json
@@ -57,7 +58,7 @@ class Run:
 
 
 def write_runs(
-    path: Path,
+    place: Path | RemoteInput,
     name: str,
     row_groups: list[int],
     first_row: int,
@@ -77,7 +78,7 @@ def write_runs(
     runs: list[str] = []
     rows: Counter[int] = Counter()
     rejected: Counter[tuple[int, str]] = Counter()
-    with RejectWriter(rejects) as reject, open_hashed(path) as source:
+    with RejectWriter(rejects) as reject, open_hashed(place) as source:
         for table in read_tables(source, name, row_groups, columns, RUN_ROWS):
             file, row = _origin(table, index_of, name, first_row)
             first_row += len(table)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.folder import OutputFolder
 from pipeline.hashed_file import Blocks, FileDigest, hash_file
-from pipeline.inputs import InputFile
+from pipeline.inputs import InputFile, RemoteInput
 from pipeline.measurements import PRB_ID
 from pipeline.provenance import sum_ledger
 from pipeline.records import (
@@ -94,10 +94,10 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Table:
-    """A Parquet file of measurements: its path, its name in ledgers and errors, and whether an earlier
+    """A Parquet file of measurements: where it is, its name in ledgers and errors, and whether an earlier
     stage wrote it (in which case it is not one of the user's inputs, and `sha256` is in that stage's record)."""
 
-    path: Path
+    place: Path | RemoteInput
     name: str
     ours: bool = False
     sha256: str = ""
@@ -111,7 +111,10 @@ def tables_of(files: Sequence[InputFile]) -> list[Table]:
                 f"{file.path}: expected a measurement table in Parquet: "
                 "use `prepare` or `ingest` for RIPE Atlas results"
             )
-    return [Table(Path(file.path), file.name) for file in files]
+    return [
+        Table(file if isinstance(file, RemoteInput) else Path(file.path), file.name)
+        for file in files
+    ]
 
 
 def own_tables(folder: OutputFolder) -> list[Table]:
@@ -147,10 +150,10 @@ def split(
     origins = [file.file for file in ingested.files] if ingested else []
     names = list(dict.fromkeys([*origins, *(table.name for table in tables)]))
     write_json(scratch / "files.json", names)
-    summaries = [inspect_parquet(table.path, table.name) for table in tables]
+    summaries = [inspect_parquet(table.place, table.name) for table in tables]
     units = _run_units(tables, summaries, folder, scratch)
     theirs = [table for table in tables if not table.ours]
-    digests = [Unit(f"hash-{i:05d}", _digest, (t.path,)) for i, t in enumerate(theirs)]
+    digests = [Unit(f"hash-{i:05d}", _digest, (t.place,)) for i, t in enumerate(theirs)]
     results = run_units("split: sort", [*units, *digests], markers, executor, progress)
     spilled = read_results(results[: len(units)], SpilledRuns, markers)
     digested = read_results(results[len(units) :], FileDigest, markers)
@@ -208,7 +211,7 @@ def _run_units(
             if held >= RUN_ROWS or group == len(summary.row_groups) - 1:
                 name = f"runs-{len(units):05d}"
                 arguments = (
-                    table.path,
+                    table.place,
                     table.name,
                     groups,
                     first_row,
@@ -252,9 +255,9 @@ def _shard_units(
     ]
 
 
-def _digest(path: Path) -> dict[str, Any]:
+def _digest(place: Path | RemoteInput) -> dict[str, Any]:
     """A unit: the hash of an input file. Returns a `FileDigest` as JSON."""
-    return to_json(hash_file(path))
+    return to_json(hash_file(place))
 
 
 def _check_unchanged(
@@ -265,27 +268,34 @@ def _check_unchanged(
     digested: Sequence[FileDigest],
 ) -> None:
     """Raise `InputError` unless the plan and all units read the bytes of the user's files that were hashed."""
-    read: dict[Path, list[Blocks]] = {}
+    read: dict[Path | RemoteInput, list[Blocks]] = {}
     for unit, result in zip(units, spilled, strict=True):
         read.setdefault(unit.arguments[0], []).append(result.blocks)
     digests = iter(digested)
     for table, summary in zip(tables, summaries, strict=True):
         if not table.ours:
             digest = next(digests)
-            blocks = [summary.blocks, *read.get(table.path, [])]
+            blocks = [summary.blocks, *read.get(table.place, [])]
             if not all(digest.holds(summary.size, some) for some in blocks):
-                raise changed(table.path)
+                raise changed(_path(table))
 
 
 def _identity(table: Table) -> list[Any]:
     """What tells a table from others: the time of one that an earlier stage wrote says nothing."""
+    if isinstance(table.place, RemoteInput):
+        return table.place.identity
     try:
-        stat = table.path.stat()
+        stat = table.place.stat()
     except OSError as error:
-        raise InputError(f"{table.path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{table.place}: cannot be read: {error.strerror}") from error
     if not table.ours:
         return [table.name, stat.st_size, stat.st_mtime_ns]
     return [table.name, stat.st_size, *([table.sha256] if table.sha256 else [])]
+
+
+def _path(table: Table) -> str | Path:
+    """What messages call a table."""
+    return table.place.path if isinstance(table.place, RemoteInput) else table.place
 
 
 def _no_rows(tables: Sequence[Table], spilled: list[SpilledRuns]) -> str:

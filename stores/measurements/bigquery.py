@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stores.errors import InputError
+from stores.errors import InputError, PinglmError
 from stores.measurements.atlas_result import Packet, Result
 from stores.measurements.parquet_file import (
     ADDRESS_BYTES,
@@ -65,10 +65,13 @@ def is_bigquery(names: Iterable[str]) -> bool:
     return {"start_time", "pings"} <= set(names)
 
 
-def holds_results(path: str) -> bool:
-    """Whether a Parquet file has the columns of RIPE's table. False where that cannot be seen."""
+def holds_results(source: Any) -> bool:
+    """Whether a Parquet file, a path or an open binary file, has the columns of RIPE's table. False where that
+    cannot be seen. Errors of the open file itself, such as `RemoteError`, are raised on."""
     try:
-        return is_bigquery(pq.read_schema(path).names)
+        return is_bigquery(pq.read_schema(source).names)
+    except PinglmError:  # some are `OSError`s
+        raise
     except (OSError, pa.ArrowException):
         return False
 

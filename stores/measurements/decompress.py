@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from stores.errors import InputError
+from stores.errors import InputError, PinglmError
 from stores.measurements.bzip2_reader import Bzip2Reader
 
 BLOCK = 4 << 20
@@ -35,6 +35,8 @@ def decompressed(source: Any, compression: str | None, name: str) -> Iterator[by
             source = _ZstdReader(source)
         while block := source.read(BLOCK):
             yield block
+    except PinglmError:  # of the source itself, and some are `OSError`s
+        raise
     except (OSError, EOFError, zlib.error) as error:
         what = f"damaged or cut-off {compression} file" if compression else "cannot be read"
         raise InputError(f"{name}: {what}: {error}") from error
@@ -53,6 +55,8 @@ class _ZstdReader:
         """The next `size` bytes, fewer only at the end. Raises `OSError` for a damaged file."""
         try:
             data: bytes = self._stream.read(size)
+        except PinglmError:
+            raise
         except self._error as error:
             raise OSError(str(error)) from error
         return data

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stores.errors import InputError
+from stores.errors import InputError, PinglmError
 
 ADDRESS_BYTES = 256
 """How long an address may be on average, and how much of it is kept: it has at most 45 characters, and a name
@@ -25,9 +25,9 @@ def reading(path: str | Path, name: str) -> Iterator[None]:
     """Turn errors of PyArrow into an `InputError` that names the file."""
     try:
         yield
+    except PinglmError:
+        raise
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, InputError):
-            raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{name}: cannot be read as Parquet ({path}): {text}") from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.inputs import find_inputs, find_left_out
+from pipeline.inputs import InputFile, find_inputs, find_left_out
 from stores.errors import InputError
 
 
@@ -33,6 +33,13 @@ def folder(tmp_path: Path) -> Path:
 
 def names(*paths: Path | str) -> list[str]:
     return [file.name for file in find_inputs(paths)]
+
+
+def test_half_done_folders_know_a_local_file_by_this_text() -> None:
+    """The markers of finished units hold a hash of it."""
+    file = InputFile("/in/a.json", "a.json", 12, 34, "atlas")
+    same = "InputFile(path='/in/a.json', name='a.json', size=12, mtime_ns=34, kind='atlas')"
+    assert repr(file) == same
 
 
 def test_a_folder_gives_its_result_files_and_names_the_others(folder: Path) -> None:

@@ -96,6 +96,8 @@ class Relay:
         """Called before and after a write is passed on, with "before" and "after"; what it says `True` to is
         not passed on, or not answered."""
         self.spoil: Callable[[str, bytes], bytes] = lambda path, body: body
+        self.fault: Callable[[str], str | None] = lambda path: None
+        """What to do to a request that reads: "503" or "drop" (half of the body)."""
         self._lock = threading.Lock()
 
     @contextmanager
@@ -115,6 +117,9 @@ class Relay:
                         self.close_connection = True
                         return
                     body = relay.spoil(self.path, body)
+                fault = relay.fault(self.path) if self.command == "GET" else None
+                if fault == "503":
+                    return self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
                 connection = http.client.HTTPConnection(relay.target)
                 connection.request(self.command, self.path, body, dict(self.headers))
                 got = connection.getresponse()
@@ -130,7 +135,8 @@ class Relay:
                 length = got.getheader("Content-Length") if self.command == "HEAD" else None
                 self.send_header("Content-Length", length or str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                self.close_connection = fault == "drop"
+                self.wfile.write(content[: len(content) // 2] if fault == "drop" else content)
 
             do_PUT = do_HEAD = do_DELETE = do_POST = do_GET
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,80 +15,23 @@ from stores.errors import DamagedStoreError, NotAStoreError, RemoteError
 from stores.pull import pull
 from stores.push import push
 from stores.verify import verify_store
+from tests.s3_server import KEY, SECRET, TOKEN, change, new_bucket, s3_server, use
 from tests.stores.mirrors import ALL, CHUNK, ROOT, content_of, run
 from tests.stores.remote_servers import Relay, repeating
-
-SERVER = Path(sys.prefix) / "s3/bin/moto_server"
-KEY, SECRET, TOKEN = "AKIANEVERPRINTED", "sesame/never+printed", "a-token-never-printed"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """URL of an S3 server that lives as long as the tests of this file."""
-    if not SERVER.exists():
-        pytest.skip(f"{SERVER} is not installed: run `make setup`")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [SERVER, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/moto-api/data.json").close()
-                break
-            except OSError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+    with s3_server() as url:
         yield url
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
 def s3(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """s3:// URL in a new bucket, the environment set so that it is found."""
-    name = f"bucket-{uuid.uuid4().hex[:8]}"
-    scope = "Credential=x/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x"
-    make = urllib.request.Request(
-        f"{server}/{name}", method="PUT", headers={"Authorization": f"AWS4-HMAC-SHA256 {scope}"}
-    )
-    urllib.request.urlopen(make).close()
     use(monkeypatch, server)
-    return f"s3://{name}/some/pings"
-
-
-def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    for name, value in (
-        ("ENDPOINT_URL", endpoint),
-        ("ALLOW_HTTP", "true"),
-        ("REGION", "us-east-1"),
-        ("ACCESS_KEY_ID", KEY),
-        ("SECRET_ACCESS_KEY", SECRET),
-        ("SESSION_TOKEN", TOKEN),
-    ):
-        monkeypatch.setenv(f"AWS_{name}", value)
-
-
-def change(server: str, url: str, content: bytes | None) -> None:
-    """Overwrite an object behind our back, or delete it."""
-    request = urllib.request.Request(
-        url.replace("s3://", f"{server}/"),
-        data=content,
-        method="DELETE" if content is None else "PUT",
-        headers={
-            "Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, "
-            "SignedHeaders=host, Signature=x"
-        },
-    )
-    urllib.request.urlopen(request).close()
+    return f"{new_bucket(server)}/some/pings"
 
 
 def test_a_store_goes_to_a_bucket_and_comes_back(s3: str, store_path: Path, tmp_path: Path) -> None:

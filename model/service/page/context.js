@@ -1,4 +1,4 @@
-// Earlier measurements from pasted text, by the rules of `measurements/text_rows.py`. Both are
+// Earlier measurements from pasted text, by the rules of `stores/measurements/text_rows.py`. Both are
 // tested with `tests/data/context_cases.json`. Addresses and ranges are left to the server to check.
 // Each row keeps its line number, so that the server's errors can be shown with it.
 

@@ -11,6 +11,7 @@ import pytest
 
 from model.devices import visible_devices
 from model.training.loop import train
+from model.training.optimizer import make_optimizer, make_schedule
 from model.training.step import Steps
 from tests.model.conftest import small_config
 
@@ -44,6 +45,22 @@ def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
         assert np.abs(now).sum() < np.abs(was).sum()
 
 
+def test_tables_alone_decay_by_their_own_rate() -> None:
+    config = small_config(
+        optimizer="muon", prefix_rate=10, prefix_decay=0.5, learning_rate=1e-2, warmup_steps=0
+    ).train
+    weights = {"lookups": {"prefix": np.ones((4, 2), "f4")}, "head": np.ones((4, 2), "f4")}
+    optimizer = make_optimizer(config, tables=True)
+    nothing = jax.tree.map(np.zeros_like, weights)
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = optimizer.update(nothing, optimizer.init(weights), weights)  # at the rate 0
+        update, _ = optimizer.update(nothing, state, weights)
+    rate = float(make_schedule(config)(1))
+    assert rate > 1e-3
+    np.testing.assert_allclose(update["lookups"]["prefix"], -10 * 0.5 * rate, rtol=1e-5)
+    np.testing.assert_array_equal(update["head"], 0)
+
+
 @pytest.mark.parametrize(
     "switch",
     [
@@ -51,6 +68,7 @@ def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
         {"schedule": "wsd"},
         {"prefix_rows": 0},
         {"composed": 0, "hidden_sources": 0},
+        {"scattered": 0.5, "prefix_decay": 0.1},
         {"answer_weight": 10, "second_byte_weight": 10},
     ],
 )

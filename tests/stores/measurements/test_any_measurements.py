@@ -25,7 +25,7 @@ from stores.measurements.text_rows import LONGEST_LINE, lines_of
 from tests.stores.measurements.measurement_files import FORMS, PINGS, results, write_form
 from tests.test_cli import BLOCKING
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EXPECTED = [Measurement(ip_address(s), ip_address(d), rtt, time) for s, d, rtt, time in PINGS]
 
 
