@@ -27,6 +27,7 @@ port, processes, process, then = *map(int, sys.argv[1:4]), sys.argv[4]
 here, _ = (visit if process else gather)(Place("127.0.0.1", port, processes, process))
 print("met", flush=True)
 if then == "fails":
+    sys.stdin.readline()  # once all have said that they have met
     here.fail("the disk is full")
     sys.exit(1)
 if then == "leaves":
@@ -47,6 +48,7 @@ def meet(*plans: str) -> list[subprocess.Popen[str]]:
     started = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, port, str(len(plans)), str(process), plan],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -56,6 +58,10 @@ def meet(*plans: str) -> list[subprocess.Popen[str]]:
     for process in started:
         assert process.stdout is not None
         assert process.stdout.readline() == "met\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
     return started
 
 
