@@ -318,7 +318,10 @@ def test_a_card_says_what_the_run_and_the_report_say(
     assert (card["data"]["seed"], card["licence"]) == (0, "Apache-2.0")
     text = (tmp_path / "README.md").read_text()
     assert "| best possible |" in text
-    assert f"| model | {errors['model']['seen_pairs']:.1f} |" in text
+    of_model = [errors["model"][group] for group in ("seen_pairs", "unseen_pairs")]
+    assert (
+        "| model | {} | {} |".format(*("-" if e is None else f"{e:.1f}" for e in of_model)) in text
+    )
     measured = command("model-card", *options[:6], "--out", str(tmp_path), "--json")
     assert measured.returncode == 0, measured.stderr
     assert (

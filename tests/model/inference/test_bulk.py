@@ -296,7 +296,7 @@ def test_pairs_from_standard_input(tmp_path: Path) -> None:
         [sys.executable, "cli.py", *words], input=text, cwd=ROOT, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == (
-        f"{out}: 3 rows, 3 answered\nThe answers are from a model trained on unknown data.\n",
+        f"{out}: 3 rows, 3 answered\nThe answers are from a model of a simulated Internet.\n",
         "",
     )
     assert [row["time"] for row in read(out)] == [1_751_000_000] * 3

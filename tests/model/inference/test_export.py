@@ -185,12 +185,10 @@ def test_what_a_killed_export_left_is_replaced(exported: Path, tmp_path: Path) -
     weights = load_weights(exported)
     folder = copy(exported, tmp_path)
     (folder / ".model.safetensors.1a2b3c4d.tmp").write_bytes(b"half")
-    for last_written in ("vocabulary.json", "model.safetensors", None):
-        (folder / "config.json").unlink()
-        if last_written != "vocabulary.json":
-            (folder / "vocabulary.json").unlink()
-        if last_written is None:
-            (folder / "model.safetensors").unlink()
+    in_order = ["model.safetensors", "vocabulary.json", "card.json", "README.md", "config.json"]
+    for written in range(len(in_order)):
+        for name in in_order[written:]:
+            (folder / name).unlink()
         write_export(weights, folder)
         assert load_weights(folder).origin == weights.origin
     (folder / "config.json").unlink()
