@@ -72,7 +72,7 @@ wheel-test: setup
 	$(PYTHON) -m venv "$$elsewhere/venv"; \
 	"$$elsewhere/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	    "$$(echo "$$here"/build/wheel/pinglm-*.whl)[train]"; \
-	cd "$$elsewhere"; venv/bin/pinglm predict-rtt 192.0.2.1 198.51.100.7 --json
+	cd "$$elsewhere"; venv/bin/pinglm predict-rtt 193.0.2.1 198.51.101.7 --json
 
 # What does not depend on JAX, on another version of Python than that of .venv.
 TEST_PYTHON ?= python3.13
