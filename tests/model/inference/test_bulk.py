@@ -28,7 +28,7 @@ from stores.codec import Measurement
 from stores.errors import ConfigError, InputError, OutputError
 from stores.measurements.given import Given
 from stores.measurements.reader import open_rows
-from tests.stores.measurements.measurement_files import FORMS, PINGS, START, write_form
+from tests.measurements.measurement_files import FORMS, PINGS, START, write_form
 
 ROOT = Path(__file__).parents[3]
 PAIRS = """id,src,dst,time

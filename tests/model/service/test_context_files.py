@@ -11,9 +11,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.measurements.measurement_files import FORMS, PINGS
 from tests.model.service.conftest import free_port, listening
 from tests.model.service.test_page import browser
-from tests.stores.measurements.measurement_files import FORMS, PINGS
 
 __all__ = ["browser"]  # a fixture
 EXPECTED = [{"src": s, "dst": d, "rtt_ms": rtt, "time": time} for s, d, rtt, time in PINGS]

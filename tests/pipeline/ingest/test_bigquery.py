@@ -17,9 +17,9 @@ from pipeline.ingest.stage import IngestOptions
 from pipeline.inputs import find_inputs
 from stores.errors import InputError
 from stores.measurements.bigquery import MOST_PACKETS
+from tests.measurements.bigquery_table import NESTINGS, bigquery_table, write_bigquery
 from tests.pipeline.ingest.results import lines, ping, rejects, run, table
 from tests.pipeline.ingest.test_ingest_real import decoded
-from tests.stores.measurements.bigquery_table import NESTINGS, bigquery_table, write_bigquery
 
 ROOT = Path(__file__).parents[3]
 ORIGIN = ["source_file", "source_row"]

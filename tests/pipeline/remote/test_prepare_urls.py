@@ -27,11 +27,11 @@ from pipeline.units import open_executor
 from stores.errors import ConfigError, InputError
 from stores.manifest import read_manifest
 from stores.verify import verify_store
+from tests.measurements.bigquery_table import write_bigquery
 from tests.pipeline.ingest.results import lines, outputs, ping
 from tests.pipeline.remote.web_server import Web
 from tests.pipeline.tables import measurement_table, write_parquet
 from tests.s3_server import KEY, SECRET, TOKEN, change, new_bucket, s3_server, use
-from tests.stores.measurements.bigquery_table import write_bigquery
 from tests.stores.remote_servers import Relay
 
 ROOT = Path(__file__).parents[3]

@@ -22,10 +22,10 @@ from stores.codec import Measurement
 from stores.errors import InputError
 from stores.measurements.reader import open_rows, read_rows
 from stores.measurements.text_rows import LONGEST_LINE, lines_of
-from tests.stores.measurements.measurement_files import FORMS, PINGS, results, write_form
+from tests.measurements.measurement_files import FORMS, PINGS, results, write_form
 from tests.test_cli import BLOCKING
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 EXPECTED = [Measurement(ip_address(s), ip_address(d), rtt, time) for s, d, rtt, time in PINGS]
 
 

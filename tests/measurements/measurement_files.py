@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from pipeline.measurements import SCHEMA
-from tests.stores.measurements.bigquery_table import bigquery_table
+from tests.measurements.bigquery_table import bigquery_table
 
 START = 1_751_000_000
 SRC, SRC6 = "9.9.9.9", "2a00:1450:4001::8"

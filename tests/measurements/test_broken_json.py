@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stores.measurements.json_scanner import BROKEN, OTHER, RESULT, TRUNCATED
-from tests.stores.measurements.scans import FIRST, RESULTS, SECOND, THIRD, found
+from tests.measurements.scans import FIRST, RESULTS, SECOND, THIRD, found
 
 
 def test_a_line_that_ends_in_a_backslash_costs_that_line() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stores.measurements import atlas_json
 from stores.measurements.atlas_json import find_in_lines, find_results
 from stores.measurements.json_scanner import BROKEN, OTHER, RESULT
-from tests.stores.measurements.scans import FIRST, RESULTS, THIRD, found, results
+from tests.measurements.scans import FIRST, RESULTS, THIRD, found, results
 
 
 def containers() -> dict[str, bytes]:
