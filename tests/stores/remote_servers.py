@@ -26,7 +26,8 @@ class _Quiet(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A local server in a thread; its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client was killed
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -82,7 +83,7 @@ class Files:
                     return self.answer(200, body)
                 self.close_connection = True
 
-        with _serving(Handler) as url:
+        with serving(Handler) as url:
             yield url
 
 
@@ -140,7 +141,7 @@ class Relay:
 
             do_PUT = do_HEAD = do_DELETE = do_POST = do_GET
 
-        with _serving(Handler) as url:
+        with serving(Handler) as url:
             yield url
 
 
@@ -155,5 +156,5 @@ def repeating(status: int) -> Iterator[str]:
 
         do_PUT = do_HEAD = do_DELETE = do_POST = do_GET
 
-    with _serving(Handler) as url:
+    with serving(Handler) as url:
         yield url

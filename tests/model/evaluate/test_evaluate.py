@@ -15,16 +15,14 @@ import pytest
 from rich.console import Console
 
 from model.evaluate.card import write_card
-from model.evaluate.comparison import compare
 from model.evaluate.effort import Effort
 from model.evaluate.evaluate import make_report, write_report
 from model.evaluate.records import Report, read_report, report_json, write_report_json
 from model.evaluate.report.page import report_page
 from model.evaluate.report.terminal import evaluation_progress, evaluation_view
-from stores.errors import CheckpointError, ConfigError, InputError
+from stores.errors import ConfigError, InputError
 from tests.model.evaluate.conftest import command
 from tests.model.evaluate.html_page import Page
-from tests.model.evaluate.small_rows import Constant
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -218,18 +216,6 @@ def test_without_a_truth_measured_pairs_are_what_is_known(simulated: Path, model
     for part in ("RTTs", "time", "likelihoods", "completions", "searches"):
         done, total = last[f"untrained: {part}"]
         assert done == total
-
-
-def test_two_predictors_of_one_name_are_refused(simulated: Path) -> None:
-    with pytest.raises(ConfigError, match="two predictors are named constant"):
-        compare(None, [Constant(1.0), Constant(2.0)])  # type: ignore[arg-type]
-
-
-def test_a_model_that_is_none_is_refused_before_the_store_is_read(simulated: Path) -> None:
-    told: list[str] = []
-    with pytest.raises(CheckpointError, match="does not exist"):
-        make_report(simulated, ["nowhere"], progress=lambda what, done, total: told.append(what))
-    assert not told
 
 
 # --- The page -----------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from model.evaluate.comparison import compare
 from model.evaluate.evaluate import make_report, name_models
-from stores.errors import ConfigError
+from stores.errors import CheckpointError, ConfigError
 from tests.helpers import windows_of_mode, write_store
 from tests.model.evaluate.conftest import command
+from tests.model.evaluate.small_rows import Constant
 
 
 def test_models_are_named_by_their_folders_where_these_differ() -> None:
@@ -17,6 +19,18 @@ def test_models_are_named_by_their_folders_where_these_differ() -> None:
     assert list(name_models(["x/a", "y/a"])) == ["x/a", "y/a"]
     with pytest.raises(ConfigError, match="--model runs/a: given twice"):
         name_models(["runs/a", "runs/a"])
+
+
+def test_two_predictors_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two predictors are named constant"):
+        compare(None, [Constant(1.0), Constant(2.0)])  # type: ignore[arg-type]
+
+
+def test_a_model_that_is_none_is_refused_before_the_store_is_read(simulated: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(CheckpointError, match="does not exist"):
+        make_report(simulated, ["nowhere"], progress=lambda what, done, total: told.append(what))
+    assert not told
 
 
 def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
+
+from tests.stores.remote_servers import serving
 
 PAST = "Mon, 05 Jan 2026 10:00:00 GMT"
 
@@ -106,12 +108,5 @@ class Web:
                 if fault != "drop":
                     self.wfile.write(b"0\r\n\r\n")
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client went away
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-            thread.start()
-            try:
-                yield f"http://127.0.0.1:{server.server_port}"
-            finally:
-                server.shutdown()
-                thread.join()
+        with serving(Handler) as url:
+            yield url
