@@ -132,7 +132,7 @@ def _decode(
     addresses, number = number_words(np.concatenate([src, dst]))
     rtt_ms = np.full(len(src), np.nan)
     rtt_ms[~parsed.failed] = decode_rtts(parsed.rtt_code)
-    seconds = _seconds(body, heads, roles)
+    seconds = seconds_of(body, heads, roles)
     return Rows(addresses, number[: len(src)], number[len(src) :], seconds, rtt_ms)
 
 
@@ -162,10 +162,11 @@ def _addresses(
     return packed
 
 
-def _seconds(
+def seconds_of(
     body: NDArray[np.uint16], heads: NDArray[np.int64], roles: NDArray[np.uint16]
 ) -> NDArray[np.int64]:
-    """(n,) Unix seconds: a delta counts from the time before it, and a window begins with none."""
+    """(n,) Unix seconds of the measurements that have a time, given all role tokens of windows one after the
+    other, and where in `body` they are: a delta counts from the time before it, and a window begins with none."""
     at = (roles >= TIMESTAMP_ABS) & (roles <= TIMESTAMP_DELTA4)
     heads, roles = heads[at], roles[at]
     value = np.zeros(len(heads), np.int64)

@@ -87,7 +87,7 @@ def samples_view(
     """What `sample-ips` prints."""
     where = f"{query.target_rtt_ms:g} ms ± {query.tolerance:.0%} from {query.src}"
     convincing = is_convincing(samples)
-    what = f"Destinations {where}" if convincing else f"Nothing convincing found {where}"
+    what = f"Destinations {where}" if convincing else f"Nothing convincing at {where}"
     table = Table(title=f"{what}{_context_note(len(query.context), used)}")
     table.add_column("address")
     table.add_column("log-probability", justify="right")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from stores.cut import TokenRows
 from stores.hashing import keyed
+from stores.rows import seconds_of
 from stores.sampler import MixtureSampler
 from stores.vocabulary import (
     BYTE0,
@@ -94,7 +95,7 @@ class Pool:
     time_at: Ints
     """Position of the time's role token in `tokens`; -1: no time."""
     seconds: Ints
-    """Since 1970, of those that have a time."""
+    """Since 1970, of those that have a time; 0 of the others."""
 
 
 def read_pools(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> Pool:
@@ -123,6 +124,8 @@ def read_pools(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> Pool:
     source_at, destination_at = place(SRC_IPV4, SRC_IPV6), place(DST_IPV4, DST_IPV6)
     time_at = place(TIMESTAMP_ABS, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4)
     source, destination = _hash_address(flat, source_at), _hash_address(flat, destination_at)
+    seconds = np.zeros(len(start), np.int64)
+    seconds[time_at >= 0] = seconds_of(flat, role_at, role)
     return Pool(
         tokens=flat,
         pool=window // windows,
@@ -133,7 +136,7 @@ def read_pools(tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> Pool:
         pair=source * np.uint64(0x9E3779B97F4A7C15) + destination,
         asks=place(RTT_START, FAILED) > np.maximum(source_at, destination_at),
         time_at=time_at,
-        seconds=_seconds(flat, time_at),
+        seconds=seconds,
     )
 
 
@@ -227,26 +230,6 @@ def _hash_address(flat: NDArray[np.uint16], role_at: Ints) -> NDArray[np.uint64]
         byte = flat[np.where(has, role_at + place, 0)].astype(np.uint64)
         total = np.where(has, (total ^ byte) * np.uint64(0x100000001B3), total)
     return total
-
-
-def _seconds(flat: NDArray[np.uint16], time_at: Ints) -> Ints:
-    """The time of each measurement, 0 of those without: deltas count from the last absolute time."""
-    timed = np.flatnonzero(time_at >= 0)
-    at = time_at[timed]
-    role = flat[at]
-    size = np.array(PAYLOAD_BYTES)[role]
-    value = np.zeros(len(at), np.int64)
-    for place in range(1, ABSOLUTE):
-        has = place <= size
-        byte = flat[np.where(has, at + place, 0)].astype(np.int64) - BYTE0
-        value = np.where(has, (value << 8) | byte, value)
-    absolute = role == TIMESTAMP_ABS
-    passed = np.cumsum(np.where(absolute, 0, value))
-    last = np.maximum.accumulate(np.where(absolute, np.arange(len(at)), 0))
-    seconds = np.zeros(len(time_at), np.int64)
-    if len(at):
-        seconds[timed] = value[last] + passed - passed[last]
-    return seconds
 
 
 def _time_tokens(pool: Pool) -> Ints:
