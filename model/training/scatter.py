@@ -83,11 +83,14 @@ class Scatterer:
         self.seed = seed
         self.share = share
         self.rows = PairRows.find(sampler.store, sampler.split)
-        self.drawn = max(1, int(context / self.rows.size.mean()))
+        mean_size = self.rows.size.mean() if self.rows.pairs else context
+        self.drawn = max(1, int(context / mean_size))
         """Pairs drawn for each window; about half of the windows have no room for the last ones."""
 
     def replace(self, step: int, tokens: NDArray[np.uint16], lengths: NDArray[np.uint16]) -> None:
         """Write scattered windows over some of a step's rows (B, context), in place."""
+        if not self.rows.pairs:  # the few rows of a tiny split all name an address last
+            return
         total = self.sampler.batch_size
         first, stop = int(step * total * self.share), int((step + 1) * total * self.share)
         chosen = np.argsort(keyed(self.seed, step, np.arange(total)))[: stop - first]
@@ -95,7 +98,11 @@ class Scatterer:
         mine = (chosen >= begin) & (chosen < begin + len(tokens))
         if mine.any():
             windows, sizes = self.windows(first + np.flatnonzero(mine))
-            tokens[chosen[mine] - begin], lengths[chosen[mine] - begin] = windows, sizes
+            rows, some = (
+                chosen[mine] - begin,
+                sizes > 0,
+            )  # none where a context has no room for a row
+            tokens[rows[some]], lengths[rows[some]] = windows[some], sizes[some]
 
     def windows(self, number: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Scattered windows by their number (n,) in the sequence of all: tokens (n, context), lengths (n,)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,10 +40,14 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> MixtureSampler:
                 Measurement(source.src, target, float(rtt_ms), 1_600_000_000)
                 for rtt_ms in random.uniform(1, 300, often)
             ]
+    return store_of(rows, tmp_path_factory.mktemp("pairs") / "store.zarr", batch=8)
+
+
+def store_of(rows: list[Measurement], path: Path, batch: int = 1) -> MixtureSampler:
+    """The windows of a store of these rows."""
     counts = {split: len(rows) for split in SPLITS}
     arrays = {(split, mode): windows_of_mode(rows, mode) for split in SPLITS for mode in MODES}
-    path = write_store(tmp_path_factory.mktemp("pairs") / "store.zarr", arrays, counts)
-    return MixtureSampler(TokenStore.open(path), "train", 8, 0)
+    return MixtureSampler(TokenStore.open(write_store(path, arrays, counts)), "train", batch, 0)
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +139,20 @@ def test_of_a_large_split_some_windows_are_looked_through(
     some = PairRows.find(sampler.store, "train")
     assert len(np.unique(some.place // 1024)) == 20
     assert set(some.place.tolist()) < set(everything.place.tolist())
+
+
+def test_a_window_stays_as_it_is_where_no_row_asks_or_fits(
+    sampler: MixtureSampler, tmp_path: Path
+) -> None:
+    asks = [
+        row
+        for row in random_measurements(40)
+        if len(PairRows.find(store_of([row], tmp_path / f"{row.dst}").store, "train").size) == 0
+    ]
+    none = Scatterer(store_of(asks, tmp_path / "none"), CONTEXT, 0, 1.0)
+    assert none.rows.pairs == 0
+    for scatterer in (none, Scatterer(sampler, 8, 0, 1.0)):
+        tokens, lengths = np.full((8, scatterer.context), 7, np.uint16), np.full(8, 5, np.uint16)
+        scatterer.replace(0, tokens, lengths)
+        assert (tokens == 7).all()
+        assert (lengths == 5).all()
