@@ -14,6 +14,7 @@ import model.commands
 import model.inference.commands
 import model.service.commands
 import pipeline.commands
+import pipeline.fetch.commands
 import stores.commands
 from stores.errors import PinglmError
 from stores.printable import printable
@@ -58,7 +59,7 @@ def commands() -> None:
     """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
-for side in (pipeline, stores, model, model.inference, model.service):
+for side in (pipeline, pipeline.fetch, stores, model, model.inference, model.service):
     app.add_typer(side.commands.app)
 
 
