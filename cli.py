@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import model.commands
 import model.inference.commands
+import model.runs.commands
 import model.service.commands
 import pipeline.commands
 import pipeline.fetch.commands
@@ -59,7 +60,7 @@ def commands() -> None:
     """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
-for side in (pipeline, pipeline.fetch, stores, model, model.inference, model.service):
+for side in (pipeline, pipeline.fetch, stores, model, model.runs, model.inference, model.service):
     app.add_typer(side.commands.app)
 
 
