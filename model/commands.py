@@ -242,6 +242,14 @@ def evaluate_command(
             show_default="20000; 1000 with a model",
         ),
     ] = None,
+    searches: Annotated[
+        int,
+        typer.Option(
+            "--searches",
+            min=1,
+            help="Searches for destinations at an RTT, of each model.",
+        ),
+    ] = 200,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of samples, fits and draws.")
     ] = 0,
@@ -251,6 +259,7 @@ def evaluate_command(
 
     Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
     """
+    from model.evaluate.effort import Effort
     from model.evaluate.evaluate import make_report, prepare_output, write_report
     from model.evaluate.records import report_json
     from model.evaluate.report.terminal import evaluation_progress, evaluation_view
@@ -259,7 +268,8 @@ def evaluate_command(
     prepare_output(out)
     path = local_store(store, silent=as_json)
     with evaluation_progress(silent=as_json) as progress:
-        report = make_report(path, models or (), truth, limit, seed, progress=progress)
+        effort = Effort(searches=searches)
+        report = make_report(path, models or (), truth, limit, seed, effort, progress)
     write_report(out, report)
     print_json(report_json(report)) if as_json else print_view(evaluation_view(report, out))
 

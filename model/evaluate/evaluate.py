@@ -18,6 +18,7 @@ from model.evaluate.completions import (
     completion_report,
 )
 from model.evaluate.effort import LIMIT, LIMIT_WITH_MODELS, Effort
+from model.evaluate.intervals import of_mean, of_quantile
 from model.evaluate.likelihood import MODES, likelihood_report
 from model.evaluate.predictors.baselines import fit_baselines
 from model.evaluate.predictors.oracle import BestPossible
@@ -219,11 +220,15 @@ def compare_time(
         predictor.answered = counter(progress, f"{name}: time", len(rows))
         queries, rtt_ms = sample
         nats, median = predictor.result_nats(queries, rtt_ms)
-        error = np.abs(median - rtt_ms)[~np.isnan(rtt_ms)]
+        error = np.sort(np.abs(median - rtt_ms)[~np.isnan(rtt_ms)])
         return TimeScores(
             count=len(rows),
             nats=float(nats.mean()),
             median_abs_error_ms=float(np.median(error)) if len(error) else None,
+            intervals={
+                "nats": of_mean(nats),
+                **({"median_abs_error_ms": of_quantile(error, 0.5)} if len(error) else {}),
+            },
         )
 
     return {
