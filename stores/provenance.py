@@ -115,7 +115,8 @@ def is_simulated(manifest: Manifest) -> bool:
 
 
 def survey(store: Store, progress: Progress = lambda done, total: None) -> Provenance:
-    """Read the train split of a store, or of several: about a second per million rows, and 32 bytes for each address in it.
+    """Read the train split of a store, or of several: about a second per million rows, and 32 bytes for each
+    address in it.
 
     Raises `DamagedStoreError` for a window that breaks the grammar, and what `progress(done, total)` raises.
     """

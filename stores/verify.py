@@ -17,8 +17,8 @@ from stores.files import sha256_file
 from stores.grammar import NO_TIME, parse_windows
 from stores.layout import MODES, chunk_file
 from stores.manifest import Manifest, read_manifest
-from stores.progress import Progress
 from stores.maps import ROW_BYTES
+from stores.progress import Progress
 from stores.reader import check_size, find_store
 from stores.union import Store
 from stores.vocabulary import CONTEXT, VOCABULARY_VERSION

@@ -63,15 +63,16 @@ def train(
     """Train up to `config.train.steps`, or until a signal asks to stop; the same call then continues.
 
     `start` are weights by name to begin with, of a model of the same shape; a run that is continued goes
-    on from its own. Several stores are trained on as one (`open_stores`). `peers` are the processes that train together (`model.training.cluster.joined`); all
-    make this call, and process 0 alone reports and writes anything but checkpoints.
+    on from its own. Several stores are trained on as one (`open_stores`). `peers` are the processes that
+    train together (`model.training.cluster.joined`); all make this call, and process 0 alone reports and
+    writes anything but checkpoints.
 
     Returns the content of RUN/result.json; after SIGTERM or SIGUSR1, the same with `finished` false and
     `stopped_by` set, and RUN/result.json is not written. SIGINT saves and raises `KeyboardInterrupt`.
     Raises `NotAStoreError` or `DamagedStoreError` for the store, `OutputError` for a folder that is in
-    the way or a full disk, `ConfigError` for a batch that does not fit the store or the devices,
-    `CheckpointError` for a run of another store or list of them, shape or configuration, and `TrainingError` for a loss
-    that is not finite or a device that runs out of memory.
+    the way or a full disk, `ConfigError` for stores that do not go together and a batch that does not fit
+    them or the devices, `CheckpointError` for a run of another store or list of stores, shape or
+    configuration, and `TrainingError` for a loss that is not finite or a device that runs out of memory.
     """
     began = time.perf_counter()
     use_compile_cache()

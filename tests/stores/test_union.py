@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pickle
 import shutil
 from dataclasses import asdict, replace
@@ -66,7 +67,7 @@ def test_on_both_sides_of_a_border_each_store_has_its_own_windows(
 ) -> None:
     parts = [part for part in union.parts if part.windows(split, mode)]
     border = 0
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in itertools.pairwise(parts):
         border += before.windows(split, mode)
         last, first = union.gather(split, mode, [border - 1, border])
         ends = before.gather(split, mode, [before.windows(split, mode) - 1])
