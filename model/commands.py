@@ -123,8 +123,9 @@ def train_command(
     """Train a transformer on a store, or on several as one. Run the same command again to continue, or to see the
     result.
 
-    Example: `pinglm train --store data/store.zarr --out runs/a --preset tiny --set width=96`, or on two days:
-    `pinglm train --store monday --store tuesday --out runs/b`
+    Example: `pinglm train --store data/store.zarr --out runs/a --preset tiny --set width=96`
+
+    Two days as one: `pinglm train --store monday --store tuesday --out runs/b`
     """
     from model.config import make_config, parse_assignments, with_shape
     from model.evaluate.first_look import take_first_look
@@ -256,7 +257,8 @@ def evaluate_command(
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare models and baselines on the same test rows: seen pairs, unseen pairs, new vantage points.
+    """Compare models and baselines on the same test rows of a store, or of several as one: seen pairs, unseen
+    pairs, new vantage points.
 
     Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
     """

@@ -103,7 +103,7 @@ class StoreUnion:
 
     def windows(self, split: str, mode: str) -> int:
         """Windows in an array, over all stores."""
-        return sum(part.windows(split, mode) for part in self.parts)
+        return int(self._array(split, mode).end[-1])
 
     def lengths(self, split: str, mode: str) -> NDArray[np.uint16]:
         """As `TokenStore.lengths`: uint16 (windows,), read-only."""
@@ -121,11 +121,10 @@ class StoreUnion:
 
     def locate(self, split: str, mode: str, rows: ArrayLike) -> tuple[Ints, ...]:
         """As `TokenStore.locate`: chunk numbers and byte offsets, int64 (n,) each."""
-        windows = self.windows(split, mode)  # raises if there is no such array
-        array = self._arrays[split, mode]
+        array = self._array(split, mode)
         rows = np.asarray(rows, np.int64)
-        if rows.size and (rows.min() < 0 or rows.max() >= windows):
-            check_rows(rows, windows, f"{split}/{mode}")  # raises
+        if rows.size and (rows.min() < 0 or rows.max() >= array.end[-1]):
+            check_rows(rows, int(array.end[-1]), f"{split}/{mode}")  # raises
         store = np.searchsorted(array.end, rows, side="right")
         chunk, row = np.divmod(rows - array.begin[store], array.per_chunk[store])
         return chunk + array.first_chunk[store], row * ROW_BYTES
@@ -133,6 +132,10 @@ class StoreUnion:
     def gather_at(self, chunks: Sequence[int], offsets: Sequence[int]) -> NDArray[np.uint16]:
         """`gather` of rows of several arrays at once, at places that `locate` gave."""
         return self.maps.gather_at(chunks, offsets)
+
+    def _array(self, split: str, mode: str) -> _Spread:
+        self.parts[0].array(split, mode)  # raises if there is none
+        return self._arrays[split, mode]
 
 
 Store = TokenStore | StoreUnion

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.evaluate.first_look import evaluation_command
+from model.inference.weights import Weights, with_provenance
 from model.run_folder import RunRecord
 from model.training.batches import make_batches
 from model.training.context_free import ContextFree
@@ -83,6 +85,20 @@ def test_two_days_from_the_command_line_and_no_other_list_continues_them(
     for other in ([monday], [monday, tuesday, several.whole]):
         with pytest.raises(CheckpointError, match=f"not on {open_stores(other).digest}"):
             train(small_config(steps=4), other, out)
+
+
+def test_what_is_said_and_added_later_is_of_all_stores(several: Several, tmp_path: Path) -> None:
+    monday, tuesday = several.parts
+    assert f"evaluate --store {monday} --store {tuesday} --model" in evaluation_command(
+        several.parts, tmp_path
+    )
+    union = open_stores(several.parts)
+    weights = Weights(small_config().model, {}, {"store_digest": union.digest})
+    found = with_provenance(weights, union).provenance
+    assert found is not None
+    assert (found.store_digest, found.rows) == (union.digest, 6000)
+    with pytest.raises(CheckpointError, match="all of several in the same order"):
+        with_provenance(weights, open_stores([tuesday, monday]))
 
 
 def test_each_store_may_be_named_by_its_url(several: Several, tmp_path: Path) -> None:

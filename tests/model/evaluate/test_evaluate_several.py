@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
+
+from model.evaluate.card import make_card
 from model.evaluate.evaluate import describe_model, make_report
 from model.evaluate.records import report_json
 from model.inference.weights import Weights
@@ -14,7 +17,7 @@ from tests.model.evaluate.conftest import command
 from tests.stores.several import build_several
 
 
-def test_the_report_is_that_of_one_store(tmp_path: Path) -> None:
+def test_the_report_is_that_of_one_store(run: Path, tmp_path: Path) -> None:
     several = build_several(tmp_path, {"monday": (3000, 400), "tuesday": (2000, 300)})
     options = [text for part in several.parts for text in ("--store", str(part))]
     out = tmp_path / "report"
@@ -22,7 +25,8 @@ def test_the_report_is_that_of_one_store(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report == json.loads((out / "report.json").read_text())
-    whole = report_json(make_report(several.whole, limit=300))
+    of_whole = make_report(several.whole, limit=300)
+    whole = report_json(of_whole)
     digest = open_stores(several.parts).digest
     assert report.pop("store") == whole.pop("store") | {
         "path": ", ".join(map(str, several.parts)),
@@ -36,6 +40,13 @@ def test_the_report_is_that_of_one_store(tmp_path: Path) -> None:
     assert twice.stderr.startswith(f"error: {several.parts[0]}: the same store as ")
     assert twice.stderr.count("\n") == 1
 
+    union = open_stores(several.parts)
     weights = Weights(small_config().model, {}, {"store_digest": digest})
-    for paths, own in ((several.parts, True), (several.parts[:1], False)):
-        assert describe_model(weights, open_stores(paths), "m").trained_on_this_store is own
+    described = describe_model(weights, union, "m")
+    assert described.trained_on_this_store
+    assert not describe_model(weights, open_stores(several.parts[:1]), "m").trained_on_this_store
+
+    asked = msgspec.structs.replace(of_whole, models={"m": described})
+    data = make_card(run, asked, union, None, 1.0)["data"]
+    assert (data["store_digest"], data["rows"], data["seed"]) == (digest, 5700, [0, 0])
+    assert data["provenance"]["rows"] == 5000
