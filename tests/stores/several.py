@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from stores.codec import Measurement
 from stores.layout import MODES, SPLITS
 from tests.helpers import random_measurements, windows_of_mode, write_store
+
+DAY = 86_400  # seconds
 
 
 class Several(NamedTuple):
@@ -22,13 +26,16 @@ class Several(NamedTuple):
 def build_several(
     folder: Path, rows: dict[str, tuple[int, int]], per_chunk: dict[str, int] | None = None
 ) -> Several:
-    """Stores by name, of so many (train, test) rows; `per_chunk` forces small chunk files."""
+    """Stores by name, of so many (train, test) rows; `per_chunk` forces small chunk files.
+
+    All have the same sources and pairs, each a day after the one before it: what is known of them is in all.
+    """
     parts, arrays = [], []
-    for seed, (name, counts) in enumerate(rows.items()):
+    for day, (name, counts) in enumerate(rows.items()):
         by_split = dict(zip(SPLITS, counts, strict=True))
         arrays.append(
             {
-                (split, mode): windows_of_mode(random_measurements(count, 10 * seed + at), mode)
+                (split, mode): windows_of_mode(_later(count, DAY * day + DAY // 2 * at), mode)
                 for at, (split, count) in enumerate(by_split.items())
                 for mode in MODES
             }
@@ -41,3 +48,9 @@ def build_several(
     }
     totals = {split: sum(counts[at] for counts in rows.values()) for at, split in enumerate(SPLITS)}
     return Several(parts, write_store(folder / "whole", joined, totals))  # type: ignore[arg-type]
+
+
+def _later(count: int, seconds: int) -> list[Measurement]:
+    """So many random measurements, the same ones but for their time."""
+    rows = random_measurements(count)
+    return [replace(row, time=row.time + seconds) for row in rows if row.time is not None]

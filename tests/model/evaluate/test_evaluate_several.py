@@ -34,6 +34,8 @@ def test_the_report_is_that_of_one_store(run: Path, tmp_path: Path) -> None:
     }
     assert report.pop("seconds").keys() == whole.pop("seconds").keys()
     assert report == whole
+    groups = report["questions"]["groups"]
+    assert min(groups["seen_pairs"], groups["context_has_pair"]) > 0  # histories matter
 
     twice = command("evaluate", *options, *options[:2], "--out", str(out))
     assert twice.returncode == 1
