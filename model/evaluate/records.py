@@ -18,9 +18,10 @@ from stores.files import parse_json, write_json
 
 
 class StoreRecord(msgspec.Struct, frozen=True):
-    """The store that was evaluated on."""
+    """The store that was evaluated on, or the stores."""
 
     path: str
+    """Of several, all of them, separated by commas."""
     digest: str
     train_rows: int
     test_rows: int

@@ -22,6 +22,7 @@ from model.evaluate.first_look import FirstLook, evaluation_command
 from model.evaluate.questions import WITHOUT_TIME
 from model.evaluate.records import Report, RttErrors
 from stores.terminal import Terminal
+from stores.union import StorePaths
 from stores.views import one_line
 
 HEADINGS = {
@@ -90,9 +91,9 @@ def evaluation_view(report: Report, out: Path) -> RenderableType:
     )
 
 
-def first_look_view(look: FirstLook, store: Path, run: Path) -> RenderableType:
+def first_look_view(look: FirstLook, stores: StorePaths, run: Path) -> RenderableType:
     """What `train` prints last: what the errors of the model are in ms, beside those of others, and the command
-    that says more about the run and its store."""
+    that says more about the run and its stores."""
     table = Table(title="Median absolute error (ms) on test rows", title_justify="left")
     table.add_column("predictor", no_wrap=True)
     for group, count in look.asked.items():
@@ -102,7 +103,7 @@ def first_look_view(look: FirstLook, store: Path, run: Path) -> RenderableType:
     return Group(
         table,
         "A pair is seen if the training data has it. To ask more, and others:",
-        one_line(evaluation_command(store, run)),
+        one_line(evaluation_command(stores, run)),
     )
 
 
