@@ -28,7 +28,8 @@ COLOURS = {
 }
 """Of the predictors that are drawn; the others are only in the tables."""
 FIELD_COLOURS = {"src": "#8d6fd1", "dst": "#2f8fd0", "result": "#3a9d5d", "time": "#e09f3e"}
-_TICKS_MS = [unit * 10.0**power for power in range(-2, 5) for unit in (1, 2, 5)]
+_POWERS_MS = [0.01, 0.1, 1, 10, 100, 1_000, 10_000, 100_000]
+_TICKS_MS = [unit * power for power in _POWERS_MS for unit in (1, 2, 5)]
 
 
 def error_cdf_plot(report: Report, group: str) -> Markup:
@@ -215,15 +216,10 @@ def _lines(report: Report, tables: Mapping[str, Any]) -> list[tuple[str, dict[st
 
 def _ticks_ms(set_ticks: Any, limits: tuple[float, float]) -> None:
     """Plain numbers on a logarithmic axis of ms: 1, 10, 100; in between also 2 and 5 where it spans little."""
-    shown = [ms for ms in _TICKS_MS if limits[0] <= ms <= limits[1]]
-    if limits[1] > 100 * limits[0]:
-        shown = shown[shown.index(next(ms for ms in shown if _is_power(ms))) :: 3]
+    wide = limits[1] > 100 * limits[0]
+    shown = [ms for ms in (_POWERS_MS if wide else _TICKS_MS) if limits[0] <= ms <= limits[1]]
     set_ticks(shown, [f"{ms:g}" if ms < 1000 else f"{ms / 1000:g} s" for ms in shown])
     set_ticks([], [], minor=True)
-
-
-def _is_power(ms: float) -> bool:
-    return f"{ms:.0e}".startswith("1")
 
 
 def _legend(axes: Any, columns: int) -> None:
