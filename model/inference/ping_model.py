@@ -35,6 +35,7 @@ from model.inference.query import (
 from model.inference.samples import choose, rtt_band
 from model.inference.table_answers import TableAnswers
 from model.inference.weights import Weights, known_first_bytes, read_run
+from model.network.flops import count_parameters
 from model.run_folder import RECORD_FILE
 from stores.codec import Address, Measurement
 from stores.errors import CheckpointError
@@ -72,6 +73,16 @@ class PingModel(TableAnswers):
         """What the model was trained on; `None` where nobody noted it."""
         self.decoder = Decoder(weights.model())
         self._known_first = known_first_bytes(weights.arrays)
+
+    def __repr__(self) -> str:
+        """Its size, and what it was trained on."""
+        weights = count_parameters(self.config)
+        rows = self.provenance
+        data = f"{rows.rows:,} rows of {rows.data} data" if rows else "unknown data"
+        return (
+            f"PingModel({weights['matrices']:,} weights in matrices, {weights['tables']:,} in tables, "
+            f"context of {self.config.context} tokens, trained on {data})"
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> PingModel:

@@ -45,6 +45,14 @@ class RttPrediction:
     known_first: NDArray[np.bool_] | None = None
     """(256,) first bytes of the code that some training row has; `None` if the model cannot tell."""
 
+    def __repr__(self) -> str:
+        """Median and 80 % interval, and how likely there is no answer."""
+        low, median, high = self.quantile([0.1, 0.5, 0.9])
+        return (
+            f"RttPrediction(median {median:.4g} ms, 80 % within {low:.4g} to {high:.4g} ms, "
+            f"no answer {self.p_failed:.2%})"
+        )
+
     @cached_property
     def _plausible(self) -> NDArray[np.float64]:
         """(65536,) `code_probabilities` without the noise; they sum to 1."""
