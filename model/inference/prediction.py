@@ -128,6 +128,8 @@ class Completion:
     """Given the prefix: the product of `byte_probabilities`."""
     byte_probabilities: tuple[float, ...]
     """Of each completed byte, given those before it."""
+    unmet_prefix: str | None = None
+    """Its /16 (IPv6: /32), if training had no address of that field in it."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -135,6 +137,7 @@ class Completion:
             "address": str(self.address),
             "probability": self.probability,
             "byte_probabilities": list(self.byte_probabilities),
+            "unmet_prefix": self.unmet_prefix,
         }
 
 
@@ -147,6 +150,8 @@ class SampledAddress:
     """Nats, of this destination and an RTT within tolerance, given source and context."""
     p_within: float
     """Probability that a ping to it is answered within tolerance of the target."""
+    unmet_prefix: str | None = None
+    """As of a `Completion`."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -154,6 +159,7 @@ class SampledAddress:
             "address": str(self.address),
             "log_probability": self.log_probability,
             "p_within": self.p_within,
+            "unmet_prefix": self.unmet_prefix,
         }
 
 
