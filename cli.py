@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import model.commands
+import model.evaluate.commands
 import model.inference.commands
 import model.runs.commands
 import model.service.commands
@@ -60,7 +61,17 @@ def commands() -> None:
     """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
-for side in (pipeline, pipeline.fetch, stores, model, model.runs, model.inference, model.service):
+SIDES = (
+    pipeline,
+    pipeline.fetch,
+    stores,
+    model,
+    model.runs,
+    model.evaluate,
+    model.inference,
+    model.service,
+)
+for side in SIDES:
     app.add_typer(side.commands.app)
 
 

@@ -12,6 +12,7 @@ from model.config import Config, make_config
 from model.training.loop import train
 from model.training.progress import TrainingProgress
 from stores.errors import ConfigError, TrainingError
+from stores.union import StorePaths
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def make_variants(
     for values in itertools.product(*tried.values()):
         config = make_config(preset, {**fixed, **dict(zip(tried, values, strict=True))})
         variants.append(Variant({name: _value(config, name) for name in tried}, config))
-    for name, values in tried.items():
-        if len({variant.settings[name] for variant in variants}) < len(values):
-            raise ConfigError(f"{name}={','.join(values)}: expected each value only once")
+    for name, given in tried.items():
+        if len({variant.settings[name] for variant in variants}) < len(given):
+            raise ConfigError(f"{name}={','.join(given)}: expected each value only once")
     return variants
 
 
@@ -99,7 +100,7 @@ class SweepRow:
 
 
 def sweep(
-    variants: Sequence[Variant], store: Path, out: Path, progress: TrainingProgress
+    variants: Sequence[Variant], stores: StorePaths, out: Path, progress: TrainingProgress
 ) -> list[SweepRow]:
     """Train each variant in its folder in `out`; a second call continues where the first one stopped.
 
@@ -112,7 +113,7 @@ def sweep(
         progress.note(", ".join(f"{name} {value_text(value)}" for name, value in settings))
         row = SweepRow(variant.settings, str(path))
         try:
-            result = train(variant.config, store, path, progress=progress)
+            result = train(variant.config, stores, path, progress=progress)
         except TrainingError as error:  # a rate that is too high is a finding, not a failed sweep
             row = replace(row, failed=str(error))
         else:
