@@ -89,7 +89,7 @@ EXTRAS = {
         "matplotlib",
         "jinja2",
     ),
-    "serve": ("fastapi", "uvicorn"),
+    "serve": ("fastapi", "uvicorn", "fastapi_offline", "prometheus_client"),
     "cluster": ("distributed",),
     "cloud": ("obstore",),
 }
