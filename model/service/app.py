@@ -60,7 +60,7 @@ def make_app(model: ReadyModel, hosts: Hosts, timeout: float) -> FastAPI:
 
 def _about(model: ReadyModel, timeout: float, metrics: Metrics) -> APIRouter:
     """Pages, health, model, metrics."""
-    router = APIRouter()
+    router = APIRouter(tags=["service"])
 
     @router.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -70,17 +70,21 @@ def _about(model: ReadyModel, timeout: float, metrics: Metrics) -> APIRouter:
     async def docs() -> FileResponse:
         return FileResponse(PAGE / "docs.html", headers={"Content-Security-Policy": DOCS_POLICY})
 
-    @router.get("/health", responses={503: {"description": "Warming up, or failed"}})
+    @router.get(
+        "/health",
+        summary="Whether it answers queries",
+        responses={503: {"description": "Warming up, or failed"}},
+    )
     async def health() -> JSONResponse:
         """200 once the service answers queries."""
         return JSONResponse({"status": model.status}, 200 if model.ready else 503)
 
-    @router.get("/model")
+    @router.get("/model", summary="The model and the limits")
     async def about() -> dict[str, Any]:
         """Name, shape, origin and card of the model, and the limits of this service."""
         return {**model.description, "limits": {**model.limits, "timeout_s": timeout}}
 
-    @router.get("/metrics", response_class=PlainTextResponse)
+    @router.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
     async def counted() -> Response:
         """Requests, times, batches and connections, in Prometheus' text format."""
         return Response(metrics.text(), headers={"Content-Type": TYPE})
@@ -107,7 +111,7 @@ def _queries(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
     errors: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Errors, "description": text} for status, text in statuses.items()
     }
-    router = APIRouter(responses=errors, dependencies=[Depends(web.json_only)])
+    router = APIRouter(tags=["queries"], responses=errors, dependencies=[Depends(web.json_only)])
 
     async def respond(request: Request, asked: Sequence[Any], batch: bool) -> Response:
         queries = []

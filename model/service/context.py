@@ -21,7 +21,7 @@ FILE = "file"  # what errors call it
 
 def context_route() -> APIRouter:
     """The route that reads a file into measurements, one file at a time."""
-    router = APIRouter()
+    router = APIRouter(tags=["queries"])
     turn = asyncio.Semaphore(1)
 
     @router.post(
