@@ -28,7 +28,15 @@ def context_route() -> APIRouter:
         "/context",
         summary="The measurements of a file, for the context of a query",
         response_model=schemas.FileAnswer,
-        responses={422: {"model": schemas.Errors, "description": "No file of measurements"}},
+        responses={
+            408: {"model": schemas.Errors, "description": "The body arrived too slowly"},
+            413: {"model": schemas.Errors, "description": "The body is too large"},
+            422: {"model": schemas.Errors, "description": "No file of measurements"},
+            501: {
+                "model": schemas.Errors,
+                "description": "Not installed: the reader of such files",
+            },
+        },
         openapi_extra={
             "requestBody": {
                 "required": True,
