@@ -67,7 +67,7 @@ test: setup
 
 # What attacks the service, ingest and the readers of files: its own tests, and those of `make test` that are of this kind.
 ATTACKS := tests/attack \
-    tests/measurements/test_broken_json.py tests/measurements/test_any_measurements.py tests/test_terminal.py \
+    tests/measurements/test_encrypted_parquet.py tests/measurements/test_broken_json.py tests/measurements/test_any_measurements.py tests/test_terminal.py \
     tests/pipeline/test_inputs.py tests/pipeline/test_input_stream.py tests/pipeline/test_prepare.py \
     tests/pipeline/ingest/test_ingest_bad_input.py tests/pipeline/ingest/test_pieces.py tests/pipeline/ingest/test_bigquery.py \
     tests/pipeline/split/test_odd_tables.py tests/pipeline/split/test_changed_tables.py \
