@@ -30,6 +30,7 @@ SHAPE = (
     "prefix_rows",
     "factors",
     "recall",
+    "nearness",
 )
 """Fields of a model that its weights depend on, and its context."""
 
@@ -68,6 +69,8 @@ class ModelConfig:
     recall: bool = False
     """Whether tokens also look up what the last measurement of their pair in the window said, where there are
     tables."""
+    nearness: bool = False
+    """Whether the bytes of an RTT can be likelier the nearer they are to the recalled ones, where there are any."""
     factors: int = 32
     """Channels of the product of source and destination, where there are tables."""
     dropout: float = 0.1
@@ -97,6 +100,11 @@ class ModelConfig:
             raise ConfigError(f"dropout {self.dropout}: expected 0 or more and below 1")
         _one_of(self, "precision", "auto", "bfloat16", "float32")
         _one_of(self, "attention", "auto", "cudnn", "xla")
+
+    @property
+    def recalls(self) -> bool:
+        """Whether tokens look up what the last measurement of their pair said."""
+        return self.recall and self.prefix_rows > 0
 
     @property
     def head_size(self) -> int:
@@ -236,6 +244,7 @@ PRESETS = {
             context=256,
             prefix_rows=32_768,
             recall=True,
+            nearness=True,
             dropout=0.0,
         ),
         TrainConfig(

@@ -7,7 +7,6 @@ with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +16,19 @@ from model.evaluate.predictors.histories import fit_histories
 from model.evaluate.predictors.trained import ModelPredictor
 from model.evaluate.questions import Predictor, Queries, Questions, choose_questions
 from model.inference.ping_model import PingModel
-from model.run_folder import Saved
+from model.run_folder import FIRST_LOOK_FILE, WITH_CONTEXT, WITHOUT_CONTEXT, FirstLook
 from stores.files import write_json
 from stores.program import command
-from stores.reader import TokenStore
 from stores.rows import Rows, read_rows
+from stores.union import Store, StorePaths, listed, open_stores
 
-FILE = "first_look.json"
 EACH = 150  # rows asked of each group
 MOST_ROWS = 10_000_000
-"""Of a store; reading more and fitting baselines to them would take longer than a look is worth."""
+"""Of all stores; reading more and fitting baselines to them would take longer than a look is worth."""
 GROUPS = ("seen_pairs", "unseen_pairs", "unseen_sources")
 
 
-@dataclass(frozen=True)
-class FirstLook(Saved):
-    """Median absolute errors in ms, by predictor and group; groups without answered rows are left out."""
-
-    steps: int
-    """Of the run when it was looked at."""
-    asked: dict[str, int]
-    """Answered rows of each group."""
-    errors_ms: dict[str, dict[str, float]]
-
-
-def look_at(store: TokenStore, run: Path, steps: int) -> FirstLook | None:
+def look_at(store: Store, run: Path, steps: int) -> FirstLook | None:
     """Ask a finished run, DMFSGD and the history of each pair the same test rows; `None` if a split of the
     store has no answered row. Raises what reading the store or the model raises."""
     train, test = read_rows(store)
@@ -55,8 +42,8 @@ def look_at(store: TokenStore, run: Path, steps: int) -> FirstLook | None:
     trained = ModelPredictor("model", PingModel.load(run), with_time=False)
     queries = questions.queries
     asked: dict[str, tuple[Predictor, Queries]] = {
-        "model, without context": (trained, queries.with_context(0)),
-        "model, with context": (trained, queries),
+        WITHOUT_CONTEXT: (trained, queries.with_context(0)),
+        WITH_CONTEXT: (trained, queries),
         "DMFSGD": (dmfsgd, queries),
         "history of the pair": (history, queries),
     }
@@ -65,32 +52,33 @@ def look_at(store: TokenStore, run: Path, steps: int) -> FirstLook | None:
 
 
 def take_first_look(
-    path: Path, run: Path, steps: int, note: Callable[[str], None]
+    paths: StorePaths, run: Path, steps: int, note: Callable[[str], None]
 ) -> FirstLook | None:
     """The first look at a run of so many steps, kept in RUN/first_look.json and taken again after more.
 
     `None` if the store is too large, or has nothing to ask; `note` is told that, and what is going on.
     Raises what opening the store raises, and as `look_at`.
     """
-    kept = run / FILE
+    kept = run / FIRST_LOOK_FILE
     if kept.exists() and (last := FirstLook.read(kept)).steps == steps:
         return last
-    store = TokenStore.open(path)
-    if store.manifest.ledger.rows > MOST_ROWS:
-        note(f"{path}: too large for a first look: run `{evaluation_command(path, run)}`")
+    store = open_stores(paths)
+    if sum(part.manifest.ledger.rows for part in store.parts) > MOST_ROWS:
+        note(f"{store.name}: too large for a first look: run `{evaluation_command(paths, run)}`")
         return None
     note("a first look: asking the model some hundred test rows")
     look = look_at(store, run, steps)
     if look is None:
-        note(f"{path}: no first look: a split has no answered row")
+        note(f"{store.name}: no first look: a split has no answered row")
     else:
         write_json(kept, look.as_dict())
     return look
 
 
-def evaluation_command(store: Path, run: Path) -> str:
+def evaluation_command(stores: StorePaths, run: Path) -> str:
     """The command that says more than a first look does."""
-    return command("evaluate", "--store", store, "--model", run, "--out", run / "report")
+    named = [part for path in listed(stores) for part in ("--store", path)]
+    return command("evaluate", *named, "--model", run, "--out", run / "report")
 
 
 def _some_of_each(train: Rows, test: Rows) -> Rows:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from model.config import ModelConfig
 from model.network.lookups import RESULT_ROWS
+from model.network.nearness import REACHES
 
 CONVENTIONS = ("full_attention", "causal_attention")
 
@@ -39,10 +40,12 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
     """Number of weights: `matrices` (including embeddings), `tables` (looked up), `norms`, `total`."""
     layer = 4 * config.width**2 + 2 * config.width * config.mlp
     matrices = config.layers * layer + 2 * config.vocabulary * config.width
+    if config.nearness and config.recalls:
+        matrices += len(REACHES) * config.width
     norms = (2 * config.layers + 1) * config.width
     tables = 0
     if config.prefix_rows:
-        results = RESULT_ROWS * (2 if config.recall else 1)
+        results = RESULT_ROWS * (2 if config.recalls else 1)
         tables = (2 * config.prefix_rows + results + config.factors) * config.width
         tables += config.prefix_rows * config.factors
     total = matrices + norms + tables

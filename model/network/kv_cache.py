@@ -22,6 +22,7 @@ from model.network.lookups import (
     read_measurements,
     recall,
 )
+from model.network.token_places import take
 from model.network.transformer import Transformer, rotary_angles
 from stores.vocabulary import MEASUREMENT_START
 
@@ -95,12 +96,16 @@ class CachedTransformer:
         their past. What lies behind a prompt's length is never looked at."""
         model = nnx.merge(self.graph, weights)
         angles = rotary_angles(tokens.shape[1], self.config.head_size, self.dtype)
-        x, (keys, values) = model.hidden(tokens, angles, cache=ReadCache())
+        rows = model.look_up(tokens)
+        x, (keys, values) = model.hidden(tokens, rows, angles, cache=ReadCache())
         last_two = lengths[:, None] + jnp.array([-2, -1], jnp.int32)[None]  # (B, 2)
         x = jnp.take_along_axis(x, last_two[..., None], axis=1)  # (B, 2, C)
+        rows = jax.tree.map(lambda field: take(field, last_two), rows)
         at = lengths[:, None] - jnp.arange(LONGEST_MEASUREMENT - 1, 0, -1)[None]  # (B, 46)
         tail = jnp.where(at >= 0, jnp.take_along_axis(tokens, jnp.maximum(at, 0), axis=1), 0)
-        return model.logits(x), Past(keys, values, lengths, tail, self._close(tokens, lengths))
+        return model.logits(x, rows), Past(
+            keys, values, lengths, tail, self._close(tokens, lengths)
+        )
 
     def _close(self, tokens: jax.Array, lengths: jax.Array) -> Closed | None:
         """The measurements of the prompts before their last one; `None` without tables."""
@@ -140,9 +145,9 @@ class CachedTransformer:
         all_tokens = lax.dynamic_update_slice_in_dim(
             branches.tokens, tokens[..., None], grown, axis=2
         )
-        looked_up = self._look_up(past, all_tokens, grown)
-        x, (keys, values) = model.hidden(tokens, (cos, sin), cache=cache, looked_up=looked_up)
-        return model.logits(x), Branches(keys, values, all_tokens)
+        rows = self._look_up(past, all_tokens, grown)
+        x, (keys, values) = model.hidden(tokens, rows, (cos, sin), cache=cache)
+        return model.logits(x, rows), Branches(keys, values, all_tokens)
 
     def _look_up(self, past: Past, tokens: jax.Array, grown: jax.Array) -> LookupRows | None:
         """What the latest tokens of branches (B, N, S) look up, (B, N) each; `None` without tables."""

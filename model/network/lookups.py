@@ -53,6 +53,7 @@ LONGEST_MEASUREMENT = 47
 BYTES = 256
 RESULT_ROWS = 2 * BYTES + 1
 """Rows of the table of results: first bytes of RTTs, second bytes, no answer."""
+NO_BYTE_YET = BYTES
 
 
 class LookupRows(NamedTuple):
@@ -68,6 +69,8 @@ class LookupRows(NamedTuple):
     last_first: jax.Array
     """The same of the pair's last measurement in the window, in the table of last results."""
     last_second: jax.Array
+    rtt_so_far: jax.Array
+    """Where an RTT's byte comes next: its first byte, or `NO_BYTE_YET`."""
 
 
 class Closed(NamedTuple):
@@ -151,6 +154,7 @@ def read_measurements(tokens: jax.Array, table_rows: int) -> tuple[LookupRows, j
     first = take(tokens, jnp.maximum(rtt_end - 1, 0)) - BYTE0
     second = take(tokens, rtt_end) - BYTE0 + BYTES
     nothing = jnp.full_like(tokens, -1)
+    so_far = jnp.where(distance == 0, NO_BYTE_YET, jnp.where(distance == 1, tokens - BYTE0, -1))
     rows = LookupRows(
         prefix=prefix,
         source=jnp.where(has_source, take(prefix, source_end), -1),
@@ -159,6 +163,7 @@ def read_measurements(tokens: jax.Array, table_rows: int) -> tuple[LookupRows, j
         second=jnp.where(has_rtt, second, -1),
         last_first=nothing,
         last_second=nothing,
+        rtt_so_far=jnp.where(role == RTT_START, so_far, -1),
     )
     both = has_source & has_destination
     pair = _mix(take(hashed, source_end)) + take(hashed, destination_end)

@@ -14,6 +14,7 @@ from model.config import ModelConfig
 from model.network.attention import Implementation, LayerCache, attend
 from model.network.dropout import dropout
 from model.network.lookups import LookupRows, Lookups, lookup_rows
+from model.network.nearness import Nearness
 
 ROPE_BASE = 10_000.0
 VOCABULARY_ALIGNMENT = 64  # matrix units are fastest on multiples of it
@@ -126,6 +127,7 @@ class Transformer(nnx.Module):
             normal(0.1 * config.width**-0.5)(rngs.params(), shape[::-1], jnp.float32)
         )
         self.lookups = nnx.data(Lookups(config, rngs) if config.prefix_rows else None)
+        self.nearness = nnx.data(Nearness(config) if config.nearness and config.recalls else None)
 
     def __call__(
         self,
@@ -139,38 +141,50 @@ class Transformer(nnx.Module):
         `looked_up` replaces what `lookup_rows` gives for the tokens.
         """
         angles = rotary_angles(tokens.shape[1], self.config.head_size, self.dtype)
-        return self.logits(self.hidden(tokens, angles, keys, looked_up=looked_up)[0])
+        rows = looked_up or self.look_up(tokens)
+        return self.logits(self.hidden(tokens, rows, angles, keys)[0], rows)
+
+    def look_up(self, tokens: jax.Array) -> LookupRows | None:
+        """What each of the tokens (B, T) of whole windows looks up; `None` without tables."""
+        if not self.config.prefix_rows:
+            return None
+        return lookup_rows(tokens, self.config.prefix_rows)
 
     def hidden(
         self,
         tokens: jax.Array,
+        rows: LookupRows | None,
         angles: Angles,
         keys: jax.Array | None = None,
         cache: LayerCache | None = None,
-        looked_up: LookupRows | None = None,
     ) -> tuple[jax.Array, Any]:
         """(B, T) integer tokens to the residual (B, T, C) after the last block, for `logits`.
 
-        `angles` are those of the tokens' positions. With a `cache`, whose arrays have a leading axis of
-        layers, it decides what the tokens attend to, and the second result is what it keeps of them,
-        stacked the same way; without one, they attend to each other, and the second result is `None`.
-        `looked_up` is what `lookup_rows` gives for them, where `tokens` lack what comes before them.
+        `rows` are what the tokens look up, as `look_up` gives it for whole windows; `angles` are those of
+        the tokens' positions. With a `cache`, whose arrays have a leading axis of layers, it decides what
+        the tokens attend to, and the second result is what it keeps of them, stacked the same way; without
+        one, they attend to each other, and the second result is `None`.
         """
         keys = keys if self.config.dropout > 0 else None
-        x = self._embed(tokens, looked_up)
+        x = self._embed(tokens, rows)
         x = dropout(x, self.config.dropout, None if keys is None else keys[0])
         block_keys = None if keys is None else keys[1:].reshape(self.config.layers, 2, 2)
         return self._run_blocks(x, angles, block_keys, cache)
 
-    def logits(self, x: jax.Array) -> jax.Array:
-        """Residual (B, T, C) to (B, T, vocabulary) float32: the final norm and the head.
+    def logits(self, x: jax.Array, rows: LookupRows | None) -> jax.Array:
+        """Residual (B, T, C), and what its tokens look up, to (B, T, vocabulary) float32: the final norm
+        and the head.
 
         The padding is cut off again before anyone sees it, so no probability can land there.
         """
         x = self.final_norm(x)
         padded = _pad_to_multiple(self.head[...], 1).astype(self.dtype)
         logits = jnp.matmul(x, padded, preferred_element_type=jnp.float32)
-        return logits[..., : self.config.vocabulary]
+        logits = logits[..., : self.config.vocabulary]
+        if self.nearness is None:
+            return logits
+        assert rows is not None
+        return logits + self.nearness(x, rows)
 
     def with_stacked_layers(self) -> Transformer:
         """The same model for a scan over the layers, with their weights stacked once and for all.
@@ -183,7 +197,7 @@ class Transformer(nnx.Module):
         copy.layers_are_stacked = True
         return copy
 
-    def _embed(self, tokens: jax.Array, looked_up: LookupRows | None) -> jax.Array:
+    def _embed(self, tokens: jax.Array, rows: LookupRows | None) -> jax.Array:
         """(B, T) tokens to (B, T, C): their embeddings, and what they look up.
 
         On accelerators, the embeddings are a product with one-hot rows: its gradient is a product too,
@@ -198,7 +212,7 @@ class Transformer(nnx.Module):
             )  # (B, T, V padded)
         if self.lookups is None:
             return x
-        rows = looked_up or lookup_rows(tokens, self.config.prefix_rows)
+        assert rows is not None
         return x + self.lookups(rows).astype(self.dtype)
 
     def _split_blocks(self) -> tuple[Any, list[Any]]:

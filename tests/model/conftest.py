@@ -31,6 +31,7 @@ SMALL = {
     "context": 128,
     "prefix_rows": 256,
     "recall": True,
+    "nearness": True,
     "factors": 8,
     "batch_size": 8,
     "dropout": 0.1,

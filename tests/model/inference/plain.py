@@ -23,7 +23,7 @@ def random_weights(sharpness: float, seed: int = 0) -> Weights:
     flat = flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
     arrays = {".".join(map(str, path)): np.asarray(leaf) for path, leaf in flat.items()}
     arrays["head"] = arrays["head"] * sharpness
-    for name in [name for name in arrays if name.startswith("lookups")]:
+    for name in [name for name in arrays if name.startswith(("lookups", "nearness"))]:
         arrays[name] = (
             np.random.default_rng(seed).normal(size=arrays[name].shape).astype(np.float32)
         )

@@ -44,7 +44,7 @@ def test_every_way_to_run_the_layers_keeps_the_same_past(how: dict[str, bool]) -
     model = small_model(**how)
     angles = rotary_angles(64, model.config.head_size, model.dtype)
     plain, stacked = (
-        nnx.jit(lambda m: m.hidden(TOKENS, angles, cache=ReadCache()))(m)
+        nnx.jit(lambda m: m.hidden(TOKENS, m.look_up(TOKENS), angles, cache=ReadCache()))(m)
         for m in (model, model.with_stacked_layers())
     )
     keys = plain[1][0]
