@@ -9,7 +9,7 @@ ACCELERATOR ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prepare train demo pretrained test check docs wheel-test test-python format bench clean
+.PHONY: help setup prepare train demo pretrained test attack check docs wheel-test test-python format bench clean
 
 help:
 	@echo "make demo                                   serve the shipped model at http://127.0.0.1:8000"
@@ -17,6 +17,7 @@ help:
 	@echo "make train   [OUT=data] [RUN=runs/default]  train the transformer on OUT/store.zarr"
 	@echo "make pretrained                             train the shipped model again (an hour on two cores)"
 	@echo "make test | check | format                  run the tests | check format, lint, types | reformat"
+	@echo "make attack                                 attack service and ingest, this machine only (half an hour)"
 	@echo "make docs | bench                           build the documentation into build/site | run the benchmarks"
 	@echo "make wheel-test                             install the wheel elsewhere and ask the shipped model there"
 	@echo "make test-python TEST_PYTHON=python3.13     test stores and tokenizer on another Python"
@@ -63,6 +64,21 @@ pretrained: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What attacks the service, ingest and the readers of files: its own tests, and those of `make test` that are of this kind.
+ATTACKS := tests/attack \
+    tests/measurements/test_encrypted_parquet.py tests/measurements/test_broken_json.py tests/measurements/test_any_measurements.py tests/test_terminal.py \
+    tests/pipeline/test_inputs.py tests/pipeline/test_input_stream.py tests/pipeline/test_prepare.py \
+    tests/pipeline/ingest/test_ingest_bad_input.py tests/pipeline/ingest/test_pieces.py tests/pipeline/ingest/test_bigquery.py \
+    tests/pipeline/split/test_odd_tables.py tests/pipeline/split/test_changed_tables.py \
+    tests/stores/test_claims.py tests/stores/test_verify.py \
+    tests/model/inference/test_damaged_exports.py tests/model/inference/test_damaged_runs.py \
+    tests/model/service/test_connections.py tests/model/service/test_hosts.py tests/model/service/test_openapi.py \
+    tests/model/service/test_http.py tests/model/service/test_context_files.py tests/model/service/test_take_away.py
+
+attack: setup
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[attack]'
+	$(BIN)/python -m pytest -p tests.attack.limits -m 'attack or not attack' $(ATTACKS) $(ARGS)
 
 # In a new environment outside the repository, so that nothing is imported from the working tree.
 wheel-test: setup

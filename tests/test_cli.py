@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,30 @@ def test_help_of_the_whole_fits_a_terminal() -> None:
     shown = run("--help")
     assert shown.returncode == 0
     assert all(name in shown.stdout for name in COMMANDS)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert run("--version").stdout == f"pinglm {version('pinglm')}\n"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"_PINGLM_COMPLETE": "complete_bash", "COMP_WORDS": "pinglm predict", "COMP_CWORD": "1"},
+        {"_PINGLM_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "pinglm predict"},
+        {"_PINGLM_COMPLETE": "complete_fish", "_TYPER_COMPLETE_ARGS": "pinglm predict"}
+        | {"_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    ],
+    ids=["bash", "zsh", "fish"],
+)
+def test_shells_complete_commands(asked: dict[str, str]) -> None:
+    command = [sys.executable, "-c", "import sys; sys.argv[0] = 'pinglm'; import cli; cli.main()"]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, **asked}
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "predict-rtt" in shown.stdout
+    assert "sample-ips" not in shown.stdout
 
 
 def test_interrupted_says_how_to_go_on(tmp_path: Path) -> None:

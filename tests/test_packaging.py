@@ -13,7 +13,11 @@ import cli
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-IMPORTED_AS = {"orbax-checkpoint": "orbax"}
+IMPORTED_AS = {
+    "orbax-checkpoint": "orbax",
+    "fastapi-offline": "fastapi_offline",
+    "prometheus-client": "prometheus_client",
+}
 
 
 def name_of(requirement: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from numbers import Integral
 from typing import Any
@@ -20,6 +21,10 @@ from stores.public import is_public
 LAST_SECOND = 4_102_444_799  # the end of 2099, the same limit as for `ingest`
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 """A number as text. The page reads the same ones; `float` alone also takes 1_0 and digits of other scripts."""
+ISO_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII
+)
+"""A time in ISO 8601. The page reads the same ones."""
 NOT_PUBLIC = (
     "private or special, so no model of the Internet knows it: allow it with --allow-private (in Python and JSON: "
     "allow_private)"
@@ -59,15 +64,31 @@ def check_public_prefix(family: int, known: bytes, allowed: bool) -> None:
 
 
 def parse_time(name: str, value: Any) -> int | None:
-    """Whole Unix second, or `None`. Raises `QueryError` outside 1970 to 2099."""
+    """Whole Unix second, or `None`. A text holds Unix seconds, or a time in ISO 8601, which is in UTC where it
+    names no zone. Raises `QueryError` outside 1970 to 2099."""
     if value is None:
         return None
-    seconds = parse_number(name, value)
+    seconds = parse_number(name, _unix_seconds(name, value))
     if not 0 <= seconds <= LAST_SECOND:
         raise QueryError(
             name, f"{cut(str(value))}: expected Unix seconds from 0 to the end of 2099"
         )
     return int(seconds)
+
+
+def _unix_seconds(name: str, value: Any) -> Any:
+    """Unix seconds of a text in ISO 8601; anything else as it is.
+    Raises `QueryError` for a text that is no time."""
+    if not isinstance(value, str) or NUMBER.fullmatch(value.strip()):
+        return value
+    expected = "expected Unix seconds, or ISO 8601 as in 2025-06-27T04:53:20Z"
+    if not ISO_TIME.fullmatch(value.strip()):
+        raise QueryError(name, f"{shown(value)}: {expected}")
+    try:
+        moment = datetime.fromisoformat(value.strip().replace(",", "."))
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise QueryError(name, f"{shown(value)}: {expected} ({error})") from None
 
 
 def parse_rtt(name: str, value: Any) -> float | None:

@@ -56,7 +56,11 @@ def predict_rtt_command(
     dst: Annotated[str | None, typer.Argument(metavar="DST", help="Destination address.")] = None,
     model: ModelOption = "pretrained",
     time: Annotated[
-        float | None, typer.Option("--time", help="Time of the ping, in Unix seconds.")
+        str | None,
+        typer.Option(
+            "--time",
+            help="Time of the ping: Unix seconds, or ISO 8601 as in 2025-06-27T04:53:20Z (without a zone: UTC).",
+        ),
     ] = None,
     context: ContextOption = None,
     pairs: PairsOption = None,
@@ -72,15 +76,16 @@ def predict_rtt_command(
     `pinglm predict-rtt --pairs pairs.csv --context dumps/a.json.bz2 --out answers.parquet`
     """
     from model.inference.bulk_command import answer_command, one_or_many
+    from model.inference.checks import parse_address, parse_time
 
     one_or_many(src, dst, pairs, out, matrix)
+    second = parse_time("--time", time)
     if pairs is not None and out is not None:
         from model.inference.bulk_file import BulkQuestion
 
-        question = BulkQuestion(pairs, out, context, time, matrix, allow_private)
+        question = BulkQuestion(pairs, out, context, second, matrix, allow_private)
         answer_command(question, model, as_json)
         return
-    from model.inference.checks import parse_address, parse_time
     from model.inference.context_file import context_of
     from model.inference.ping_model import PingModel
     from model.inference.query import RttQuery, context_used
@@ -90,7 +95,7 @@ def predict_rtt_command(
     query = RttQuery(
         parse_address("src", src),
         parse_address("dst", dst),
-        parse_time("time", time),
+        second,
         context_of(context),
         allow_private,
     )

@@ -1,4 +1,4 @@
-"""The FastAPI application: page, health, model, and one route with its batch form for each kind of query."""
+"""The FastAPI application: pages, health, model, metrics, and for each kind of query a route and its batch form."""
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of the routes made below.
 import asyncio
@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+import fastapi_offline
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -19,10 +20,15 @@ from model.service.answers import KINDS, Kind
 from model.service.batcher import QueueFull
 from model.service.context import context_route
 from model.service.hosts import Hosts
+from model.service.metrics import TYPE, Metrics
 from model.service.ready import ReadyModel
+from model.service.web import POLICY
 from stores.errors import QueryError
 
 PAGE = Path(__file__).parent / "page"
+SWAGGER = Path(fastapi_offline.__file__).parent / "static"
+DOCS_POLICY = f"{POLICY}; img-src 'self' data:"
+"""Swagger UI's style sheet holds its icons."""
 DISCONNECT_POLL = 0.25  # seconds
 
 
@@ -33,38 +39,55 @@ def make_app(model: ReadyModel, hosts: Hosts, timeout: float) -> FastAPI:
         title="pinglm",
         description="Predicts the RTT between two addresses, finds addresses at an RTT, and completes addresses.",
         version="1",
-        docs_url=None,  # FastAPI's pages load scripts from another host; /openapi.json stays
+        docs_url=None,  # FastAPI's pages load scripts from another host
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(web.Guard, hosts=hosts, busy=lambda: model.batcher.full)
+    metrics = Metrics(model.batcher)
+    app.add_middleware(
+        web.Guard, hosts=hosts, busy=lambda: model.batcher.full, seen=metrics.request
+    )
     app.add_exception_handler(HTTPException, web.on_http_error)
     app.add_exception_handler(RequestValidationError, web.on_invalid)
-    app.include_router(_about(model, timeout))
+    app.include_router(_about(model, timeout, metrics))
     app.include_router(context_route())
     for kind in KINDS:
         app.include_router(_queries(kind, model, timeout))
     app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/swagger", StaticFiles(directory=SWAGGER))
     return app
 
 
-def _about(model: ReadyModel, timeout: float) -> APIRouter:
-    """Page, health, model."""
-    router = APIRouter()
+def _about(model: ReadyModel, timeout: float, metrics: Metrics) -> APIRouter:
+    """Pages, health, model, metrics."""
+    router = APIRouter(tags=["service"])
 
     @router.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
 
-    @router.get("/health", responses={503: {"description": "Warming up, or failed"}})
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(PAGE / "docs.html", headers={"Content-Security-Policy": DOCS_POLICY})
+
+    @router.get(
+        "/health",
+        summary="Whether it answers queries",
+        responses={503: {"description": "Warming up, or failed"}},
+    )
     async def health() -> JSONResponse:
         """200 once the service answers queries."""
         return JSONResponse({"status": model.status}, 200 if model.ready else 503)
 
-    @router.get("/model")
+    @router.get("/model", summary="The model and the limits")
     async def about() -> dict[str, Any]:
         """Name, shape, origin and card of the model, and the limits of this service."""
         return {**model.description, "limits": {**model.limits, "timeout_s": timeout}}
+
+    @router.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
+    async def counted() -> Response:
+        """Requests, times, batches and connections, in Prometheus' text format."""
+        return Response(metrics.text(), headers={"Content-Type": TYPE})
 
     return router
 
@@ -76,6 +99,7 @@ def _queries(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
         403: "From a page of another site",
         408: "The body arrived too slowly",
         413: "The body is too large",
+        415: "Not said to be JSON",
         421: "To a host name that is not allowed",
         422: "A field is wrong",
     }
@@ -87,7 +111,7 @@ def _queries(kind: Kind, model: ReadyModel, timeout: float) -> APIRouter:
     errors: dict[int | str, dict[str, Any]] = {
         status: {"model": schemas.Errors, "description": text} for status, text in statuses.items()
     }
-    router = APIRouter(responses=errors)
+    router = APIRouter(tags=["queries"], responses=errors, dependencies=[Depends(web.json_only)])
 
     async def respond(request: Request, asked: Sequence[Any], batch: bool) -> Response:
         queries = []

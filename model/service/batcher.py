@@ -29,6 +29,7 @@ class Batcher:
         self._limit = limit
         self._waiting: deque[_Request] = deque()
         self._closed = False
+        self._seen: Callable[[str, int], None] = lambda kind, size: None
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
@@ -44,10 +45,19 @@ class Batcher:
         return request.futures
 
     @property
+    def waiting(self) -> int:
+        """Queries that wait for their turn."""
+        with self._change:
+            return self._count()
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for even one more query."""
-        with self._change:
-            return self._count() >= self._limit
+        return self.waiting >= self._limit
+
+    def watch(self, seen: Callable[[str, int], None]) -> None:
+        """From now on, call `seen(kind, size)` before each call of the model, in the thread of the device."""
+        self._seen = seen
 
     def close(self) -> None:
         """Accept nothing more, answer what is waiting, and end the thread."""
@@ -88,6 +98,7 @@ class Batcher:
         """Answer all at once; if that fails, one by one, so that only the culprit fails."""
         if not asked:
             return
+        self._seen(kind, len(asked))
         try:
             answers = self._answer(kind, [query for query, _ in asked])
         except Exception as error:  # whatever it is, the client's request handles it

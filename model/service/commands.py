@@ -10,6 +10,9 @@ from stores.commands import JsonOption
 
 app = typer.Typer()
 
+PACKAGES = ("fastapi", "uvicorn", "starlette", "pydantic", "fastapi_offline", "prometheus_client")
+"""What the extra `serve` brings."""
+
 
 @app.command("serve")
 def serve_command(
@@ -52,10 +55,11 @@ def serve_command(
     try:
         from model.service.server import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "uvicorn", "starlette", "pydantic"):
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
             raise
         raise ConfigError(
-            f"serve: {error.name} is not installed: run pip install '.[serve]' in a clone of the "
+            f"serve: {package} is not installed: run pip install '.[serve]' in a clone of the "
             "repository, or install its wheel with the extra serve, as in 'FILE.whl[serve]'"
         ) from None
     serve(model, host, port, queue, timeout, allowed_hosts or (), as_json)

@@ -124,14 +124,16 @@ class Connection(H11Protocol):
 
 
 class Tally:
-    """What happens often and is logged seldom: at once, then the rest of each 10 s as a number."""
+    """What happens often and is logged seldom: at once, then the rest of each 10 s as a number. `total` is all."""
 
     def __init__(self, message: str):
         self._message = message
+        self.total = 0
         self._since_logged: int | None = None  # None: nothing has happened for 10 s
 
     def count(self, loop: asyncio.AbstractEventLoop) -> None:
         """It has happened once more."""
+        self.total += 1
         if self._since_logged is None:
             self._log(1, loop)
         else:
@@ -152,6 +154,9 @@ REFUSED = Tally("too many connections: refused %d")
 MALFORMED = Tally("not HTTP: answered %d with 400")
 REPLACED = Tally("too many connections: closed %d that had no request")
 SLOW = Tally(f"no whole request within {WAIT_SECONDS:.0f} s, or answer not read: closed %d")
+
+TALLIES = {"refused": REFUSED, "malformed": MALFORMED, "replaced": REPLACED, "slow": SLOW}
+"""By the reason that the metrics give."""
 
 
 def refusal(status: int, message: str) -> bytes:

@@ -21,14 +21,22 @@ FILE = "file"  # what errors call it
 
 def context_route() -> APIRouter:
     """The route that reads a file into measurements, one file at a time."""
-    router = APIRouter()
+    router = APIRouter(tags=["queries"])
     turn = asyncio.Semaphore(1)
 
     @router.post(
         "/context",
         summary="The measurements of a file, for the context of a query",
         response_model=schemas.FileAnswer,
-        responses={422: {"model": schemas.Errors, "description": "No file of measurements"}},
+        responses={
+            408: {"model": schemas.Errors, "description": "The body arrived too slowly"},
+            413: {"model": schemas.Errors, "description": "The body is too large"},
+            422: {"model": schemas.Errors, "description": "No file of measurements"},
+            501: {
+                "model": schemas.Errors,
+                "description": "Not installed: the reader of such files",
+            },
+        },
         openapi_extra={
             "requestBody": {
                 "required": True,

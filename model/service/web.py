@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +26,9 @@ BODY_SECONDS = 20.0
 MAX_PROBLEMS = 20  # per response
 MAX_NAME = 100  # characters
 BUSY = "busy: too many queries are waiting: try again in a second"
+POLICY = "default-src 'self'; frame-ancestors 'none'"
 HEADERS = (
-    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'"),
+    (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
@@ -39,21 +42,45 @@ class Guard:
     (at most 1 MiB, within 20 s), sets the headers, and turns exceptions into responses. While `busy`, queries
     are refused unparsed: under overload, parsing them would take time away from answering others."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, busy: Callable[[], bool]):
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Hosts,
+        busy: Callable[[], bool],
+        seen: Callable[[str, int, float], None],
+    ):
+        """`seen(path, status, seconds)` is told of every request that was answered."""
         self.app = app
         self.hosts = hosts
         self.busy = busy
+        self.seen = seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        since, status = time.perf_counter(), 0
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, send_and_note)
+        finally:
+            if status:
+                self.seen(scope["path"], status, time.perf_counter() - since)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                own = list(message.get("headers", ()))
+                message["headers"] = own + [h for h in HEADERS if h[0] not in dict(own)]
             await send(message)
 
         foreign = self._foreign(Headers(scope=scope))
@@ -144,11 +171,20 @@ def query_problem(error: QueryError, at: Sequence[str | int]) -> Response:
     return problem(422, str(error), ("body", *at, *context, error.field), "value_error")
 
 
+def json_only(request: Request) -> None:
+    """Raises 415 unless the body is said to be JSON."""
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if not (kind == "application/json" or re.fullmatch(r"application/[\w.-]+\+json", kind)):
+        found = f"Content-Type is {shown(given)}" if given else "Content-Type is missing"
+        raise HTTPException(415, f"{found}: expected application/json")
+
+
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """404, 405, and bodies that cannot be parsed."""
+    """404, 405, 415, and bodies that cannot be parsed."""
     assert isinstance(error, HTTPException)
     where = cut(f"{request.method} {request.scope['path']}")
-    loc = ("body",) if error.status_code == 400 else ()
+    loc = {400: ("body",), 415: ("header", "content-type")}.get(error.status_code, ())
     return problem(error.status_code, f"{where}: {error.detail}", loc, headers=error.headers)
 
 

@@ -47,7 +47,7 @@ def inspect_parquet(place: Path | RemoteInput, name: str) -> ParquetSummary:
     where = place.path if isinstance(place, RemoteInput) else place
     with reading(where, name), open_hashed(place) as source, open_parquet(source) as file:
         schema = file.schema_arrow
-        metadata = row_groups(file)
+        metadata = row_groups(file, source)
         simulated = SIMULATED in (file.metadata.metadata or {})
     groups = [group.num_rows for group in metadata]
     columns = []

@@ -84,7 +84,7 @@ def read_results(source: Any, path: str, name: str) -> Iterator[ResultBatch]:
     with reading(path, name), open_parquet(source) as file:
         names = _columns(file.schema_arrow, name)
         leaves = []
-        for group in row_groups(file):
+        for group in row_groups(file, source):
             check_text(group, name, {names[k]: ADDRESS_BYTES for k in _ADDRESSES if k in names})
             leaves = _check_packets(group, name)
         wanted = [column for key, column in names.items() if key != "pings"]

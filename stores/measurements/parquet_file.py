@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stores.errors import InputError, PinglmError
+from stores.measurements.parquet_footer import has_encrypted_column
 
 ADDRESS_BYTES = 256
 """How long an address may be on average, and how much of it is kept: it has at most 45 characters, and a name
@@ -42,8 +43,11 @@ def open_parquet(source: Any, as_dictionary: Sequence[str] = ()) -> pq.ParquetFi
     )
 
 
-def row_groups(file: pq.ParquetFile) -> list[pq.RowGroupMetaData]:
-    """What the footer says of each row group."""
+def row_groups(file: pq.ParquetFile, source: Any) -> list[pq.RowGroupMetaData]:
+    """What the footer says of each row group of `source`, which was opened as `file`. What `reading` turns into an
+    `InputError` is raised for an encrypted column. Takes some 20 µs for each column of a row group."""
+    if has_encrypted_column(source):
+        raise pa.ArrowInvalid("it has an encrypted column, expected plain ones")
     return [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
 
 

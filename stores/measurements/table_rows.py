@@ -25,7 +25,7 @@ def table_rows(source: Any, path: str, name: str) -> Iterator[Given]:
     another type."""
     with reading(path, name), open_parquet(source) as file:
         names = columns_of(file.schema_arrow, name)
-        for group in row_groups(file):
+        for group in row_groups(file, source):
             check_text(group, name, {names[field]: ADDRESS_BYTES for field in ("src", "dst")})
         row = 0
         for batch in file.iter_batches(

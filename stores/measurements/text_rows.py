@@ -12,17 +12,15 @@
     192.0.2.1,198.51.100.8,-1,2025-06-27T04:53:21Z
 
 A failed ping has `failed` set, or "failed" as its `rtt_ms`; in the names of the measurement table, a negative
-`rtt`. `time` is in Unix seconds, `event_time` is that or ISO 8601 (in UTC where it names no zone); either may be
-left out. CSV values may be quoted and have spaces around them; blank lines are skipped.
+`rtt`. `time` and `event_time` are in Unix seconds or ISO 8601 (in UTC where it names no zone); either may be left
+out. CSV values may be quoted and have spaces around them; blank lines are skipped.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
@@ -42,10 +40,6 @@ _IGNORED = (
     "source_row",
 )
 """The other columns of the measurement table."""
-_DATE = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d([.,]\d+)?)?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII
-)
-"""The page reads the same ones."""
 
 
 def lines_of(blocks: Iterable[str], name: str) -> Iterator[str]:
@@ -146,7 +140,7 @@ def _given(number: int, row: dict[str, Any], others: bool) -> Given:
     values = {short: row.get(long) for long, short in TABLE_NAMES.items()}
     if _is_negative(values["rtt_ms"]):
         values |= {"rtt_ms": None, "failed": True}
-    return Given(number, values | {"time": seconds(values["time"])})
+    return Given(number, values)
 
 
 def _is_negative(rtt: Any) -> bool:
@@ -154,14 +148,3 @@ def _is_negative(rtt: Any) -> bool:
         return not isinstance(rtt, bool) and float(rtt) < 0
     except (TypeError, ValueError, OverflowError):
         return False
-
-
-def seconds(time: Any) -> Any:
-    """Unix seconds of a time in ISO 8601; anything else as it is."""
-    if not isinstance(time, str) or not _DATE.fullmatch(time.strip()):
-        return time
-    try:
-        moment = datetime.fromisoformat(time.strip().replace(",", "."))
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return time

@@ -1,7 +1,7 @@
 // The predicted distribution as SVG: bars on a logarithmic axis, 90 % band, median, and the truth where known.
 
 const WIDTH = 640, HEIGHT = 240, LEFT = 8, RIGHT = 8, TOP = 34, BOTTOM = 26;
-const MOST_TICKS = 6; // with more, labels run into each other: powers of ten only
+const MOST_TICKS = 6; // with more, labels run into each other: powers of ten only, or every other one
 
 export function drawChart(answer, truth) {
   const { edges_ms: edges, probabilities } = answer.histogram;
@@ -49,7 +49,8 @@ function ticks(low, high) {
     const all = [-3, -2, -1, 0, 1, 2, 3, 4, 5].flatMap((power) => digits.map((digit) => digit * 10 ** power));
     const inside = all.filter((tick) => tick >= low && tick <= high);
     if (inside.length < 2) return [low, Math.sqrt(low * high), high];
-    if (inside.length <= MOST_TICKS || digits.length === 1) return inside;
+    if (inside.length <= MOST_TICKS) return inside;
+    if (digits.length === 1) return inside.filter((_, at) => at % Math.ceil(inside.length / MOST_TICKS) === 0);
   }
 }
 

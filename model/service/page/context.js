@@ -104,14 +104,14 @@ function measurement(given, line) {
   if (Boolean(failed) === (rtt !== null)) {
     throw new ContextError(`line ${line}: rtt_ms: expected a number of ms, or failed, and not both`);
   }
-  const checked = { src: row.src, dst: row.dst, rtt_ms: number(rtt, "rtt_ms", line), time: number(row.time, "time", line) };
+  const checked = { src: row.src, dst: row.dst, rtt_ms: number(rtt, "rtt_ms", line), time: number(seconds(row.time), "time", line) };
   return { line, measurement: checked };
 }
 
 // A row of the measurement table, whose rtt is negative where the ping failed.
 function renamed({ src_addr, dst_addr, rtt, event_time }) {
   const failed = typeof rtt !== "boolean" && Number(rtt) < 0;
-  return { src: src_addr, dst: dst_addr, rtt_ms: failed ? null : rtt, failed, time: seconds(event_time) };
+  return { src: src_addr, dst: dst_addr, rtt_ms: failed ? null : rtt, failed, time: event_time };
 }
 
 // Unix seconds of a time in ISO 8601, in UTC where it names no zone; anything else as it is.

@@ -1,8 +1,11 @@
-// The page: tabs, queries from forms, answers as tables and a chart.
-import { drawChart, ms } from "./chart.js";
+// The page: tabs, queries from forms, context, state of the server.
+import { completionAnswer, destinationsAnswer, make, notes, rttAnswer, sampleAnswer } from "./answers.js";
 import { ContextError, forServer, parseContext } from "./context.js";
+import { CSVS, download } from "./csv.js";
+import { fillFrom, linkOf } from "./link.js";
 
 const POLL_MS = 2000;
+const MOST_AT_ONCE = 64, BODY_BYTES = 1_000_000; // of a batch: the service takes no more
 const byId = (id) => document.getElementById(id);
 const context = byId("context");
 let example = null; // from the model's card
@@ -32,11 +35,13 @@ for (const [at, tab] of tabs.entries()) {
 // --- Queries ---
 
 const QUERIES = {
-  "/predict_rtt": (form) => ({
-    src: form.src.value.trim(),
-    dst: form.dst.value.trim(),
-    time: form.time.value ? Date.parse(`${form.time.value}Z`) / 1000 : null,
-  }),
+  "/predict_rtt": (form) => ({ src: form.src.value.trim(), dst: form.dst.value.trim(), time: asTime(form.time.value) }),
+  "/predict_rtt/batch": (form, earlier) => {
+    const src = form.src.value.trim() || (earlier.at(-1)?.measurement.src ?? "");
+    const all = earlier.map(({ measurement }) => measurement.dst).filter((dst) => dst.includes(":") === src.includes(":"));
+    const dsts = [...new Map(all.map((dst) => [dst.toLowerCase(), dst])).values()];
+    return { src, dsts, time: asTime(form.time.value) };
+  },
   "/sample_ips": (form) => ({
     src: form.src.value.trim(),
     target_rtt_ms: asNumber(form.target_rtt_ms.value),
@@ -45,7 +50,16 @@ const QUERIES = {
   }),
   "/complete_ip": (form) => ({ prefix: form.prefix.value.trim(), field: form.field.value, k: asNumber(form.k.value) }),
 };
-const ANSWERS = { "/predict_rtt": rttAnswer, "/sample_ips": sampleAnswer, "/complete_ip": completionAnswer };
+const ANSWERS = {
+  "/predict_rtt": rttAnswer,
+  "/predict_rtt/batch": destinationsAnswer,
+  "/sample_ips": sampleAnswer,
+  "/complete_ip": completionAnswer,
+};
+
+function asTime(text) {
+  return text ? Date.parse(`${text}Z`) / 1000 : null;
+}
 
 function asNumber(text) {
   return text.trim() === "" ? NaN : Number(text); // NaN is sent as null, which the server rejects by field name
@@ -68,22 +82,23 @@ async function ask(form) {
   button.textContent = "Asking …";
   answer.classList.add("old");
   try {
+    const link = linkOf(form, context.value); // of what is asked now, whatever is typed until the answer comes
     const earlier = parseContext(context.value);
     const path = form.dataset.path;
-    const query = QUERIES[path](form);
-    const response = await fetch(path, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ...query, context: earlier.map((row) => row.measurement) }),
-      signal: controller.signal,
+    const query = QUERIES[path](form, earlier);
+    const measurements = earlier.map((row) => row.measurement);
+    const post = path.endsWith("/batch") ? askEach : send;
+    const { ok, body } = await post(path, { ...query, context: measurements }, controller.signal, (done) => {
+      if (running.get(form) === controller) button.textContent = `Asking … ${done} of ${query.dsts.length}`;
     });
-    const body = await response.json();
     if (running.get(form) !== controller) return;
     say("");
-    if (response.ok) {
-      answer.replaceChildren(...notes(body.notes), ...ANSWERS[path](body, query, earlier));
+    if (ok) {
+      const about = body.answers ?? [body];
+      const shown = ANSWERS[path](body, { query, earlier, example, predict });
+      answer.replaceChildren(...notes([...new Set(about.flatMap((one) => one.notes))]), ...shown, takeAway(path, body, link));
       answer.classList.remove("old");
-      contextNote(earlier.length, body.context_used);
+      contextNote(earlier.length, Math.min(...about.map((one) => one.context_used)));
     } else {
       answer.replaceChildren();
       showErrors(form, body.detail, earlier);
@@ -98,6 +113,62 @@ async function ask(form) {
     if (running.get(form) === controller) button.textContent = button.dataset.label;
   }
 }
+
+async function send(path, body, signal) {
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  });
+  return { ok: response.ok, body: await response.json() };
+}
+
+// One query for each destination, as many at once as a body may hold. They were measured: private ones are meant.
+async function askEach(path, { src, dsts, time, context: earlier }, signal, progress) {
+  if (!dsts.length) throw new ContextError(src ? `no destination of the family of ${src}` : "no measurements: their destinations are asked about");
+  const queries = dsts.map((dst) => ({ src, dst, time, context: earlier, allow_private: true }));
+  const most = Math.floor(BODY_BYTES / JSON.stringify(queries[0]).length);
+  const size = Math.min(MOST_AT_ONCE, Math.max(most, 1));
+  const answers = [];
+  for (let at = 0; at < queries.length; at += size) {
+    const { ok, body } = await send(path, { queries: queries.slice(at, at + size) }, signal);
+    if (!ok) return { ok, body };
+    answers.push(...body.answers);
+    progress(answers.length);
+  }
+  return { ok: true, body: { answers } };
+}
+
+function predict(src, dst) {
+  const form = byId("predict").querySelector("form");
+  form.src.value = src;
+  form.dst.value = dst;
+  show(byId("tab-predict"), true);
+  ask(form);
+}
+
+function takeAway(path, body, link) {
+  const line = make("p"), csv = make("button", "Download as CSV"), anchor = make("a", "Link to this question");
+  line.className = "take-away";
+  csv.type = "button";
+  csv.className = "link";
+  csv.addEventListener("click", () => download(`${path.slice(1).replace("/", "_")}.csv`, CSVS[path](body)));
+  anchor.href = link;
+  line.append(anchor, csv);
+  return line;
+}
+
+function askFromLink() {
+  const form = fillFrom(location.hash, context);
+  if (!form) return false;
+  context.dispatchEvent(new Event("input"));
+  show(byId(`tab-${form.parentElement.id}`));
+  ask(form);
+  return true;
+}
+
+window.addEventListener("hashchange", askFromLink);
 
 // --- Errors ---
 
@@ -117,7 +188,7 @@ function contextError(message, focus = true) {
 function showErrors(form, detail, earlier) {
   let first = null;
   for (const { loc, msg } of detail) {
-    const [, name, row, field] = loc;
+    const [name, row, field] = loc[1] === "queries" ? loc.slice(3) : loc.slice(1);
     const input = name && form.elements[name];
     if (name === "context") {
       const line = earlier[row]?.line;
@@ -137,111 +208,16 @@ function showErrors(form, detail, earlier) {
   first?.focus();
 }
 
-// --- Answers ---
-
-function notes(texts) {
-  if (!texts.length) return [];
-  const list = make("ul");
-  list.className = "notes";
-  for (const text of texts) list.append(make("li", text));
-  return [list];
-}
-
-function rttAnswer(answer, query, earlier) {
-  const asExample = example && example.src === query.src && example.dst === query.dst;
-  const truth = asExample && earlier.length === example.context.length ? example.true_median_ms : null;
-  const q = answer.quantiles_ms;
-  const facts = [
-    ["half of all pings", `${ms(q["0.25"])} to ${ms(q["0.75"])}`],
-    ["90 % of all pings", `${ms(q["0.05"])} to ${ms(q["0.95"])}`],
-    ["mean", ms(answer.mean_ms)],
-    ["no answer", percent(answer.p_failed)],
-  ];
-  if (truth) facts.push(["truth in the simulation", ms(truth)]);
-  const list = make("dl");
-  for (const [name, value] of facts) list.append(make("dt", name), make("dd", value));
-  const big = make("p", ms(answer.median_ms));
-  big.className = "big";
-  return [big, list, drawChart(answer, truth)];
-}
-
-function sampleAnswer(answer, query) {
-  const rows = answer.samples.map((sample) => {
-    const link = make("button", sample.address);
-    link.className = "link";
-    link.type = "button";
-    link.addEventListener("click", () => {
-      const form = byId("predict").querySelector("form");
-      form.src.value = query.src;
-      form.dst.value = sample.address;
-      show(byId("tab-predict"), true);
-      ask(form);
-    });
-    return [link, number(sample.log_probability.toFixed(2)), number(percent(sample.p_within))];
-  });
-  const best = percent(answer.samples[0].p_within);
-  const found = answer.convincing ? `The best is within the tolerance with a probability of ${best}. `
-    : `Nothing convincing found: the best is within the tolerance with a probability of ${best}. `;
-  const fewer = rows.length < query.n ? `${rows.length} of ${query.n}: further draws found no new ones. ` : "";
-  return [table(`${found}${fewer}Choose one to predict its RTT.`, ["Address", "log-probability", "within tolerance"], rows)];
-}
-
-function completionAnswer(answer) {
-  const rows = answer.completions.map((completion) => {
-    const meter = make("meter");
-    meter.value = completion.probability;
-    const cell = make("span", completion.address);
-    cell.append(make("small", `each byte: ${completion.byte_probabilities.map(percent).join(", ")}`));
-    return [cell, number(percent(completion.probability)), meter];
-  });
-  const total = answer.completions.reduce((sum, { probability }) => sum + probability, 0);
-  return [table(`Together ${percent(total)} of all addresses with this prefix.`, ["Address", "probability", ""], rows)];
-}
-
-function table(caption, heads, rows) {
-  const element = make("table"), head = make("tr"), body = make("tbody");
-  for (const [at, name] of heads.entries()) {
-    const cell = make("th", name);
-    if (at) cell.className = "number";
-    head.append(cell);
-  }
-  for (const cells of rows) {
-    const row = make("tr");
-    for (const content of cells) {
-      const cell = make("td");
-      if (content.dataset?.number) cell.className = "number";
-      cell.append(content);
-      row.append(cell);
-    }
-    body.append(row);
-  }
-  const top = make("thead");
-  top.append(head);
-  element.append(make("caption", caption), top, body);
-  return element;
-}
-
-function number(text) {
-  const element = make("span", text);
-  element.dataset.number = "1";
-  return element;
-}
-
-function make(name, text = "") {
-  const element = document.createElement(name);
-  element.textContent = text;
-  return element;
-}
-
-function percent(share) {
-  return `${(100 * share).toFixed(share < 0.1 ? 2 : 1)} %`;
-}
-
 // --- Context ---
+
+function fitting(rows, used) {
+  if (rows === used) return rows === 1 ? "it fits" : "all fit";
+  return used === 1 ? "the last one fits" : `the last ${used} fit`;
+}
 
 function contextNote(rows, used) {
   byId("context-note").textContent = rows
-    ? `${rows} measurement${rows === 1 ? "" : "s"}; ${used === rows ? "all" : `the last ${used}`} fit into the window.`
+    ? `${rows} measurement${rows === 1 ? "" : "s"}; ${fitting(rows, used)} into the window.`
     : "Empty: the model sees only the query.";
 }
 
@@ -344,7 +320,7 @@ async function start() {
   byId("about").textContent = `${model.name}: ${model.parameters.toLocaleString("en")} weights${steps}, ${trainedOn(model.provenance)}`;
   example = model.card?.example ?? null;
   byId("example").hidden = !example;
-  if (example) fillExample();
+  if (!askFromLink() && example) fillExample();
 }
 
 start();

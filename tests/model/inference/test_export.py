@@ -267,11 +267,19 @@ def test_predict_rtt_prints_json_as_a_process(exported: Path, tmp_path: Path) ->
     context = tmp_path / "context.csv"
     context.write_text("src,dst,rtt_ms,time\n193.0.2.1,193.0.2.7,20.5,1751000000\n")
     command = [sys.executable, "cli.py", "predict-rtt", "193.0.2.1", "193.0.2.9", "--json"]
-    options = ["--model", str(exported), "--context", str(context), "--time", "1751000060"]
+    options = [
+        "--model",
+        str(exported),
+        "--context",
+        str(context),
+        "--time",
+        "2025-06-27T06:54:20+02:00",
+    ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["src"], answer["dst"], answer["context_used"]) == ("193.0.2.1", "193.0.2.9", 1)
+    assert answer["time"] == 1751000060
     assert 0 < answer["p_failed"] < 1
     assert answer["quantiles_ms"]["0.5"] == answer["median_ms"]
     values = list(answer["quantiles_ms"].values())

@@ -190,6 +190,38 @@ def test_whatever_comes_in_is_answered_in_one_shape_without_a_trace(
     assert response.headers["content-security-policy"].startswith("default-src 'self'")
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (None, "Content-Type is missing"),
+        ("", "Content-Type is missing"),
+        (
+            "application/x-www-form-urlencoded",
+            "Content-Type is 'application/x-www-form-urlencoded'",
+        ),
+        ("text/plain;application/json", "Content-Type is 'text/plain;application/json'"),
+    ],
+)
+def test_a_body_that_is_not_said_to_be_json_is_refused_in_words(
+    url: str, given: str | None, found: str
+) -> None:
+    """Once it was read as a text, and "should be a valid dictionary" was all that a user heard."""
+    headers = {} if given is None else {"Content-Type": given}
+    refused = httpx.post(f"{url}/predict_rtt", content=json.dumps(PLAIN), headers=headers)
+    assert refused.status_code == 415
+    (item,) = refused.json()["detail"]
+    assert item["loc"] == ["header", "content-type"]
+    assert item["msg"] == f"POST /predict_rtt: {found}: expected application/json"
+
+
+@pytest.mark.parametrize("given", ["application/JSON; charset=utf-8", "application/x.y+json"])
+def test_json_goes_by_many_names(url: str, given: str) -> None:
+    asked = httpx.post(
+        f"{url}/predict_rtt", content=json.dumps(PLAIN), headers={"Content-Type": given}
+    )
+    assert asked.status_code == 200
+
+
 def test_a_body_without_a_length_is_cut_off_at_the_limit(url: str) -> None:
     response = httpx.post(f"{url}/predict_rtt", content=(b" " * 65536 for _ in range(40)))
     assert response.status_code == 413

@@ -20,7 +20,7 @@ def serve(without: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "fastapi_offline", "prometheus_client"])
 def test_without_the_extra_it_says_what_to_install(package: str) -> None:
     done = serve(package)
     assert done.returncode == 1
