@@ -1,0 +1,169 @@
+"""The job scripts of `cluster/` on a real SLURM: what they make is what one process makes, whatever interrupts them.
+
+To be run by `make cluster-test`; its name keeps it out of `make test`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stores.reader import TokenStore
+from tests.model.conftest import SMALL, command
+from tests.model.training.test_many_processes import CONFIG, assert_same_run
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 240
+"""Seconds for a step of a job on a machine that does much else."""
+NODES = ("--nodes=2", "--cpus-per-task=1", "--mem-per-cpu=1G", "--time=8", "--signal=USR1@30")
+INPUT = ("--rows", "20000", "--rows-per-shard", "2000", "--seed", "3")
+STEPS = 60
+UNFINISHED = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED")
+
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
+
+
+class Job:
+    """A script of `cluster/`, submitted."""
+
+    def __init__(self, folder: Path, script: str, *arguments: object):
+        self.log = folder / f"{script}.log"
+        self._submit(f"--output={self.log}", *NODES, ROOT / "cluster" / script, *arguments)
+
+    def _submit(self, *arguments: object) -> None:
+        found = subprocess.run(
+            ["sbatch", "--parsable", *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert found.returncode == 0, found.stderr
+        self.number = found.stdout.strip()
+
+    def field(self, name: str) -> str:
+        """What SLURM says of the job, such as JobState."""
+        said = slurm("scontrol", "--oneliner", "show", "job", self.number)
+        found = re.search(rf"\b{name}=(\S+)", said)
+        assert found, said
+        return found[1]
+
+    def wait_for(self, event: Callable[[], bool]) -> None:
+        """Wait; fail if the job ends before the event."""
+        deadline = time.monotonic() + PATIENCE
+        while not event():
+            state = self.field("JobState")
+            assert state in UNFINISHED or event(), f"{state}: {self.log.read_text()}"
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def end(self) -> str:
+        """Wait for its end; returns its last state."""
+        deadline = time.monotonic() + PATIENCE
+        while (state := self.field("JobState")) in UNFINISHED:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+        return state
+
+    def wait_for_restart(self, number: int) -> None:
+        self.wait_for(lambda: self.field("Restarts") == str(number))
+
+
+def slurm(*arguments: str) -> str:
+    return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+
+
+def preempt() -> None:
+    """Something urgent needs both nodes for a second."""
+    options = ("--partition=urgent", "--nodes=2", "--time=1", "--output=/dev/null")
+    slurm("sbatch", *options, "--wrap", "sleep 1")
+
+
+@pytest.fixture(scope="module")
+def plain_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that one process makes, outside SLURM."""
+    out = tmp_path_factory.mktemp("plain")
+    subprocess.run(
+        [sys.executable, "cli.py", "prepare", *INPUT, "--workers", "1", "--out", out],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return out / "store.zarr"
+
+
+def test_prepare_is_preempted_and_makes_the_store_of_one_process(
+    plain_store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    job = Job(tmp_path, "prepare.sbatch", *INPUT, "--out", out)
+    job.wait_for(lambda: any(out.rglob("*.parquet")))
+    assert not (out / "store.zarr" / "manifest.json").exists()
+    preempt()
+    job.wait_for_restart(1)
+    assert job.end() == "COMPLETED", job.log.read_text()
+    assert TokenStore.open(out / "store.zarr").digest == TokenStore.open(plain_store).digest
+
+
+def train_options(store: Path, out: Path) -> list[str]:
+    """Of a run that takes a few seconds."""
+    options = command(store, out, **SMALL | CONFIG | {"steps": STEPS})
+    return options[options.index("--store") :]
+
+
+def freeze(job: Job, out: Path, after: int) -> psutil.Process:
+    """Halt the run once it has a checkpoint of at least step `after`; returns the halted task."""
+
+    def saved() -> bool:
+        return any(int(p.name) >= after for p in out.glob("checkpoints/*") if p.name.isdecimal())
+
+    job.wait_for(saved)
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        task = (process.info["environ"] or {}).get("SLURM_PROCID")
+        if task == "1" and "train" in process.info["cmdline"]:
+            process.suspend()
+            return process
+    raise AssertionError("no second task: " + job.log.read_text())
+
+
+def test_training_is_preempted_and_signalled_and_cancelled_and_ends_like_one_process(
+    plain_store: Path, tmp_path: Path
+) -> None:
+    alone, out = tmp_path / "alone", tmp_path / "run"
+    subprocess.run(
+        [sys.executable, "cli.py", "train", *train_options(plain_store, alone)],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+    job = Job(tmp_path, "train.sbatch", *train_options(plain_store, out))
+    freeze(job, out, 5)
+    preempt()  # SLURM makes halted processes go on, and asks them to stop
+    job.wait_for_restart(1)
+
+    task = freeze(job, out, 15)
+    slurm("scancel", "--signal=USR1", job.number)  # as before the end of the time
+    task.resume()
+    job.wait_for_restart(2)
+
+    freeze(job, out, 25)
+    slurm("scancel", job.number)
+    assert job.end() == "CANCELLED"
+    assert not (out / "result.json").exists()
+    assert job.field("Restarts") == "2"
+
+    again = Job(tmp_path, "train.sbatch", *train_options(plain_store, out))
+    assert again.end() == "COMPLETED", again.log.read_text()
+    assert_same_run(out, alone)
+    said = again.log.read_text()
+    assert said.count('"stopped_by": "SIGTERM"') >= 1
+    assert said.count('"stopped_by": "SIGUSR1"') == 1
