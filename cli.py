@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import model.commands
+import model.evaluate.commands
 import model.inference.commands
 import model.service.commands
 import pipeline.commands
@@ -58,7 +59,7 @@ def commands() -> None:
     """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
-for side in (pipeline, stores, model, model.inference, model.service):
+for side in (pipeline, stores, model, model.evaluate, model.inference, model.service):
     app.add_typer(side.commands.app)
 
 

@@ -7,15 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from stores.commands import DEFAULT_STORE, JsonOption, local_store, print_json
+from stores.commands import DEFAULT_STORE, JsonOption, local_stores, print_json
 from stores.errors import ConfigError
-from stores.printable import printable
 
 app = typer.Typer()
 
 StoreOption = Annotated[
-    str | None,
-    typer.Option("--store", help="The store, or its URL.", show_default="data/store.zarr"),
+    list[str] | None,
+    typer.Option(
+        "--store",
+        help="The store, or its URL; repeat for several as one.",
+        show_default="data/store.zarr",
+    ),
 ]
 PresetOption = Annotated[
     str | None,
@@ -125,9 +128,12 @@ def train_command(
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a transformer on a store. Run the same command again to continue, or to see the result.
+    """Train a transformer on a store, or on several as one. Run the same command again to continue, or to see the
+    result.
 
     Example: `pinglm train --store data/store.zarr --out runs/a --preset tiny --set width=96`
+
+    Two days as one: `pinglm train --store monday --store tuesday --out runs/b`
     """
     from model.config import make_config, parse_assignments, with_shape
     from model.evaluate.first_look import take_first_look
@@ -165,30 +171,30 @@ def train_command(
             start = load_weights(init_from)
             config = with_shape(config, start.config)
         if dry_run:
-            planned = local_store(store, silent=as_json) if store else find_default_store()
+            planned = local_stores(store, silent=as_json) if store else find_default_store()
             memory = None if device_memory is None else round(device_memory * 2**30)
             plan = make_plan(config, planned, devices=devices, device_memory=memory)
             print_json(plan.as_dict()) if as_json else print_view(plan_view(plan))
             return
         quiet = as_json or peers.process > 0
         progress = make_progress(quiet)
-        path = local_store(store or DEFAULT_STORE, silent=quiet)
+        paths = local_stores(store or [DEFAULT_STORE], silent=quiet)
         if verify:
-            verify_content(path, progress)
+            verify_content(paths, progress)
         weights = start.arrays if start else None
         result = train(
-            config, path, out, start=weights, progress=progress, profile=profile, peers=peers
+            config, paths, out, start=weights, progress=progress, profile=profile, peers=peers
         )
     if not peers.process:
         if peers.processes > 1 and result.finished:
             start_alone()  # it finds the run finished, and takes a first look at the model
-        look = take_first_look(path, out, result.steps, progress.note) if result.finished else None
+        look = take_first_look(paths, out, result.steps, progress.note) if result.finished else None
         if as_json:
             print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
         else:
             print_view(result_view(result))
             if look:
-                print_view(first_look_view(look, path, out))
+                print_view(first_look_view(look, paths, out))
     if not result.finished:
         raise typer.Exit(stopped_status)
 
@@ -227,81 +233,9 @@ def sweep_command(
     _warn_of_unused_gpu()
     config = make_config(preset or default_preset(), overrides)
     progress = make_progress(quiet=as_json)
-    path = local_store(store or DEFAULT_STORE, silent=as_json)
-    rows = sweep(config, path, out, parse_rates(learning_rates), progress)
+    paths = local_stores(store or [DEFAULT_STORE], silent=as_json)
+    rows = sweep(config, paths, out, parse_rates(learning_rates), progress)
     print_json([row.as_dict() for row in rows]) if as_json else print_view(sweep_view(rows))
-
-
-@app.command("evaluate")
-def evaluate_command(
-    store: Annotated[str, typer.Option("--store", help="The store, or its URL.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and report.json.")],
-    models: Annotated[
-        list[str] | None,
-        typer.Option("--model", help="A run, an export, or `pretrained`; repeat for more."),
-    ] = None,
-    truth: Annotated[
-        Path | None, typer.Option("--truth", help="The world.npz of a simulated Internet.")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            min=1,
-            help="Test rows that every predictor answers.",
-            show_default="20000; 1000 with a model",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Seed of samples, fits and draws.")
-    ] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare models and baselines on the same test rows: seen pairs, unseen pairs, new vantage points.
-
-    Example: `pinglm evaluate --store data --model runs/a --truth data/truth/world.npz --out report`
-    """
-    from model.evaluate.evaluate import make_report, prepare_output, write_report
-    from model.evaluate.records import report_json
-    from model.evaluate.report.terminal import evaluation_progress, evaluation_view
-    from stores.views import print_view
-
-    prepare_output(out)
-    path = local_store(store, silent=as_json)
-    with evaluation_progress(silent=as_json) as progress:
-        report = make_report(path, models or (), truth, limit, seed, progress=progress)
-    write_report(out, report)
-    print_json(report_json(report)) if as_json else print_view(evaluation_view(report, out))
-
-
-@app.command("model-card")
-def model_card_command(
-    run: Annotated[Path, typer.Option("--run", help="Folder of the training run.")],
-    report: Annotated[
-        Path, typer.Option("--report", help="The report.json of `evaluate` on the exported model.")
-    ],
-    store: Annotated[Path, typer.Option("--store", help="The store it was trained on.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the exported model.")],
-    truth: Annotated[
-        Path | None,
-        typer.Option(
-            "--truth", help="The world.npz of a simulated Internet: adds an example question."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the card of an exported model, as JSON and in prose: data, training, evaluation, limits and licence.
-
-    Example: `pinglm model-card --run runs/a --report report/report.json --store data/store.zarr
-    --truth data/truth/world.npz --out exported`
-    """
-    from model.evaluate.card import write_card
-    from model.inference.card import CARD_FILE, README_FILE
-
-    card = write_card(run, report, store, truth, out)
-    print_json(card) if as_json else typer.echo(
-        printable(f"wrote {out / CARD_FILE} and {README_FILE}")
-    )
 
 
 @app.command("export")
@@ -314,10 +248,11 @@ def export_command(
         Literal["float32", "bfloat16"], typer.Option("--dtype", help="Type of the weights.")
     ] = "float32",
     store: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--store",
-            help="The store that it was trained on, or its URL: for a run that did not note what its data are.",
+            help="The store that it was trained on, or its URL: for a run that did not note what its data are. "
+            "Repeat for several, in order.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -331,13 +266,13 @@ def export_command(
     from model.inference.ping_model import load_weights
     from model.inference.views import export_view, working
     from model.inference.weights import with_provenance
-    from stores.reader import TokenStore
+    from stores.union import open_stores
     from stores.views import print_view
 
-    path = local_store(store, silent=as_json) if store else None
+    paths = local_stores(store, silent=as_json) if store else None
     with working("exporting", silent=as_json):
         weights = load_weights(model)
-        if path:
-            weights = with_provenance(weights, TokenStore.open(path))
+        if paths:
+            weights = with_provenance(weights, open_stores(paths))
         record = write_export(weights, out, dtype)
     print_json({"path": str(out), **record}) if as_json else print_view(export_view(out, record))

@@ -165,7 +165,7 @@ def prepare_command(
         from pipeline.simulate.stage import SimulateOptions
         from pipeline.split.stage import SplitOptions
         from pipeline.tokenize.stage import TokenizeOptions
-        from pipeline.views import print_report
+        from pipeline.views import print_report, warn_of_split
 
         options = PrepareOptions(
             IngestOptions(source, allow_private, rtt),
@@ -180,7 +180,11 @@ def prepare_command(
             TokenizeOptions(seed, passes),
         )
         report = prepare(files, folder, options, executor, progress, left_out)
-    print_json(to_json(report)) if as_json else print_report(report, out)
+    if as_json:
+        print_json(to_json(report))
+        warn_of_split(report.totals, report.overlap, report.configuration["split"])
+    else:
+        print_report(report, out)
 
 
 @app.command("split")
@@ -210,7 +214,7 @@ def split_command(
     from pipeline.inputs import find_inputs
     from pipeline.records import to_json
     from pipeline.split.stage import SplitOptions, own_tables, split, tables_of
-    from pipeline.views import print_split
+    from pipeline.views import print_split, warn_of_split
 
     options = SplitOptions(
         by,
@@ -224,7 +228,11 @@ def split_command(
     with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
         tables = tables_of(files) or own_tables(folder)
         record = split(tables, folder, options, executor, progress)
-    print_json(to_json(record)) if as_json else print_split(record, out)
+    if as_json:
+        print_json(to_json(record))
+        warn_of_split(record.totals, record.overlap, record.options)
+    else:
+        print_split(record, out)
 
 
 @app.command("tokenize")

@@ -100,7 +100,7 @@ def print_report(report: Report, out: Path) -> None:
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in report.seconds.items())
     rate = report.totals.rows / max(total, 1e-9)
     console.print(f"{total:.1f} s ({stages}), {rate:,.0f} rows/s", highlight=False)
-    _warn(console, report.totals, report.overlap, report.configuration["split"])
+    warn_of_split(report.totals, report.overlap, report.configuration["split"], console)
     _print_store_path(console, report.store.digest, out)
 
 
@@ -117,7 +117,7 @@ def print_split(record: SplitRecord, out: Path) -> None:
     console = Terminal()
     console.print(_split_ledger(len(record.files), record.totals))
     _print_overlap(console, record.overlap)
-    _warn(console, record.totals, record.overlap, record.options)
+    warn_of_split(record.totals, record.overlap, record.options, console)
     shards = ", ".join(f"{len(files)} {split}" for split, files in record.shards.items())
     console.print(f"{out}/splits: {shards} shards", soft_wrap=True, highlight=False)
 
@@ -150,10 +150,15 @@ def _print_overlap(console: Terminal, overlap: Overlap) -> None:
     console.print(overlap_table(overlap))
 
 
-def _warn(
-    console: Terminal, totals: LedgerTotals, overlap: Overlap, options: Mapping[str, Any]
+def warn_of_split(
+    totals: LedgerTotals,
+    overlap: Overlap,
+    options: Mapping[str, Any],
+    console: Terminal | None = None,
 ) -> None:
-    """Say what of a split should not be overlooked; `options` are those of the split."""
+    """Say what of a split should not be overlooked; `options` are those of the split. Without a console,
+    it is said on standard error, beside JSON."""
+    console = console or Terminal(stderr=True)
     held_out = {"test": totals.test}
     if options.get("validation") is not None:
         held_out[VALIDATION] = totals.validation

@@ -2,5 +2,6 @@
 
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
+from stores.union import StoreUnion, open_stores
 
-__all__ = ["MixtureSampler", "TokenStore"]
+__all__ = ["MixtureSampler", "StoreUnion", "TokenStore", "open_stores"]

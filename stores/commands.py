@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -53,6 +54,11 @@ def local_store(store: str | Path, silent: bool) -> Path:
     if copied and not silent:
         print(copied_line("pulled", copied), file=sys.stderr)
     return path
+
+
+def local_stores(stores: Sequence[str | Path], silent: bool) -> list[Path]:
+    """Where each of the stores is on this machine, as `local_store` finds it."""
+    return [local_store(store, silent) for store in stores]
 
 
 def copied_line(verb: str, copied: Copied) -> str:

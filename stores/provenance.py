@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from stores.manifest import Manifest
 from stores.progress import Progress
-from stores.reader import TokenStore
 from stores.rows import Words, is_ipv4, number_words, row_blocks
+from stores.union import Store
 
 MOST_IPV6 = 1 << 15
 """Prefixes of IPv6 that are listed: those of the Internet of 2025 fit, and a list stays below 200 KB."""
@@ -71,9 +71,10 @@ class Prefixes:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The train split of a store."""
+    """The train split of a store, or of several taken together."""
 
     data: Literal["simulated", "real"]
+    """Simulated, if any store is."""
     store_digest: str
     rows: int
     sources: int
@@ -113,26 +114,28 @@ def is_simulated(manifest: Manifest) -> bool:
     return "simulate" in stages or stages.get("split", {}).get("simulated") is True
 
 
-def survey(store: TokenStore, progress: Progress = lambda done, total: None) -> Provenance:
-    """Read the train split of a store: about a second per million rows, and 32 bytes for each address in it.
+def survey(store: Store, progress: Progress = lambda done, total: None) -> Provenance:
+    """Read the train split of a store, or of several: about a second per million rows, and 32 bytes for each
+    address in it.
 
     Raises `DamagedStoreError` for a window that breaks the grammar, and what `progress(done, total)` raises.
     """
     done, total = 0, store.windows("train", "full")
     sources, destinations = _Distinct(), _Distinct()
     times: list[int] = []
-    for windows, rows in row_blocks(store, "train"):
-        sources.add(rows.addresses[np.unique(rows.src)])
-        destinations.add(rows.addresses[np.unique(rows.dst)])
-        times = [min([*times, int(rows.seconds.min())]), max([*times, int(rows.seconds.max())])]
-        done += windows
-        progress(done, total)
+    for part in store.parts:
+        for windows, rows in row_blocks(part, "train"):
+            sources.add(rows.addresses[np.unique(rows.src)])
+            destinations.add(rows.addresses[np.unique(rows.dst)])
+            times = [min([*times, int(rows.seconds.min())]), max([*times, int(rows.seconds.max())])]
+            done += windows
+            progress(done, total)
     first, last = times or (None, None)
-    manifest = store.manifest
+    manifests = [part.manifest for part in store.parts]
     return Provenance(
-        data="simulated" if is_simulated(manifest) else "real",
+        data="simulated" if any(map(is_simulated, manifests)) else "real",
         store_digest=store.digest,
-        rows=manifest.arrays["train/full"].measurements // manifest.passes,
+        rows=sum(m.arrays["train/full"].measurements // m.passes for m in manifests),
         sources=len(sources.words()),
         destinations=len(destinations.words()),
         first_second=first,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -16,16 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from stores.errors import ConfigError, DamagedStoreError
 from stores.layout import MODES, VALIDATION, chunk_file
 from stores.manifest import Manifest, read_manifest
+from stores.maps import ROW_BYTES, WindowMaps, default_resident_bytes
 from stores.vocabulary import CONTEXT
 
-ROW_BYTES = 2 * CONTEXT
-MAX_MAPS = 768  # each holds a file descriptor, and 1024 of those is a common limit
-FAULT_BYTES = 64 * 1024  # what Linux maps around one page fault, so what one row can make resident
 
-_DTYPE = np.dtype("<u2")
-
-
-class _Array(NamedTuple):
+class ChunkedArray(NamedTuple):
     """A `tokens` array: its windows, how many of them a chunk file holds, and the number of the first
     of its chunk files, which are numbered through the store."""
 
@@ -51,13 +45,14 @@ class TokenStore:
 
     path: Path
     manifest: Manifest
+    maps: WindowMaps
+    """Its chunk files of tokens."""
 
     def __init__(self, path: Path, manifest: Manifest, resident_bytes: int) -> None:
         """Use `TokenStore.open`."""
         self.path = path
         self.manifest = manifest
-        self._resident_bytes = resident_bytes
-        self._arrays: dict[tuple[str, str], _Array] = {}
+        self._arrays: dict[tuple[str, str], ChunkedArray] = {}
         files: list[Path] = []
         sizes: list[int] = []
         for split in manifest.splits:
@@ -65,12 +60,11 @@ class TokenStore:
                 described = manifest.arrays[f"{split}/{mode}"]
                 windows, rows = described.windows, described.windows_per_chunk
                 chunks = -(-windows // rows)
-                self._arrays[split, mode] = _Array(windows, rows, len(files))
+                self._arrays[split, mode] = ChunkedArray(windows, rows, len(files))
                 files += [chunk_file(path, split, mode, "tokens", chunk) for chunk in range(chunks)]
                 sizes += [rows * ROW_BYTES] * chunks
-        self._maps = _Maps(files, sizes)
+        self.maps = WindowMaps(files, sizes, resident_bytes)
         self._small: dict[tuple[str, str, str], NDArray[np.uint16]] = {}
-        self._rows_since_release = 0
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, resident_bytes: int | None = None) -> TokenStore:
@@ -90,7 +84,7 @@ class TokenStore:
         for name, file in manifest.files.items():
             check_size(store / name, file.size)
         if resident_bytes is None:
-            resident_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+            resident_bytes = default_resident_bytes()
         opened = cls(store, manifest, resident_bytes)
         for split in manifest.splits:
             for mode in MODES:
@@ -98,10 +92,20 @@ class TokenStore:
         return opened
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.path, self._resident_bytes)
+        return _reopen, (self.path, self.maps.resident_bytes)
 
     def __repr__(self) -> str:
         return f"TokenStore({str(self.path)!r}, digest={self.digest[:12]})"
+
+    @property
+    def name(self) -> str:
+        """What messages and records call it: its path."""
+        return str(self.path)
+
+    @property
+    def parts(self) -> tuple[TokenStore, ...]:
+        """Itself, as a `StoreUnion` has several."""
+        return (self,)
 
     @cached_property
     def digest(self) -> str:
@@ -120,9 +124,14 @@ class TokenStore:
         has_any = VALIDATION in self.splits and any(self.windows(VALIDATION, m) for m in MODES)
         return VALIDATION if has_any else "test"
 
+    @property
+    def new_sources(self) -> str | None:
+        """One line to print where many of the sources that are held out are not in train, else `None`."""
+        return self.manifest.new_sources
+
     def windows(self, split: str, mode: str) -> int:
         """Windows in an array."""
-        return self._array(split, mode).windows
+        return self.array(split, mode).windows
 
     def lengths(self, split: str, mode: str) -> NDArray[np.uint16]:
         """Tokens of each window before its tail: uint16 (windows,), read-only, 1 to 1024.
@@ -145,30 +154,27 @@ class TokenStore:
         Raises `IndexError` for a row outside. About 0.5 µs a row once the file is in the page cache;
         a cold row costs a disk read.
         """
-        _, per_chunk, first = self._array(split, mode)
-        maps = self._maps
-        return self._join(
+        windows, per_chunk, first = self.array(split, mode)
+        maps = self.maps
+        return maps.join(
             [
                 maps[first + row // per_chunk][(at := row % per_chunk * ROW_BYTES) : at + ROW_BYTES]
-                for row in self._check_rows(split, mode, rows)
+                for row in check_rows(rows, windows, f"{split}/{mode}")
             ]
         )
 
     def locate(self, split: str, mode: str, rows: ArrayLike) -> tuple[NDArray[np.int64], ...]:
         """Places of rows for `gather_at`: chunk numbers and byte offsets, int64 (n,) each."""
-        windows, per_chunk, first = self._array(split, mode)
+        windows, per_chunk, first = self.array(split, mode)
         rows = np.asarray(rows, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= windows):
-            self._check_rows(split, mode, rows)  # raises
+            check_rows(rows, windows, f"{split}/{mode}")  # raises
         chunk, row = np.divmod(rows, per_chunk)
         return chunk + first, row * ROW_BYTES
 
     def gather_at(self, chunks: Sequence[int], offsets: Sequence[int]) -> NDArray[np.uint16]:
         """`gather` of rows of several arrays at once, at places that `locate` gave."""
-        maps = self._maps
-        return self._join(
-            [maps[chunk][at : at + ROW_BYTES] for chunk, at in zip(chunks, offsets, strict=True)]
-        )
+        return self.maps.gather_at(chunks, offsets)
 
     def blocks(
         self, split: str, mode: str, rows: int = 4096
@@ -177,7 +183,7 @@ class TokenStore:
 
         Reads the files, not the maps: for one pass over everything.
         """
-        array = self._array(split, mode)
+        array = self.array(split, mode)
         lengths = self.lengths(split, mode)
         for start in range(0, array.windows, array.per_chunk):
             path = chunk_file(self.path, split, mode, "tokens", start // array.per_chunk)
@@ -191,7 +197,8 @@ class TokenStore:
                     raise DamagedStoreError(f"{path}: shorter than when the store was opened")
                 yield first, tokens.reshape(count, CONTEXT), lengths[first : first + count]
 
-    def _array(self, split: str, mode: str) -> _Array:
+    def array(self, split: str, mode: str) -> ChunkedArray:
+        """Where the windows of an array are among the chunk files of `maps`."""
         try:
             return self._arrays[split, mode]
         except KeyError:
@@ -199,31 +206,6 @@ class TokenStore:
                 f"no array {split}/{mode}: the split is one of {', '.join(self.splits)}, "
                 f"the mode one of {', '.join(MODES)}"
             ) from None
-
-    def _check_rows(self, split: str, mode: str, rows: ArrayLike) -> list[int]:
-        """The rows as a list; of 32 numbers, that is checked faster than an array."""
-        windows = self._array(split, mode).windows
-        array = np.asarray(rows)
-        listed: list[int] = array.tolist()
-        if array.ndim != 1 or (listed and array.dtype.kind not in "iu"):
-            raise IndexError(
-                f"rows of {split}/{mode}: expected integers of shape (n,), "
-                f"found {array.dtype} of shape {array.shape}"
-            )
-        if listed and not (min(listed) >= 0 and max(listed) < windows):
-            outside = next(row for row in listed if not 0 <= row < windows)
-            raise IndexError(f"row {outside} of {split}/{mode}: expected 0 to {windows - 1}")
-        return listed
-
-    def _join(self, rows: list[memoryview]) -> NDArray[np.uint16]:
-        """Copy mapped rows into one array. Joining bytes is twice as fast as assigning array rows."""
-        tokens = np.ndarray((len(rows), CONTEXT), _DTYPE, bytearray().join(rows))
-        self._rows_since_release += len(rows)
-        if self._rows_since_release * FAULT_BYTES > self._resident_bytes:
-            self._rows_since_release = 0
-            if self._maps.mapped_bytes() > self._resident_bytes:
-                self._maps.release()
-        return tokens
 
     def _check_lengths(self, split: str, mode: str) -> None:
         lengths = self.lengths(split, mode)
@@ -254,38 +236,26 @@ class TokenStore:
         return self._small[split, mode, name]
 
 
-class _Maps(dict[int, memoryview]):
-    """Memory maps of numbered files, made when first asked for, at most `MAX_MAPS` at a time."""
-
-    def __init__(self, files: list[Path], sizes: list[int]) -> None:
-        super().__init__()
-        self._files = files
-        self._sizes = sizes
-
-    def __missing__(self, chunk: int) -> memoryview:
-        path, size = self._files[chunk], self._sizes[chunk]
-        try:
-            with open(path, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise DamagedStoreError(f"{path}: cannot map {size} bytes: {error}") from error
-        for oldest in list(self)[: len(self) + 1 - MAX_MAPS]:
-            self.pop(oldest, None)  # unmapped when the last thread that copies from it is done
-        self[chunk] = view = memoryview(mapped)
-        return view
-
-    def mapped_bytes(self) -> int:
-        return sum(view.nbytes for view in list(self.values()))
-
-    def release(self) -> None:
-        """Give all resident pages back. They stay in the page cache: the next touch maps them again."""
-        for view in list(self.values()):
-            assert isinstance(view.obj, mmap.mmap)
-            view.obj.madvise(mmap.MADV_DONTNEED)
-
-
 def _reopen(path: Path, resident_bytes: int) -> TokenStore:
     return TokenStore.open(path, resident_bytes=resident_bytes)
+
+
+def check_rows(rows: ArrayLike, windows: int, name: str) -> list[int]:
+    """Rows of an array of so many windows as a list; of 32 numbers, that is checked faster than an array.
+
+    Raises `IndexError`, calling the array `name`, for anything but integers (n,) from 0 to `windows` - 1.
+    """
+    array = np.asarray(rows)
+    listed: list[int] = array.tolist()
+    if array.ndim != 1 or (listed and array.dtype.kind not in "iu"):
+        raise IndexError(
+            f"rows of {name}: expected integers of shape (n,), "
+            f"found {array.dtype} of shape {array.shape}"
+        )
+    if listed and not (min(listed) >= 0 and max(listed) < windows):
+        outside = next(row for row in listed if not 0 <= row < windows)
+        raise IndexError(f"row {outside} of {name}: expected 0 to {windows - 1}")
+    return listed
 
 
 def check_size(path: Path, size: int) -> None:

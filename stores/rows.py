@@ -16,6 +16,7 @@ from stores.layout import SPLITS
 from stores.program import command
 from stores.progress import Progress
 from stores.reader import TokenStore
+from stores.union import Store
 from stores.vocabulary import (
     BYTE0,
     CONTEXT,
@@ -77,10 +78,8 @@ def is_ipv4(addresses: Words) -> NDArray[np.bool_]:
     return low
 
 
-def read_rows(
-    store: TokenStore, progress: Progress = lambda done, total: None
-) -> tuple[Rows, Rows]:
-    """Train and test rows of a store, in stored order, with one address table.
+def read_rows(store: Store, progress: Progress = lambda done, total: None) -> tuple[Rows, Rows]:
+    """Train and test rows of a store or of several, in stored order, with one address table.
 
     Read from the `full` arrays, where every row has its time; the copies that further passes add are
     left out. Raises `DamagedStoreError` for a window that breaks the grammar. About 1 M rows/s, and
@@ -90,14 +89,15 @@ def read_rows(
     done = train_rows = 0
     blocks: list[Rows] = []
     for split in SPLITS:
-        for windows, block in row_blocks(store, split):
-            blocks.append(block)
-            train_rows += len(block) if split == "train" else 0
-            done += windows
-            progress(done, total)
+        for part in store.parts:
+            for windows, block in row_blocks(part, split):
+                blocks.append(block)
+                train_rows += len(block) if split == "train" else 0
+                done += windows
+                progress(done, total)
     rows = _join(blocks)
     train, test = rows.take(slice(train_rows)), rows.take(slice(train_rows, None))
-    if store.manifest.passes > 1:
+    if any(part.manifest.passes > 1 for part in store.parts):
         return _distinct(train), _distinct(test)
     return train, test
 

@@ -18,7 +18,7 @@ from stores.errors import ConfigError
 from stores.hashing import MASK64, keyed
 from stores.layout import MODES
 from stores.permutation import permute
-from stores.reader import TokenStore
+from stores.union import Store
 from stores.vocabulary import CONTEXT
 
 PATTERN = ("full", "none", "mixed") * 3 + ("full",)
@@ -54,7 +54,7 @@ class MixtureSampler:
 
     def __init__(
         self,
-        store: TokenStore,
+        store: Store,
         split: str,
         batch_size: int,
         seed: int,
@@ -70,13 +70,13 @@ class MixtureSampler:
         windows = [store.windows(split, mode) for mode in MODES]
         if 0 in windows:
             raise ConfigError(
-                f"{store.path}: {split}/{MODES[windows.index(0)]} has no windows, so no batch can be "
+                f"{store.name}: {split}/{MODES[windows.index(0)]} has no windows, so no batch can be "
                 "drawn: prepare more rows"
             )
         if not 1 <= batch_size <= sum(windows):
             raise ConfigError(
                 f"batch of {batch_size} windows: expected 1 to the {sum(windows)} that "
-                f"{split} holds in {store.path}"
+                f"{split} holds in {store.name}"
             )
         if shard_count < 1 or batch_size % shard_count or not 0 <= shard_index < shard_count:
             raise ConfigError(

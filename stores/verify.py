@@ -17,8 +17,10 @@ from stores.files import sha256_file
 from stores.grammar import NO_TIME, parse_windows
 from stores.layout import MODES, chunk_file
 from stores.manifest import Manifest, read_manifest
+from stores.maps import ROW_BYTES
 from stores.progress import Progress
-from stores.reader import ROW_BYTES, TokenStore, check_size, find_store
+from stores.reader import check_size, find_store
+from stores.union import Store
 from stores.vocabulary import CONTEXT, VOCABULARY_VERSION
 
 _ROWS = 2048  # windows checked at once: 4 MiB
@@ -66,18 +68,22 @@ def verify_store(
     return report
 
 
-def check_content(store: TokenStore, progress: Progress = lambda done, total: None) -> None:
+def check_content(store: Store, progress: Progress = lambda done, total: None) -> None:
     """Raise `DamagedStoreError` naming the first file whose content is not what the manifest says.
 
     A part of `verify_store`, for before a long training: about 1.5 GB/s.
     """
-    done, total = 0, sum(file.size for file in store.manifest.files.values())
-    for name, file in store.manifest.files.items():
-        found = sha256_file(store.path / name)
+    files = [
+        (part.path / name, file)
+        for part in store.parts
+        for name, file in part.manifest.files.items()
+    ]
+    done, total = 0, sum(file.size for _, file in files)
+    for path, file in files:
+        found = sha256_file(path)
         if found != file.sha256:
             raise DamagedStoreError(
-                f"{store.path / name}: SHA-256 is {found}, expected {file.sha256}: "
-                "prepare the store again"
+                f"{path}: SHA-256 is {found}, expected {file.sha256}: prepare the store again"
             )
         done += file.size
         progress(done, total)

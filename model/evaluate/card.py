@@ -20,11 +20,11 @@ from model.run_folder import (
     RunRecord,
     RunResult,
 )
-from stores import TokenStore
 from stores.errors import CheckpointError, ConfigError
 from stores.provenance import survey
 from stores.rows import is_ipv4, read_rows
 from stores.truth import World
+from stores.union import Store, StorePaths, open_stores
 
 EXAMPLE_CONTEXT = 10  # measurements
 GROUPS = ("seen_pairs", "unseen_pairs")
@@ -32,7 +32,7 @@ CONTEXTS = ("0", "10", "30")  # measurements
 
 
 def make_card(
-    run: Path, report: Report, store: TokenStore, world: World | None, seconds: float
+    run: Path, report: Report, store: Store, world: World | None, seconds: float
 ) -> dict[str, Any]:
     """The card, which can be written as JSON: `data`, `training`, `evaluation`, `example`, `licence`.
 
@@ -59,11 +59,13 @@ def make_card(
     if provenance is None or provenance.store_digest != store.digest:
         provenance = survey(store)
     batch = record.config.train.batch_size * record.config.model.context
+    made = [part.manifest.configuration for part in store.parts]
+    seeds = [configuration.get("simulate", {}).get("seed", 0) for configuration in made]
     return {
         "data": {
             **data_card(provenance),
             "rows": report.store.train_rows + report.store.test_rows,
-            "seed": store.manifest.configuration.get("simulate", {}).get("seed", 0),
+            "seed": seeds[0] if len(seeds) == 1 else seeds,
             "store_digest": store.digest,
         },
         "training": {
@@ -135,7 +137,7 @@ def make_example(questions: Questions, world: World) -> dict[str, Any]:
 
 
 def write_card(
-    run: Path, report: Path, store: Path, truth: Path | None, out: Path
+    run: Path, report: Path, stores: StorePaths, truth: Path | None, out: Path
 ) -> dict[str, Any]:
     """Write card.json and README.md into the exported model `out`, and return what the first holds.
 
@@ -143,7 +145,7 @@ def write_card(
     card = make_card(
         run,
         read_report(report),
-        TokenStore.open(store),
+        open_stores(stores),
         World.load(truth) if truth else None,
         training_seconds(run),
     )

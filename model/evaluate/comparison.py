@@ -18,6 +18,7 @@ from model.evaluate.records import (
     Comparison,
     FailureScores,
     QuestionCounts,
+    RttErrors,
 )
 from stores.errors import ConfigError
 from stores.rows import is_ipv4
@@ -101,10 +102,16 @@ def _score(questions: Questions, predictor: Predictor, groups: dict[str, Mask]) 
 
 def _rtt(questions: Questions, forecast: Forecast, groups: dict[str, Mask]) -> ByGroup:
     answered = ~np.isnan(questions.rtt_ms)
-    return {
-        name: rtt_metrics(forecast.median_ms[mask & answered], questions.rtt_ms[mask & answered])
-        for name, mask in groups.items()
-    }
+    fell_back = forecast.fell_back
+
+    def errors(rows: Mask) -> RttErrors:
+        return rtt_metrics(
+            forecast.median_ms[rows],
+            questions.rtt_ms[rows],
+            None if fell_back is None else fell_back[rows],
+        )
+
+    return {name: errors(mask & answered) for name, mask in groups.items()}
 
 
 def _families(questions: Questions) -> dict[str, Mask]:

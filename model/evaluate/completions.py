@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from model.evaluate.intervals import of_share
 from model.evaluate.predictors.trained import Addresses, context_of
 from model.evaluate.questions import Queries
 from model.evaluate.records import CompletionShares, TopShares
@@ -96,10 +98,7 @@ def completion_report(
         for length in lengths:
             ranks = _ranks(completer.complete(asked, length), asked)
             report.setdefault(f"ipv{family}", {})[str(length)] = CompletionShares(
-                count=len(ranks),
-                top_1=_share_below(ranks, 1),
-                top_5=_share_below(ranks, 5),
-                top_10=_share_below(ranks, 10),
+                **msgspec.structs.asdict(top_shares(ranks)),
                 not_in_context=top_shares(ranks[~asked.context_has_pair]),
             )
     return report
@@ -118,11 +117,15 @@ def choose_of_each_family(queries: Queries, count: int, seed: int) -> Queries:
 
 def top_shares(ranks: NDArray[np.int64]) -> TopShares:
     """Shares of ranks (n,), counted from 0, among the best 1, 5 and 10."""
+    shares = {f"top_{best}": _share_below(ranks, best) for best in (1, 5, 10)}
     return TopShares(
         count=len(ranks),
-        top_1=_share_below(ranks, 1),
-        top_5=_share_below(ranks, 5),
-        top_10=_share_below(ranks, 10),
+        **shares,
+        intervals={
+            name: of_share(share * len(ranks), len(ranks))
+            for name, share in shares.items()
+            if share is not None
+        },
     )
 
 

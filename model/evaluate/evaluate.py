@@ -18,6 +18,7 @@ from model.evaluate.completions import (
     completion_report,
 )
 from model.evaluate.effort import LIMIT, LIMIT_WITH_MODELS, Effort
+from model.evaluate.intervals import of_mean, of_quantile
 from model.evaluate.likelihood import MODES, likelihood_report
 from model.evaluate.predictors.baselines import fit_baselines
 from model.evaluate.predictors.oracle import BestPossible
@@ -49,13 +50,13 @@ from model.inference.weights import Weights
 from model.network.flops import count_parameters
 from stores.errors import ConfigError, OutputError
 from stores.files import write_synced
-from stores.reader import TokenStore
 from stores.rows import Rows, read_rows
 from stores.truth import World
+from stores.union import Store, StorePaths, open_stores
 
 
 def make_report(
-    path: str | os.PathLike[str],
+    paths: StorePaths,
     models: Sequence[str | Path] = (),
     truth: Path | None = None,
     limit: int | None = None,
@@ -63,7 +64,7 @@ def make_report(
     effort: Effort | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Report:
-    """Ask every baseline and every model the same test rows of a store, at most `limit`.
+    """Ask every baseline and every model the same test rows of a store or several, at most `limit`.
 
     `models` are what `PingModel.load` takes; they are also asked for likelihoods, completions and searches.
     `truth` is the `world.npz` of a simulated Internet, and adds the predictor `best_possible`. `limit` is
@@ -73,7 +74,7 @@ def make_report(
     """
     effort = effort or Effort()
     world = World.load(truth) if truth else None
-    store = TokenStore.open(path)
+    store = open_stores(paths)
     weights = {name: load_weights(model) for name, model in name_models(models).items()}
     train, test = _read_splits(store, progress)
     floor: list[Predictor] = [BestPossible(world, train.addresses)] if world else []
@@ -91,7 +92,7 @@ def make_report(
 
     report = Report(
         store=StoreRecord(
-            path=str(store.path),
+            path=store.name,
             digest=store.digest,
             train_rows=len(train),
             test_rows=len(test),
@@ -115,12 +116,12 @@ def make_report(
     )
 
 
-def _read_splits(store: TokenStore, progress: Progress) -> tuple[Rows, Rows]:
+def _read_splits(store: Store, progress: Progress) -> tuple[Rows, Rows]:
     """Rows of train and test. Raises `ConfigError` if a split has no answered row."""
     train, test = read_rows(store, lambda done, total: progress("reading", done, total))
     for split, rows in (("train", train), ("test", test)):
         if rows.failed.all():
-            raise ConfigError(f"{store.path}: {split} has no answered row: nothing to evaluate")
+            raise ConfigError(f"{store.name}: {split} has no answered row: nothing to evaluate")
     return train, test
 
 
@@ -173,7 +174,7 @@ def name_models(models: Sequence[str | Path]) -> dict[str, str | Path]:
     return dict(zip(names, models, strict=True))
 
 
-def describe_model(weights: Weights, store: TokenStore, model: str | Path) -> ModelRecord:
+def describe_model(weights: Weights, store: Store, model: str | Path) -> ModelRecord:
     """Where a model comes from, and whether it was trained on this store."""
     origin = weights.origin
     return ModelRecord(
@@ -219,11 +220,15 @@ def compare_time(
         predictor.answered = counter(progress, f"{name}: time", len(rows))
         queries, rtt_ms = sample
         nats, median = predictor.result_nats(queries, rtt_ms)
-        error = np.abs(median - rtt_ms)[~np.isnan(rtt_ms)]
+        error = np.sort(np.abs(median - rtt_ms)[~np.isnan(rtt_ms)])
         return TimeScores(
             count=len(rows),
             nats=float(nats.mean()),
             median_abs_error_ms=float(np.median(error)) if len(error) else None,
+            intervals={
+                "nats": of_mean(nats),
+                **({"median_abs_error_ms": of_quantile(error, 0.5)} if len(error) else {}),
+            },
         )
 
     return {
@@ -235,7 +240,7 @@ def compare_time(
 
 
 def _likelihoods(
-    weights: dict[str, Weights], store: TokenStore, effort: Effort, progress: Progress
+    weights: dict[str, Weights], store: Store, effort: Effort, progress: Progress
 ) -> dict[str, Likelihood]:
     report = {}
     for name, of_model in weights.items():

@@ -20,13 +20,13 @@ from model.inference.ping_model import PingModel
 from model.run_folder import Saved
 from stores.files import write_json
 from stores.program import command
-from stores.reader import TokenStore
 from stores.rows import Rows, read_rows
+from stores.union import Store, StorePaths, listed, open_stores
 
 FILE = "first_look.json"
 EACH = 150  # rows asked of each group
 MOST_ROWS = 10_000_000
-"""Of a store; reading more and fitting baselines to them would take longer than a look is worth."""
+"""Of all stores; reading more and fitting baselines to them would take longer than a look is worth."""
 GROUPS = ("seen_pairs", "unseen_pairs", "unseen_sources")
 
 
@@ -41,7 +41,7 @@ class FirstLook(Saved):
     errors_ms: dict[str, dict[str, float]]
 
 
-def look_at(store: TokenStore, run: Path, steps: int) -> FirstLook | None:
+def look_at(store: Store, run: Path, steps: int) -> FirstLook | None:
     """Ask a finished run, DMFSGD and the history of each pair the same test rows; `None` if a split of the
     store has no answered row. Raises what reading the store or the model raises."""
     train, test = read_rows(store)
@@ -65,7 +65,7 @@ def look_at(store: TokenStore, run: Path, steps: int) -> FirstLook | None:
 
 
 def take_first_look(
-    path: Path, run: Path, steps: int, note: Callable[[str], None]
+    paths: StorePaths, run: Path, steps: int, note: Callable[[str], None]
 ) -> FirstLook | None:
     """The first look at a run of so many steps, kept in RUN/first_look.json and taken again after more.
 
@@ -75,22 +75,23 @@ def take_first_look(
     kept = run / FILE
     if kept.exists() and (last := FirstLook.read(kept)).steps == steps:
         return last
-    store = TokenStore.open(path)
-    if store.manifest.ledger.rows > MOST_ROWS:
-        note(f"{path}: too large for a first look: run `{evaluation_command(path, run)}`")
+    store = open_stores(paths)
+    if sum(part.manifest.ledger.rows for part in store.parts) > MOST_ROWS:
+        note(f"{store.name}: too large for a first look: run `{evaluation_command(paths, run)}`")
         return None
     note("a first look: asking the model some hundred test rows")
     look = look_at(store, run, steps)
     if look is None:
-        note(f"{path}: no first look: a split has no answered row")
+        note(f"{store.name}: no first look: a split has no answered row")
     else:
         write_json(kept, look.as_dict())
     return look
 
 
-def evaluation_command(store: Path, run: Path) -> str:
+def evaluation_command(stores: StorePaths, run: Path) -> str:
     """The command that says more than a first look does."""
-    return command("evaluate", "--store", store, "--model", run, "--out", run / "report")
+    named = [part for path in listed(stores) for part in ("--store", path)]
+    return command("evaluate", *named, "--model", run, "--out", run / "report")
 
 
 def _some_of_each(train: Rows, test: Rows) -> Rows:

@@ -27,7 +27,7 @@ from model.evaluate.records import (
 from model.network.transformer import Transformer
 from stores.cut import cut_windows
 from stores.grammar import ORDER_NAMES, ORDERS
-from stores.reader import TokenStore
+from stores.union import Store
 from stores.vocabulary import (
     BYTE0,
     DST_IPV4,
@@ -58,7 +58,7 @@ for _number, _roles in enumerate(ROLES_OF_FIELD):
 
 def likelihood_report(
     model: Transformer,
-    store: TokenStore,
+    store: Store,
     windows: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Likelihood:
@@ -80,7 +80,7 @@ def likelihood_report(
 
 
 def spaced_windows(
-    store: TokenStore, mode: str, count: int, context: int, seed: int
+    store: Store, mode: str, count: int, context: int, seed: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     """Evenly spaced test windows, at most `count`, cut to `context`: tokens (n, context), lengths."""
     stored = store.windows("test", mode)

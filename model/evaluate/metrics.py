@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from model.evaluate import intervals
 from model.evaluate.records import Calibration, FailureScores, RttErrors
 
 Floats = NDArray[np.float64]
@@ -16,20 +17,29 @@ Floats = NDArray[np.float64]
 PIT_BINS = 20
 
 
-def rtt_metrics(predicted_ms: Floats, rtt_ms: Floats) -> RttErrors:
-    """Errors of point predictions of answered RTTs, both (n,) in ms."""
+def rtt_metrics(
+    predicted_ms: Floats, rtt_ms: Floats, fell_back: NDArray[np.bool_] | None = None
+) -> RttErrors:
+    """Errors of point predictions of answered RTTs, both (n,) in ms, with their 95 % intervals.
+
+    `fell_back` (n,) says which of them are those of the predictor's fall-back.
+    """
     if not len(rtt_ms):
         return RttErrors(0, None, None, None, None, None, None)
-    error = np.abs(predicted_ms - rtt_ms)
-    relative = error / rtt_ms
+    error = np.sort(np.abs(predicted_ms - rtt_ms))
+    relative = np.sort(np.abs(predicted_ms - rtt_ms) / rtt_ms)
+    percentiles = {f"relative_error_p{p}": p for p in (50, 75, 90, 95)}
     return RttErrors(
         count=len(error),
         median_abs_error_ms=float(np.median(error)),
         mae_ms=float(error.mean()),
-        relative_error_p50=float(np.percentile(relative, 50)),
-        relative_error_p75=float(np.percentile(relative, 75)),
-        relative_error_p90=float(np.percentile(relative, 90)),
-        relative_error_p95=float(np.percentile(relative, 95)),
+        **{name: float(np.percentile(relative, p)) for name, p in percentiles.items()},
+        fell_back=0.0 if fell_back is None else float(fell_back.mean()),
+        intervals={
+            "median_abs_error_ms": intervals.of_quantile(error, 0.5),
+            "mae_ms": intervals.of_mean(error),
+            **{name: intervals.of_quantile(relative, p / 100) for name, p in percentiles.items()},
+        },
     )
 
 
@@ -58,18 +68,23 @@ def calibration_metrics(quantiles_ms: Floats, levels: Floats, rtt_ms: Floats) ->
     histogram = np.histogram(pit, PIT_BINS, (0, 1))[0] / count
     shortfall = rtt_ms[:, None] - quantiles_ms
 
+    scores = 2 * (shortfall * (levels - (shortfall < 0))).mean(axis=1)
+
     def coverage(percent: int) -> float:
         low = int(np.argmin(np.abs(levels - (0.5 - percent / 200))))
         inside = (quantiles_ms[:, low] <= rtt_ms) & (rtt_ms <= quantiles_ms[:, -1 - low])
         return float(inside.mean())
 
+    coverages = {f"coverage_{percent}": coverage(percent) for percent in (50, 80, 95)}
     return Calibration(
         count=count,
-        crps_ms=float(2 * np.mean(shortfall * (levels - (shortfall < 0)))),
-        coverage_50=coverage(50),
-        coverage_80=coverage(80),
-        coverage_95=coverage(95),
+        crps_ms=float(scores.mean()),
+        **coverages,
         pit_histogram=histogram.tolist(),
+        intervals={
+            "crps_ms": intervals.of_mean(scores),
+            **{name: intervals.of_share(share * count, count) for name, share in coverages.items()},
+        },
     )
 
 
@@ -77,11 +92,18 @@ def failure_metrics(p_failed: Floats, failed: NDArray[np.bool_]) -> FailureScore
     """Scores of predicted probabilities of no answer (n,): the area under the ROC curve, where ties count
     half, and the Brier score, which is the mean squared error of the probability."""
     count, bad = len(failed), int(failed.sum())
+    square = (p_failed - failed) ** 2
+    told: dict[str, intervals.Interval] = {}
+    if count:
+        told["brier"] = intervals.of_mean(square)
+    if 0 < bad < count:
+        told["auc"] = intervals.of_auc(p_failed, failed)
     return FailureScores(
         count=count,
         failed=bad,
         auc=_auc(p_failed, failed) if 0 < bad < count else None,
-        brier=float(np.mean((p_failed - failed) ** 2)) if count else None,
+        brier=float(square.mean()) if count else None,
+        intervals=told,
     )
 
 

@@ -91,6 +91,8 @@ class Forecast:
     """(n, 199) at `LEVELS`, if the ping is answered."""
     p_failed: Floats | None = None
     """(n,) probability of no answer."""
+    fell_back: Mask | None = None
+    """(n,) whether a coarser predictor had to answer, because this one knows nothing of what was asked."""
 
 
 class Predictor(Protocol):

@@ -18,9 +18,10 @@ from stores.files import parse_json, write_json
 
 
 class StoreRecord(msgspec.Struct, frozen=True):
-    """The store that was evaluated on."""
+    """The store that was evaluated on, or the stores."""
 
     path: str
+    """Of several, all of them, separated by commas."""
     digest: str
     train_rows: int
     test_rows: int
@@ -65,6 +66,10 @@ class QuestionCounts(msgspec.Struct, frozen=True):
 # --- RTTs and failures --------------------------------------------------------------------------------
 
 
+Intervals = Mapping[str, Sequence[float]]
+"""Lower and upper end of the 95 % interval of a record's numbers, by field; of those that have one."""
+
+
 class RttErrors(msgspec.Struct, frozen=True):
     """Errors of point predictions of answered RTTs; the relative error is |predicted - RTT| / RTT."""
 
@@ -75,6 +80,9 @@ class RttErrors(msgspec.Struct, frozen=True):
     relative_error_p75: float | None
     relative_error_p90: float | None
     relative_error_p95: float | None
+    fell_back: float = 0.0
+    """Share of the rows that the predictor's fall-back answered."""
+    intervals: Intervals = {}
 
 
 class Calibration(msgspec.Struct, frozen=True):
@@ -89,6 +97,7 @@ class Calibration(msgspec.Struct, frozen=True):
     coverage_95: float | None
     pit_histogram: Sequence[float]
     """Shares of outcomes by the predicted probability of a lower RTT; empty without outcomes."""
+    intervals: Intervals = {}
 
 
 class FailureScores(msgspec.Struct, frozen=True):
@@ -98,6 +107,7 @@ class FailureScores(msgspec.Struct, frozen=True):
     failed: int
     auc: float | None
     brier: float | None
+    intervals: Intervals = {}
 
 
 class TimeScores(msgspec.Struct, frozen=True):
@@ -106,6 +116,7 @@ class TimeScores(msgspec.Struct, frozen=True):
     count: int
     nats: float
     median_abs_error_ms: float | None
+    intervals: Intervals = {}
 
 
 class TimeComparison(msgspec.Struct, frozen=True):
@@ -170,20 +181,21 @@ class Likelihood(msgspec.Struct, frozen=True):
 # --- Addresses ----------------------------------------------------------------------------------------
 
 
-class TopShares(msgspec.Struct, frozen=True):
+class TopShares(msgspec.Struct, frozen=True, kw_only=True):
     """Shares of the queries whose destination is among the best 1, 5 and 10 completions."""
 
     count: int
     top_1: float | None
     top_5: float | None
     top_10: float | None
+    intervals: Intervals = {}
 
     def top(self, best: int) -> float | None:
         """The share among the best 1, 5 or 10."""
         return {1: self.top_1, 5: self.top_5, 10: self.top_10}[best]
 
 
-class CompletionShares(TopShares, frozen=True):
+class CompletionShares(TopShares, frozen=True, kw_only=True):
     """The shares of all queries, and of those whose context does not have the destination."""
 
     not_in_context: TopShares
@@ -201,6 +213,7 @@ class SearchScores(msgspec.Struct, frozen=True):
     in_train_prefix: float | None
     in_train: float | None
     in_context: float | None
+    intervals: Intervals = {}
 
 
 # --- The whole ----------------------------------------------------------------------------------------

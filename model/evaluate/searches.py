@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.evaluate.intervals import of_ratio
 from model.evaluate.predictors.coordinates import pair_medians
 from model.evaluate.predictors.histories import prefix_keys
 from model.evaluate.predictors.trained import Addresses, context_of
@@ -166,11 +167,16 @@ def search_report(
     of_train = train.addresses[np.unique(train.dst)]
     different = [len(np.unique(keys[search == at])) for at in range(len(draws))]
     context = [queries.addresses[row[row >= 0]] for row in queries.context_dst]
+    counted = np.ones(len(found), bool) if truth.every_pair else known
+    hits, finds = (
+        np.bincount(search[rows], minlength=len(draws)).astype(np.float64)
+        for rows in (near & counted, counted)
+    )
     return SearchScores(
         searches=len(draws),
         found=len(found),
         truth_known=_share(known),
-        within_20_percent=_share(near if truth.every_pair else near[known]),
+        within_20_percent=_share(near[counted]),
         distinct=len(np.unique(found, axis=0)) / len(found) if len(found) else None,
         distinct_prefixes=sum(different) / len(found) if len(found) else None,
         in_train_prefix=_share(np.isin(keys, prefix_keys(of_train, *PREFIX_BITS))),
@@ -183,6 +189,7 @@ def search_report(
                 ]
             )
         ),
+        intervals={"within_20_percent": of_ratio(hits, finds)} if counted.any() else {},
     )
 
 

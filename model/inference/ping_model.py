@@ -9,6 +9,7 @@ Every query has a batch form; an answer does not depend on the other queries of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -35,6 +36,7 @@ from model.inference.query import (
 from model.inference.samples import choose, rtt_band
 from model.inference.table_answers import TableAnswers
 from model.inference.weights import Weights, known_first_bytes, read_run
+from model.network.flops import count_parameters
 from model.run_folder import RECORD_FILE
 from stores.codec import Address, Measurement
 from stores.errors import CheckpointError
@@ -72,6 +74,16 @@ class PingModel(TableAnswers):
         """What the model was trained on; `None` where nobody noted it."""
         self.decoder = Decoder(weights.model())
         self._known_first = known_first_bytes(weights.arrays)
+
+    def __repr__(self) -> str:
+        """Its size, and what it was trained on."""
+        weights = count_parameters(self.config)
+        rows = self.provenance
+        data = f"{rows.rows:,} rows of {rows.data} data" if rows else "unknown data"
+        return (
+            f"PingModel({weights['matrices']:,} weights in matrices, {weights['tables']:,} in tables, "
+            f"context of {self.config.context} tokens, trained on {data})"
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> PingModel:
@@ -194,19 +206,25 @@ class PingModel(TableAnswers):
         def answer(prompts: Prompts, batch: list[CompletionQuery]) -> list[list[Completion]]:
             unknown, size = batch[0].unknown, ADDRESS_BYTES[batch[0].family]
             if unknown == 0:
-                return [[Completion(make_address(query.known), 1.0, ())] for query in batch]
-            beams = jax.device_get(self.decoder.search(prompts, unknown, size))
-            return [
-                [
-                    Completion(
-                        make_address(
-                            query.known + bytes(beams.bytes[row, beam, :unknown].tolist())
-                        ),
-                        float(np.exp(beams.scores[row, beam])),
-                        tuple(np.exp(beams.log_probabilities[row, beam, :unknown]).tolist()),
-                    )
-                    for beam in range(query.k)
+                whole = (make_address(query.known) for query in batch)
+                return [
+                    [Completion(address, 1.0, (), self._unmet(query.field, address))]
+                    for query, address in zip(batch, whole, strict=True)
                 ]
+            beams = jax.device_get(self.decoder.search(prompts, unknown, size))
+
+            def completion(query: CompletionQuery, row: int, beam: int) -> Completion:
+                found = bytes(beams.bytes[row, beam, :unknown].tolist())
+                address = make_address(query.known + found)
+                return Completion(
+                    address,
+                    float(np.exp(beams.scores[row, beam])),
+                    tuple(np.exp(beams.log_probabilities[row, beam, :unknown]).tolist()),
+                    self._unmet(query.field, address),
+                )
+
+            return [
+                [completion(query, row, beam) for beam in range(query.k)]
                 for row, query in enumerate(batch)
             ]
 
@@ -231,11 +249,18 @@ class PingModel(TableAnswers):
                 if not open_rows:
                     break
             return [
-                choose(list(addresses.values()), query)
+                [
+                    replace(drawn, unmet_prefix=self._unmet("dst", drawn.address))
+                    for drawn in choose(list(addresses.values()), query)
+                ]
                 for addresses, query in zip(found, batch, strict=True)
             ]
 
         return self._batched(queries, lambda query: query.src.version, answer)
+
+    def _unmet(self, field: AddressField, address: Address) -> str | None:
+        """The prefix of an answer that training does not have."""
+        return self.provenance.prefixes(field).unmet(address) if self.provenance else None
 
     def _draw(
         self, prompts: Prompts, bands: Bands, batch: list[SampleQuery], round_number: int

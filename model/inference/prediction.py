@@ -45,6 +45,14 @@ class RttPrediction:
     known_first: NDArray[np.bool_] | None = None
     """(256,) first bytes of the code that some training row has; `None` if the model cannot tell."""
 
+    def __repr__(self) -> str:
+        """Median and 80 % interval, and how likely there is no answer."""
+        low, median, high = self.quantile([0.1, 0.5, 0.9])
+        return (
+            f"RttPrediction(median {median:.4g} ms, 80 % within {low:.4g} to {high:.4g} ms, "
+            f"no answer {self.p_failed:.2%})"
+        )
+
     @cached_property
     def _plausible(self) -> NDArray[np.float64]:
         """(65536,) `code_probabilities` without the noise; they sum to 1."""
@@ -120,6 +128,8 @@ class Completion:
     """Given the prefix: the product of `byte_probabilities`."""
     byte_probabilities: tuple[float, ...]
     """Of each completed byte, given those before it."""
+    unmet_prefix: str | None = None
+    """Its /16 (IPv6: /32), if training had no address of that field in it."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -127,6 +137,7 @@ class Completion:
             "address": str(self.address),
             "probability": self.probability,
             "byte_probabilities": list(self.byte_probabilities),
+            "unmet_prefix": self.unmet_prefix,
         }
 
 
@@ -139,6 +150,8 @@ class SampledAddress:
     """Nats, of this destination and an RTT within tolerance, given source and context."""
     p_within: float
     """Probability that a ping to it is answered within tolerance of the target."""
+    unmet_prefix: str | None = None
+    """As of a `Completion`."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -146,6 +159,7 @@ class SampledAddress:
             "address": str(self.address),
             "log_probability": self.log_probability,
             "p_within": self.p_within,
+            "unmet_prefix": self.unmet_prefix,
         }
 
 

@@ -21,9 +21,13 @@ from model.inference.prediction import (
     is_convincing,
 )
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
+from stores.provenance import PREFIX_BITS
 from stores.terminal import Terminal
 
 BAR_WIDTH = 30  # characters
+
+
+UNMET = "†"  # marks an address of networks that training does not have
 
 
 def noted(view: RenderableType, grounds: Grounds) -> RenderableType:
@@ -76,9 +80,10 @@ def completions_view(
     table.add_column("of each byte")
     for completion in completions:
         each = " ".join(f"{share:.1%}" for share in completion.byte_probabilities)
-        table.add_row(str(completion.address), f"{completion.probability:.3%}", each)
+        table.add_row(_marked(completion), f"{completion.probability:.3%}", each)
     total = sum(completion.probability for completion in completions)
-    return Group(table, f"together {total:.1%} of all addresses with this prefix")
+    together = f"together {total:.1%} of all addresses with this prefix"
+    return Group(table, together, *_explained(completions))
 
 
 def samples_view(
@@ -93,9 +98,7 @@ def samples_view(
     table.add_column("log-probability", justify="right")
     table.add_column("within", justify="right")
     for sample in samples:
-        table.add_row(
-            str(sample.address), f"{sample.log_probability:.2f}", f"{sample.p_within:.1%}"
-        )
+        table.add_row(_marked(sample), f"{sample.log_probability:.2f}", f"{sample.p_within:.1%}")
     best = samples[0].p_within
     lines = [
         f"a ping to the best is answered within the tolerance with a probability of {best:.1%}"
@@ -104,7 +107,18 @@ def samples_view(
         lines[0] += f"; below {CONVINCING:.0%}, they are guesses"
     if len(samples) < query.n:
         lines.append(f"{query.n} were requested; further draws found no new ones")
-    return Group(table, *lines)
+    return Group(table, *lines, *_explained(samples))
+
+
+def _marked(found: Completion | SampledAddress) -> str:
+    return f"{found.address} {UNMET}" if found.unmet_prefix else str(found.address)
+
+
+def _explained(found: Sequence[Completion] | Sequence[SampledAddress]) -> list[str]:
+    """What the mark means, where there is one."""
+    unmet = [one.address.version for one in found if one.unmet_prefix]
+    bits = " or ".join(f"/{PREFIX_BITS[version]}" for version in sorted(set(unmet)))
+    return [f"{UNMET} no {bits} of it in training"] if unmet else []
 
 
 def export_view(out: Path, record: dict[str, Any]) -> RenderableType:

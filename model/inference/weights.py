@@ -33,7 +33,7 @@ from model.run_folder import (
 )
 from stores.errors import CheckpointError
 from stores.provenance import Provenance, survey
-from stores.reader import TokenStore
+from stores.union import Store
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ class Weights:
         return model
 
 
-def with_provenance(weights: Weights, store: TokenStore) -> Weights:
+def with_provenance(weights: Weights, store: Store) -> Weights:
     """The weights with what their store holds. Raises `CheckpointError` for another store than they were trained
     on, and as `survey`."""
     expected = weights.origin.get("store_digest")
     if store.digest != expected:
         raise CheckpointError(
-            f"{store.path}: its digest is {store.digest}, but the model was trained on {expected}: name that store"
+            f"{store.name}: its digest is {store.digest}, but the model was trained on {expected}: name that "
+            "store, or all of several in the same order"
         )
     return replace(weights, provenance=survey(store))
 

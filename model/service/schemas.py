@@ -166,12 +166,13 @@ class RttAnswer(Answer):
 
 
 class Sample(BaseModel):
-    """A destination, the log-probability (nats) of it and an RTT within tolerance, and the probability
-    that a ping to it is answered within tolerance."""
+    """A destination, the log-probability (nats) of it and an RTT within tolerance, the probability that a
+    ping to it is answered within tolerance, and its /16 (IPv6: /32), if training had no destination in it."""
 
     address: str
     log_probability: float
     p_within: float
+    unmet_prefix: str | None
 
 
 class SampleAnswer(Answer):
@@ -187,11 +188,13 @@ class SampleAnswer(Answer):
 
 
 class CompletionItem(BaseModel):
-    """An address, its probability given the prefix, and that of each completed byte."""
+    """An address, its probability given the prefix, that of each completed byte, and its /16 (IPv6: /32), if
+    training had no address of its field in it."""
 
     address: str
     probability: float
     byte_probabilities: list[float]
+    unmet_prefix: str | None
 
 
 class CompletionAnswer(Answer):

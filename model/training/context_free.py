@@ -18,8 +18,8 @@ from model.training.held_out import summarize_modes
 from model.training.loss import KIND_TABLE, KINDS, Tally, combine
 from stores.cut import TokenRows
 from stores.layout import MODES
-from stores.reader import TokenStore
 from stores.sampler import BLOCK, SHARES
+from stores.union import Store
 from stores.vocabulary import BYTE0, MEASUREMENT_START, ROLES_OF_FIELD, VOCABULARY_SIZE
 
 FIT_WINDOWS = 10_000  # of train, evenly spaced: 10 M tokens for some 100 distributions
@@ -65,7 +65,7 @@ class ContextFree:
     """Token counts by context, fitted on evenly spaced windows of the train split, mixed as for
     training. Takes about 2 s."""
 
-    def __init__(self, store: TokenStore):
+    def __init__(self, store: Store):
         self.counts = np.zeros((BYTE_CONTEXTS + ROLE_CONTEXTS, VOCABULARY_SIZE), np.int64)
         for mode in MODES:
             windows = store.windows("train", mode)

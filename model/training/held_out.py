@@ -16,8 +16,8 @@ from model.training.step import Steps
 from stores.cut import TokenRows, cut_windows
 from stores.errors import TrainingError
 from stores.layout import MODES
-from stores.reader import TokenStore
 from stores.sampler import BLOCK, SHARES
+from stores.union import Store
 
 ROWS = 32  # of an evaluation batch, whatever the size of a training batch
 
@@ -28,7 +28,7 @@ def rows_on(devices: Devices) -> int:
 
 
 def fixed_batches(
-    store: TokenStore, batches: int, context: int, split: str = "test"
+    store: Store, batches: int, context: int, split: str = "test"
 ) -> list[tuple[str, TokenRows]]:
     """(mode, rows) of evenly spaced windows of a split, the same for every run on that store.
 
@@ -47,7 +47,7 @@ def fixed_batches(
             result.append((mode, cut_windows(tokens, lengths, context, (0, len(result)))))
     if not result:
         raise TrainingError(
-            f"{store.path}: the {split} split is empty, so there is nothing to evaluate on"
+            f"{store.name}: the {split} split is empty, so there is nothing to evaluate on"
         )
     return result
 
@@ -56,7 +56,7 @@ class HeldOutLoss:
     """The fixed batches of a split for a run, and the loss of a model's weights on them."""
 
     def __init__(
-        self, store: TokenStore, batches: int, context: int, devices: Devices, split: str = "test"
+        self, store: Store, batches: int, context: int, devices: Devices, split: str = "test"
     ):
         self.split = split
         self.batches = fixed_batches(store, batches, context, split)

@@ -41,8 +41,8 @@ from model.training.stopwatch import Stopwatch
 from model.training.surveyor import surveyor_of
 from stores.errors import PinglmError, TrainingError
 from stores.files import read_json_lines
-from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
+from stores.union import Store, StorePaths, open_stores
 
 IN_FLIGHT = 2
 """Steps that the host runs ahead of the devices: enough to keep them busy, few enough to stop soon."""
@@ -52,7 +52,7 @@ PROFILED_STEPS = range(4, 7)
 
 def train(
     config: Config,
-    store_path: Path,
+    store_paths: StorePaths,
     out: Path,
     *,
     start: Mapping[str, NDArray[Any]] | None = None,
@@ -63,28 +63,29 @@ def train(
     """Train up to `config.train.steps`, or until a signal asks to stop; the same call then continues.
 
     `start` are weights by name to begin with, of a model of the same shape; a run that is continued goes
-    on from its own. `peers` are the processes that train together (`model.training.cluster.joined`); all
-    make this call, and process 0 alone reports and writes anything but checkpoints.
+    on from its own. Several stores are trained on as one (`open_stores`). `peers` are the processes that
+    train together (`model.training.cluster.joined`); all make this call, and process 0 alone reports and
+    writes anything but checkpoints.
 
     Returns the content of RUN/result.json; after SIGTERM or SIGUSR1, the same with `finished` false and
     `stopped_by` set, and RUN/result.json is not written. SIGINT saves and raises `KeyboardInterrupt`.
     Raises `NotAStoreError` or `DamagedStoreError` for the store, `OutputError` for a folder that is in
-    the way or a full disk, `ConfigError` for a batch that does not fit the store or the devices,
-    `CheckpointError` for a run of another store, shape or configuration, and `TrainingError` for a loss
-    that is not finite or a device that runs out of memory.
+    the way or a full disk, `ConfigError` for stores that do not go together and a batch that does not fit
+    them or the devices, `CheckpointError` for a run of another store or list of stores, shape or
+    configuration, and `TrainingError` for a loss that is not finite or a device that runs out of memory.
     """
     began = time.perf_counter()
     use_compile_cache()
     peers = peers or Peers()
     if progress is None or peers.process:
         progress = TrainingProgress()
-    store = TokenStore.open(store_path)
+    store = open_stores(store_paths)
     with open_run(out, config, store, peers) as run:
         finished = run.share(run.result)
         if finished and finished.steps >= config.train.steps:
             return finished
-        if store.manifest.new_sources:
-            progress.warn(store.manifest.new_sources)
+        if store.new_sources:
+            progress.warn(store.new_sources)
         try:
             with stop_requests() as asked:
                 trainer = Trainer(config, store, run, start, progress, profile, began)
@@ -111,7 +112,7 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        store: TokenStore,
+        store: Store,
         run: Run,
         initial: Mapping[str, NDArray[Any]] | None,
         progress: TrainingProgress,
@@ -325,9 +326,9 @@ class Trainer:
             attention=self.steps.attention,
             precision=self.steps.dtype.name,
             memory=memory_statistics(),
-            store=str(self.store.path),
+            store=self.store.name,
             store_digest=self.store.digest,
             chosen_on=self.held_out.split,
             validation=self.chosen if apart else None,
-            new_sources=self.store.manifest.new_sources,
+            new_sources=self.store.new_sources,
         )

@@ -21,7 +21,7 @@ from model.training.sharding import bytes_per_device
 from model.training.step import state_shapes
 from stores.errors import ConfigError
 from stores.layout import MODES
-from stores.reader import TokenStore
+from stores.union import StorePaths, open_stores
 
 
 def default_preset() -> str:
@@ -37,9 +37,10 @@ def find_default_store() -> Path | None:
 
 @dataclass(frozen=True)
 class PlannedStore:
-    """The store of a planned run."""
+    """The store of a planned run, or its stores."""
 
     path: str
+    """Of several, all of them, separated by commas."""
     digest: str
     windows: int
     """Of the train split, over all modes."""
@@ -84,13 +85,13 @@ class Plan:
 
 def make_plan(
     config: Config,
-    store_path: Path | None,
+    store_paths: StorePaths | None,
     *,
     devices: int | None = None,
     device_memory: int | None = None,
 ) -> Plan:
     """The plan of a run, on a number of devices of the kind of this process's (all of them, unless given) with
-    so many bytes of memory each (what they tell, unless given) and, if given, on a store.
+    so many bytes of memory each (what they tell, unless given) and, if given, on a store or several.
 
     Raises what opening the store raises, and `ConfigError` for a batch that does not fit the devices or
     the store, or devices that cannot share the weights as configured.
@@ -105,16 +106,16 @@ def make_plan(
     flops = flops_per_token(config.model)
     tokens_per_step = config.train.batch_size * config.model.context
     planned_store = None
-    if store_path is not None:
-        store = TokenStore.open(store_path)
+    if store_paths is not None:
+        store = open_stores(store_paths)
         windows = sum(store.windows("train", mode) for mode in MODES)
         if config.train.batch_size > windows:
             raise ConfigError(
                 f"batch of {config.train.batch_size} windows: expected at most the {windows} windows of "
-                f"the train split of {store.path}"
+                f"the train split of {store.name}"
             )
         epochs = config.train.steps * config.train.batch_size / windows
-        planned_store = PlannedStore(str(store.path), store.digest, windows, epochs)
+        planned_store = PlannedStore(store.name, store.digest, windows, epochs)
     return Plan(
         preset=config.preset,
         parameters=count_parameters(config.model),

@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,8 +21,8 @@ from rich.text import Text
 
 from model.run_folder import Evaluation, MetricsLine
 from stores.printable import printable
-from stores.reader import TokenStore
 from stores.terminal import Terminal
+from stores.union import StorePaths, open_stores
 from stores.verify import check_content
 from stores.views import progress_bar
 
@@ -137,10 +136,10 @@ def make_progress(quiet: bool = False) -> TrainingProgress:
     return LiveProgress(console) if console.is_terminal else ProgressLines(console)
 
 
-def verify_content(path: Path, progress: TrainingProgress) -> None:
-    """`check_content` of the store at `path`, with a line about it, and in a terminal a bar."""
-    store = TokenStore.open(path)
-    progress.note(f"verifying every file of {store.path}")
+def verify_content(paths: StorePaths, progress: TrainingProgress) -> None:
+    """`check_content` of the stores at `paths`, with a line about it, and in a terminal a bar."""
+    store = open_stores(paths)
+    progress.note(f"verifying every file of {store.name}")
     with progress_bar("verify", silent=not isinstance(progress, LiveProgress)) as show:
         check_content(store, show)
 

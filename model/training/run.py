@@ -23,7 +23,7 @@ from stores.errors import CheckpointError, ConfigError, OutputError
 from stores.files import write_json
 from stores.folder_lock import claim_folder
 from stores.provenance import Provenance
-from stores.reader import TokenStore
+from stores.union import Store
 
 
 @dataclass
@@ -59,9 +59,7 @@ class Run:
 
 
 @contextmanager
-def open_run(
-    path: Path, config: Config, store: TokenStore, peers: Peers | None = None
-) -> Iterator[Run]:
+def open_run(path: Path, config: Config, store: Store, peers: Peers | None = None) -> Iterator[Run]:
     """Create or reopen a run folder and hold its lock; where several processes train, process 0 does this.
 
     Raises `OutputError` when `path` holds something else, `ConfigError` when another process is
@@ -129,8 +127,8 @@ def check_record(where: Path, before: RunRecord, now: RunRecord) -> None:
     shape, or with another configuration (but for fields that do not alter what is learned)."""
     if before.store_digest != now.store_digest:
         raise CheckpointError(
-            f"{where}: trained on the store {before.store_digest}, not on {now.store_digest}: "
-            "name that store, or another --out"
+            f"{where}: trained on the store {before.store_digest}, not on {now.store_digest}: name the same "
+            "store, or the same stores in the same order, or another --out (--init-from keeps the weights)"
         )
     old, new = ({**asdict(r.config.model), **asdict(r.config.train)} for r in (before, now))
     if any(old[name] != new[name] for name in SHAPE):

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from model.training.compose import read_pools
 from stores.hashing import keyed
 from stores.permutation import permute
-from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
+from stores.union import Store
 from stores.vocabulary import CONTEXT
 
 MODE = "none"  # windows without times
@@ -47,7 +47,7 @@ class PairRows:
         return len(self.start) - 1
 
     @classmethod
-    def find(cls, store: TokenStore, split: str) -> PairRows:
+    def find(cls, store: Store, split: str) -> PairRows:
         """Look through the windows of a split; of a large one, through `MOST_WINDOWS` of them.
 
         About 0.6 s per million rows, and 16 bytes for each that asks.

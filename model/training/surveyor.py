@@ -9,7 +9,7 @@ from model.training.progress import TrainingProgress
 from model.training.run import Run
 from stores.errors import DamagedStoreError
 from stores.provenance import Provenance, survey
-from stores.reader import TokenStore
+from stores.union import Store
 
 
 class Left(Exception):
@@ -20,7 +20,7 @@ class Surveyor:
     """Surveys the store of a run in a thread, unless the run knows already what that holds. Use this as a context
     manager: leaving it ends the thread."""
 
-    def __init__(self, store: TokenStore, run: Run) -> None:
+    def __init__(self, store: Store, run: Run) -> None:
         self._store = store
         self._run = run
         self._left = threading.Event()
@@ -85,6 +85,6 @@ class NoSurveyor(Surveyor):
         pass
 
 
-def surveyor_of(store: TokenStore, run: Run) -> Surveyor:
+def surveyor_of(store: Store, run: Run) -> Surveyor:
     """The part that this process of the run has in the survey of its store."""
     return NoSurveyor(run) if run.peers.process else Surveyor(store, run)

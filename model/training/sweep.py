@@ -11,6 +11,7 @@ from model.config import Config
 from model.training.loop import train
 from model.training.progress import TrainingProgress
 from stores.errors import ConfigError, TrainingError
+from stores.union import StorePaths
 
 
 def parse_rates(text: str) -> list[float]:
@@ -54,7 +55,11 @@ class SweepRow:
 
 
 def sweep(
-    config: Config, store: Path, out: Path, rates: Sequence[float], progress: TrainingProgress
+    config: Config,
+    stores: StorePaths,
+    out: Path,
+    rates: Sequence[float],
+    progress: TrainingProgress,
 ) -> list[SweepRow]:
     """Train in `out/lr-<rate>` with each rate; a second call continues where the first one stopped.
 
@@ -67,7 +72,7 @@ def sweep(
         progress.note(f"learning rate {rate:g}")
         row = SweepRow(rate, str(path))
         try:
-            result = train(here, store, path, progress=progress)
+            result = train(here, stores, path, progress=progress)
         except TrainingError as error:  # a rate that is too high is a finding, not a failed sweep
             row = replace(row, failed=str(error))
         else:

@@ -27,11 +27,9 @@ from pipeline.ingest.rejects import IngestRejects
 from pipeline.ingest.units import ParsedFile, take_results
 from pipeline.inputs import InputFile, RemoteInput
 from pipeline.records import Record, to_json
-from stores.measurements.atlas_json import SEEN, find_in_lines, is_ndjson, without_mark
+from stores.measurements.atlas_json import MARK, SEEN, find_in_lines, is_ndjson, without_mark
 from stores.measurements.atlas_result import Source, Statistic, make_parser
 from stores.measurements.regular_file import changed, check_unchanged, open_regular
-
-_MARK_BYTES = 3  # of a byte order mark
 
 Range = tuple[int, int]
 """First byte of a piece, and the one after its last."""
@@ -190,7 +188,7 @@ def _is_ndjson(file: InputFile) -> bool:
         try:
             for block in read_blocks(opened, 0):
                 text += block.text
-                if len(text) >= SEEN + _MARK_BYTES:
+                if len(text) >= SEEN + len(MARK):
                     break
         except NotBlocksError:
             return False

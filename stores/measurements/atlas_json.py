@@ -20,6 +20,7 @@ deep is no result, but one broken record, which a line that begins with a bracke
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -45,6 +46,8 @@ SEEN = 1 << 20
 MAX_RESULT = 16 << 20
 """Bytes of a result. A longer open object is taken for a wrapper, and no span keeps its text."""
 
+MARK = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8, which some programs write before a text."""
 _SPACE = b" \t\r\n\v\f\x1e"  # with the separator of RFC 7464
 
 
@@ -55,10 +58,18 @@ def find_results(blocks: Iterable[bytes]) -> Iterator[tuple[memoryview, list[Spa
     object nor an empty array yields one `OTHER` span.
     """
     pieces = iter(blocks)
-    first = without_mark(next(pieces, b""))
-    head = first[:4096]
+    held: list[bytes] = []  # enough to tell what the file is, wherever its blocks end
+    missing = SEEN + len(MARK)
+    while missing > 0 and (piece := next(pieces, b"")):
+        held.append(piece)
+        missing -= len(piece)
+    start = b"".join(held)
+    if start.startswith(MARK):
+        start = without_mark(start)
+        held = [start]
+    head = start[:4096]
     found = False
-    for buffer, spans in _scan(first, pieces, is_ndjson(first)):
+    for buffer, spans in _scan(chain(held, pieces), is_ndjson(start)):
         found = True
         yield buffer, spans
     text = head.translate(None, _SPACE)
@@ -71,14 +82,12 @@ def find_in_lines(blocks: Iterable[bytes]) -> Iterator[tuple[memoryview, list[Sp
 
     `blocks` are consecutive pieces of these lines, of any size but never empty, without a byte order mark.
     """
-    pieces = iter(blocks)
-    return _scan(next(pieces, b""), pieces, by_line=True)
+    return _scan(iter(blocks), by_line=True)
 
 
-def _scan(
-    buffer: bytes, pieces: Iterator[bytes], by_line: bool
-) -> Iterator[tuple[memoryview, list[Span]]]:
-    """Scan `buffer` and all `pieces` after it."""
+def _scan(pieces: Iterator[bytes], by_line: bool) -> Iterator[tuple[memoryview, list[Span]]]:
+    """Scan all pieces, none of which is empty."""
+    buffer = next(pieces, b"")
     state = new_state(by_line)
     stack = new_stack()
     table = np.empty((MAX_SPANS + 1, 4), np.int64)
@@ -102,7 +111,7 @@ def _scan(
 
 def without_mark(start: bytes) -> bytes:
     """The text that a file starts with, without the byte order mark, which is no JSON."""
-    return start.removeprefix(b"\xef\xbb\xbf")
+    return start.removeprefix(MARK)
 
 
 def is_ndjson(start: bytes) -> bool:

@@ -127,3 +127,9 @@ def test_an_unclosed_element_nested_too_deep_is_one_broken_element() -> None:
         kinds = [kind for kind, _, _ in found(text.encode())]
         assert kinds[0] == RESULT
         assert kinds[1:] in ([BROKEN], [TRUNCATED])
+
+
+def test_a_first_block_that_ends_behind_a_bracket_makes_no_lines_of_a_wrapper() -> None:
+    text = f'{{"data": [{json.dumps(FIRST)},\n {{"x": 1}}]}}'.encode()
+    for block in range(1, len(text)):
+        assert [kind for kind, _, _ in found(text, block)] == [RESULT, OTHER]

@@ -18,7 +18,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stores import TokenStore, reader
+from stores import TokenStore, maps
 from stores.errors import ConfigError, DamagedStoreError, NotAStoreError
 from stores.layout import MODES, SPLITS, chunk_file
 from stores.manifest import (
@@ -231,18 +231,18 @@ def test_store_survives_pickling(store: TokenStore) -> None:
 def test_more_chunk_files_than_maps_are_read_with_few_maps(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_MAPS", 3)
+    monkeypatch.setattr(maps, "MAX_MAPS", 3)
     store = TokenStore.open(store_path)
     rows = np.random.default_rng(0).integers(0, store.windows("train", "full"), 500)
     whole = np.concatenate([tokens for _, tokens, _ in store.blocks("train", "full")])
     np.testing.assert_array_equal(store.gather("train", "full", rows), whole[rows])
-    assert len(store._maps) == 3
+    assert len(store.maps) == 3
 
 
 def test_threads_gather_the_same_rows_while_maps_come_and_go(
     store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_MAPS", 2)
+    monkeypatch.setattr(maps, "MAX_MAPS", 2)
     store = TokenStore.open(store_path, resident_bytes=1)  # releases at every gather
     whole = np.concatenate([tokens for _, tokens, _ in store.blocks("train", "mixed")])
 

@@ -105,9 +105,10 @@ class Embedding(ABC):
         context = Neighbours.in_context(queries.take(new), self.known_dst)
         new = new[context.nodes]
         rtt_ms[new] = self.joining(context, queries.dst[new])
-        missing = np.flatnonzero(np.isnan(rtt_ms))
+        fell_back = np.isnan(rtt_ms)
+        missing = np.flatnonzero(fell_back)
         rtt_ms[missing] = self.fallback.predict(queries.take(missing)).median_ms
-        return Forecast(rtt_ms)
+        return Forecast(rtt_ms, fell_back=fell_back)
 
     @abstractmethod
     def between(self, src: Nodes, dst: Nodes) -> Floats:

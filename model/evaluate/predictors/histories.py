@@ -112,9 +112,11 @@ class PlaceMedian:
     weight of one row.
     """
 
-    def __init__(self, name: str, places: Sequence[Place]) -> None:
+    def __init__(self, name: str, places: Sequence[Place], own: int = 1) -> None:
+        """What places after the first `own` say counts as a fall-back's answer."""
         self.name = name
         self.places = places
+        self.own = own
         self.uses_context = any(isinstance(place, Context) for place in places)
 
     def predict(self, queries: Queries) -> Forecast:
@@ -123,7 +125,8 @@ class PlaceMedian:
         for place in reversed(self.places):
             failed, rows = place.counts(queries)
             p_failed = (failed + PRIOR_ROWS * p_failed) / (rows + PRIOR_ROWS)
-        return Forecast(quantiles[:, len(LEVELS) // 2], quantiles, p_failed)
+        fell_back = np.isnan(first_known(self.places[: self.own], queries, LEVELS[:1])[:, 0])
+        return Forecast(quantiles[:, len(LEVELS) // 2], quantiles, p_failed, fell_back)
 
 
 def first_known(places: Sequence[Place], queries: Queries, levels: Floats) -> Floats:
@@ -165,9 +168,10 @@ class PairHistory:
             start = np.where(np.isnan(value), rtt_ms, value)
             value = np.where(np.isnan(rtt_ms), value, start + self.gain * (rtt_ms - start))
         value = np.where(self.pairs[at] == pair, self.averages[at], value)
-        missing = np.flatnonzero(np.isnan(value))
+        fell_back = np.isnan(value)
+        missing = np.flatnonzero(fell_back)
         value[missing] = self.fallback.predict(queries.take(missing)).median_ms
-        return Forecast(value)
+        return Forecast(value, fell_back=fell_back)
 
 
 def fit_histories(train: Rows) -> list[PlaceMedian | PairHistory]:
@@ -180,7 +184,8 @@ def fit_histories(train: Rows) -> list[PlaceMedian | PairHistory]:
     pair = Group(train.pair, train.rtt_ms, lambda q: pair_key(q.src, q.dst))
     coarser = [_prefix_group(train, *lengths) for lengths in PREFIXES]
     of_target: list[Place] = [target, *coarser, everything]
-    pair_median = PlaceMedian("pair_median", [pair, Context(of_pair=True), *of_target])
+    of_pair: list[Place] = [pair, Context(of_pair=True)]
+    pair_median = PlaceMedian("pair_median", [*of_pair, *of_target], own=len(of_pair))
     return [
         PlaceMedian("global_median", [everything]),
         PlaceMedian("source_median", [source, Context(of_pair=False), everything]),

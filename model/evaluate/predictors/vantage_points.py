@@ -65,9 +65,10 @@ class NearestVantagePoints:
         for start in range(0, len(new), batch):
             rows = new[start : start + batch]
             rtt_ms[rows] = self._vote(queries.take(rows))
-        missing = np.flatnonzero(np.isnan(rtt_ms))
+        fell_back = np.isnan(rtt_ms)
+        missing = np.flatnonzero(fell_back)
         rtt_ms[missing] = self.fallback.predict(queries.take(missing)).median_ms
-        return Forecast(rtt_ms)
+        return Forecast(rtt_ms, fell_back=fell_back)
 
     def _vote(self, queries: Queries) -> Floats:
         """(n,) vote of the nearest in ms; NaN without voters, or without common destinations."""

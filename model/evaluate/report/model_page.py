@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
-from model.evaluate.records import CompletionShares, Likelihood, Report, SearchScores
+from model.evaluate.records import CompletionShares, Likelihood, Report
 from model.evaluate.report.plots import byte_plot, completion_plot, conditionals_plot
 from model.evaluate.report.tables import (
+    Cell,
     Columns,
     Table,
     fine,
     number,
     percent,
+    plain_table,
+    score_cell,
     scores_table,
-    text_table,
+    whole,
 )
 
-_SEARCH: Columns[SearchScores] = (
-    ("searches", lambda scores: str(scores.searches)),
-    ("found", lambda scores: str(scores.found)),
-    ("true RTT known", lambda scores: percent(scores.truth_known)),
-    ("within 20 %", lambda scores: percent(scores.within_20_percent)),
-    ("different", lambda scores: percent(scores.distinct)),
-    ("different /24, /48", lambda scores: percent(scores.distinct_prefixes)),
-    ("in a /24, /48 of training", lambda scores: percent(scores.in_train_prefix)),
-    ("in training", lambda scores: percent(scores.in_train)),
-    ("in context", lambda scores: percent(scores.in_context)),
+_SEARCH: Columns = (
+    ("searches", "searches", whole),
+    ("found", "found", whole),
+    ("true RTT known", "truth_known", percent),
+    ("within 20 %", "within_20_percent", percent),
+    ("different", "distinct", percent),
+    ("different /24, /48", "distinct_prefixes", percent),
+    ("in a /24, /48 of training", "in_train_prefix", percent),
+    ("in training", "in_train", percent),
+    ("in context", "in_context", percent),
 )
 
 
@@ -81,14 +84,20 @@ def model_sections(report: Report) -> ModelSections:
 
 def _time(report: Report) -> Table:
     rows = [
-        (name, [fine(scores.nats), number(scores.median_abs_error_ms)])
+        (
+            name,
+            [
+                score_cell(scores, "nats", fine),
+                score_cell(scores, "median_abs_error_ms", number),
+            ],
+        )
         for model, times in report.time.items()
         for name, scores in (
             (f"{model}, with timestamps", times.with_time),
             (f"{model}, without", times.without_time),
         )
     ]
-    return text_table(("", "nats of the result", "median error, ms"), rows)
+    return plain_table(("", "nats of the result", "median error, ms"), rows)
 
 
 def _likelihood(name: str, likelihood: Likelihood) -> Section:
@@ -102,7 +111,7 @@ def _likelihood(name: str, likelihood: Likelihood) -> Section:
     costs = [OrderCost(order, fine(found.nats)) for order, found in orders]
     return Section(
         name,
-        text_table(("nats per measurement", *fields, "total"), rows),
+        plain_table(("nats per measurement", *fields, "total"), rows),
         [conditionals_plot(mode.conditionals, title) for title, mode in modes],
         least=costs[0] if costs else None,
         most=costs[-1] if costs else None,
@@ -113,7 +122,7 @@ def _bytes(name: str, likelihood: Likelihood) -> Section:
     rows = [
         (
             f"{family.replace('ip', 'IP')} {field}, {kind}",
-            [f"{scores.count:,}", fine(scores.perplexity), percent(_mean(scores.accuracy))],
+            [f"{scores.count:,}", number(scores.perplexity), percent(_mean(scores.accuracy))],
         )
         for family, by_field in likelihood.bytes.items()
         for field, kinds in by_field.items()
@@ -121,13 +130,13 @@ def _bytes(name: str, likelihood: Likelihood) -> Section:
     ]
     return Section(
         name,
-        text_table(("", "addresses", "perplexity", "bytes right"), rows),
+        plain_table(("", "addresses", "perplexity", "bytes right"), rows),
         [byte_plot(likelihood.bytes, family) for family in likelihood.bytes],
     )
 
 
 def _completions(report: Report, family: str) -> Table:
-    def cells(name: str, top: int) -> list[str]:
+    def cells(name: str, top: int) -> list[Cell]:
         return [_top(shares, top) for shares in report.completions[name][family].values()]
 
     lengths = next(iter(report.completions.values()))[family]
@@ -138,12 +147,13 @@ def _completions(report: Report, family: str) -> Table:
     ]
     count = next(iter(lengths.values())).count
     known = (f"known bytes: {length}" for length in lengths)
-    return text_table((f"{family.replace('ip', 'IP')}, {count} rows", *known), rows)
+    return plain_table((f"{family.replace('ip', 'IP')}, {count} rows", *known), rows)
 
 
-def _top(shares: CompletionShares, top: int) -> str:
+def _top(shares: CompletionShares, top: int) -> Cell:
     """Share of all destinations, and in brackets of those that are not in the context."""
-    return f"{percent(shares.top(top))} ({percent(shares.not_in_context.top(top))})"
+    of_all = score_cell(shares, f"top_{top}", percent)
+    return replace(of_all, text=f"{of_all.text} ({percent(shares.not_in_context.top(top))})")
 
 
 def _mean(values: Sequence[float]) -> float:

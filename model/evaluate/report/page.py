@@ -6,11 +6,12 @@ What it says is in templates/*.html, which escape every text; here are its table
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import jinja2
 
-from model.evaluate.records import Calibration, FailureScores, Report, RttErrors
+from model.evaluate.predictors.definitions import DEFINITIONS
+from model.evaluate.questions import WITHOUT_TIME
+from model.evaluate.records import Report
 from model.evaluate.report.model_page import model_sections
 from model.evaluate.report.plots import FLOOR, context_plot, error_cdf_plot, pit_plot
 from model.evaluate.report.tables import (
@@ -23,41 +24,26 @@ from model.evaluate.report.tables import (
     percent,
     scores_table,
 )
-from model.evaluate.report.terminal import HEADINGS, by_source, groups_with_answers
+from model.evaluate.report.terminal import FEW, HEADINGS, by_source, groups_with_answers
 
 CONTEXT_GROUPS = ("context_lacks_pair", "unseen_pairs", "unseen_sources_lack_pair")
-FEW = 20  # rows: a column of fewer says little
-
-_OTHER_ERRORS: Columns[RttErrors] = (
-    ("MAE, ms", lambda errors: number(errors.mae_ms)),
-    ("relative, p50", lambda errors: percent(errors.relative_error_p50)),
-    ("relative, p75", lambda errors: percent(errors.relative_error_p75)),
-    ("relative, p90", lambda errors: percent(errors.relative_error_p90)),
-    ("relative, p95", lambda errors: percent(errors.relative_error_p95)),
+_OTHER_ERRORS: Columns = (
+    ("MAE, ms", "mae_ms", number),
+    ("relative, p50", "relative_error_p50", percent),
+    ("relative, p75", "relative_error_p75", percent),
+    ("relative, p90", "relative_error_p90", percent),
+    ("relative, p95", "relative_error_p95", percent),
 )
-_CALIBRATION: Columns[Calibration] = (
-    ("CRPS, ms", lambda scores: number(scores.crps_ms)),
-    ("in 50 % interval", lambda scores: percent(scores.coverage_50)),
-    ("in 80 % interval", lambda scores: percent(scores.coverage_80)),
-    ("in 95 % interval", lambda scores: percent(scores.coverage_95)),
+_CALIBRATION: Columns = (
+    ("CRPS, ms", "crps_ms", number),
+    ("in 50 % interval", "coverage_50", percent),
+    ("in 80 % interval", "coverage_80", percent),
+    ("in 95 % interval", "coverage_95", percent),
 )
-_FAILURES: Columns[FailureScores] = (
-    ("AUC", lambda scores: number(scores.auc)),
-    ("Brier score", lambda scores: fine(scores.brier)),
+_FAILURES: Columns = (
+    ("AUC", "auc", number),
+    ("Brier score", "brier", fine),
 )
-
-
-@dataclass(frozen=True)
-class Lead:
-    """The group of the first column."""
-
-    heading: str
-    count: int
-
-    @property
-    def few(self) -> bool:
-        """Whether it has too few rows to say much."""
-        return self.count < FEW
 
 
 def report_page(report: Report) -> str:
@@ -71,7 +57,8 @@ def report_page(report: Report) -> str:
         .render(
             report=report,
             has_floor=FLOOR in report.rtt,
-            lead=Lead(HEADINGS[lead], next(iter(report.rtt.values()))[lead].count),
+            few=FEW,
+            all_few=next(iter(report.rtt.values()))[lead].count < FEW,
             errors=error_table(report, report.rtt, groups),
             error_plots=[
                 error_cdf_plot(report, lead),
@@ -99,6 +86,7 @@ def report_page(report: Report) -> str:
                 )
                 for group in by_source(report)
             ],
+            predictors=[(name.replace("_", " "), text) for name, text in _definitions(report)],
             models=model_sections(report) if report.models else None,
         )
     )
@@ -149,3 +137,12 @@ def _columns(tables: Mapping[str, Mapping[str, object]]) -> list[str]:
 def _of_group(tables: Mapping[str, Mapping[str, Scores]], group: str) -> dict[str, Scores]:
     """Each predictor's scores of one group."""
     return {name: table[group] for name, table in tables.items()}
+
+
+def _definitions(report: Report) -> list[tuple[str, str]]:
+    """What each predictor of the tables is."""
+    found = {name: text for name, text in DEFINITIONS.items() if name in report.rtt}
+    for model in report.models:
+        found[model] = "The trained model, told the times of question and context."
+        found[model + WITHOUT_TIME] = "The trained model, told no times."
+    return list(found.items())

@@ -20,8 +20,9 @@ from rich.text import Text
 
 from model.evaluate.first_look import FirstLook, evaluation_command
 from model.evaluate.questions import WITHOUT_TIME
-from model.evaluate.records import Report
+from model.evaluate.records import Report, RttErrors
 from stores.terminal import Terminal
+from stores.union import StorePaths
 from stores.views import one_line
 
 HEADINGS = {
@@ -37,6 +38,12 @@ HEADINGS = {
 """Columns of the tables; those that tell predicting from copying come first."""
 
 
+FEW = 100  # rows: a column of fewer says little, and comes last
+FEW_ROWS = " *"
+FELL_BACK = " †"
+"""Marks of a column of few rows, and of a number that at least half of it comes from a fall-back."""
+
+
 def model_of(report: Report, predictor: str) -> str | None:
     """The trained model behind a predictor, with timestamps or without; `None` for a baseline."""
     name = predictor.removesuffix(WITHOUT_TIME)
@@ -44,9 +51,10 @@ def model_of(report: Report, predictor: str) -> str | None:
 
 
 def groups_with_answers(report: Report) -> list[str]:
-    """Groups in the order of `HEADINGS` that have an answered row."""
+    """Groups that have an answered row in the order of `HEADINGS`, but those of few rows last."""
     counts = next(iter(report.rtt.values()))
-    return [group for group in HEADINGS if group in counts and counts[group].count]
+    answered = [group for group in HEADINGS if group in counts and counts[group].count]
+    return sorted(answered, key=lambda group: counts[group].count < FEW)
 
 
 def by_source(report: Report) -> list[str]:
@@ -83,9 +91,9 @@ def evaluation_view(report: Report, out: Path) -> RenderableType:
     )
 
 
-def first_look_view(look: FirstLook, store: Path, run: Path) -> RenderableType:
+def first_look_view(look: FirstLook, stores: StorePaths, run: Path) -> RenderableType:
     """What `train` prints last: what the errors of the model are in ms, beside those of others, and the command
-    that says more about the run and its store."""
+    that says more about the run and its stores."""
     table = Table(title="Median absolute error (ms) on test rows", title_justify="left")
     table.add_column("predictor", no_wrap=True)
     for group, count in look.asked.items():
@@ -95,20 +103,33 @@ def first_look_view(look: FirstLook, store: Path, run: Path) -> RenderableType:
     return Group(
         table,
         "A pair is seen if the training data has it. To ask more, and others:",
-        one_line(evaluation_command(store, run)),
+        one_line(evaluation_command(stores, run)),
     )
 
 
 def _errors_table(report: Report, groups: list[str]) -> Table:
     table = Table(title="Median absolute error (ms)", title_justify="left")
     table.add_column("predictor", no_wrap=True)
-    for group in groups:
-        table.add_column(HEADINGS[group], justify="right")
     answered = next(iter(report.rtt.values()))
+    for group in groups:
+        mark = FEW_ROWS if answered[group].count < FEW else ""
+        table.add_column(HEADINGS[group] + mark, justify="right")
     table.add_row("answered rows", *(f"{answered[group].count:,}" for group in groups), style="dim")
     for name, errors in report.rtt.items():
-        table.add_row(name, *(_number(errors[group].median_abs_error_ms) for group in groups))
+        table.add_row(name, *(_error(errors[group]) for group in groups))
+    few = any(answered[group].count < FEW for group in groups)
+    fell_back = any(
+        errors[group].fell_back >= 0.5 for errors in report.rtt.values() for group in groups
+    )
+    notes = [f"{FEW_ROWS.strip()} fewer than {FEW} rows"] * few
+    notes += [f"{FELL_BACK.strip()} mostly answered by the predictor's fall-back"] * fell_back
+    table.caption, table.caption_justify = "   ".join(notes) or None, "left"
     return table
+
+
+def _error(errors: RttErrors) -> str:
+    mark = FELL_BACK if errors.fell_back >= 0.5 else ""
+    return _number(errors.median_abs_error_ms) + mark
 
 
 def _distributions_table(report: Report, group: str) -> Table:
@@ -137,12 +158,13 @@ def _distributions_table(report: Report, group: str) -> Table:
 
 def _models_table(report: Report) -> Table:
     table = Table(title="Trained models", title_justify="left")
+    searches = max((found.searches for found in report.search.values()), default=0)
     table.add_column("", no_wrap=True)
     for heading in (
         "nats/row",
         "no timestamps",
         "3 of 4 bytes known: top 1",
-        "search: within 20 %",
+        f"{searches} searches: within 20 %",
     ):
         table.add_column(heading, justify="right")
     for name in (*report.models, "most_frequent", "by_chance"):

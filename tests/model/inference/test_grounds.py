@@ -105,6 +105,24 @@ def test_every_command_says_it_in_text_and_json(exported: Path, asked: tuple[str
     assert list(answer["unmet_prefixes"].values()) == ["8.8.0.0/16"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [(("sample-ips", "9.8.7.6", "20"), "samples"), (("complete-ip", "8.8"), "completions")],
+)
+def test_every_address_that_is_found_is_marked_by_itself(
+    exported: Path, asked: tuple[str, ...], key: str
+) -> None:
+    """Training has destinations in 11.12 alone."""
+    command = [*asked, "--model", str(exported)]
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)[key]
+    text = CliRunner().invoke(app, command).stdout
+    for one in found:
+        network = ".".join(one["address"].split(".")[:2])
+        assert one["unmet_prefix"] == (None if network == "11.12" else f"{network}.0.0/16")
+        assert (f"{one['address']} †" in text) == (network != "11.12")
+    assert "† no /16 of it in training" in text
+
+
 def test_an_older_export_without_provenance_still_answers(exported: Path, tmp_path: Path) -> None:
     config = json.loads((exported / "config.json").read_bytes())
     for name in ("provenance", "config_sha256"):

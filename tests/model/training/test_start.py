@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from stores.layout import MODES
 from stores.push import push
 from stores.reader import TokenStore
 from tests.helpers import random_measurements, windows_of_mode, write_store
-from tests.model.conftest import run_train, small_config
+from tests.model.conftest import command, run_train, small_config
 
 
 def test_the_first_state_has_the_given_weights_and_nothing_else_of_the_model(store: Path) -> None:
@@ -54,11 +56,10 @@ def test_weights_of_another_shape_are_refused_by_name(store: Path) -> None:
 
 def test_a_store_may_be_named_by_its_url(store: Path, tmp_path: Path) -> None:
     push(store, (tmp_path / "bucket").as_uri())
-    where = tmp_path / "bucket"
-    options = ("--dry-run", "--store", where.as_uri())
-    planned = run_train(
-        store, tmp_path / "run", *options, env={"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    )
+    line = command(store, tmp_path / "run", "--dry-run")
+    line[line.index("--store") + 1] = (tmp_path / "bucket").as_uri()
+    cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    planned = subprocess.run(line, capture_output=True, text=True, timeout=120, env=cache)
     assert planned.returncode == 0, planned.stderr
     assert TokenStore.open(store).digest in planned.stdout
 

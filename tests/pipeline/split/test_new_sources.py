@@ -49,9 +49,19 @@ def test_prepare_and_inspect_store_warn(newcomers: Path, tmp_path: Path) -> None
     assert told["new_sources"].startswith(WARNING.removeprefix("WARNING: "))
 
 
+def test_prepare_warns_beside_its_json(newcomers: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = run("prepare", "--input", newcomers, "--out", out, "--workers", 1, "--json")
+    assert WARNING in said.stderr
+    assert json.loads(said.stdout)["overlap"]["sources"]["test"] == 8
+
+
 def test_split_warns_too_and_by_source_is_on_purpose(newcomers: Path, tmp_path: Path) -> None:
     said = run("split", "--input", newcomers, "--out", tmp_path / "time", "--workers", 1)
     assert WARNING in said.stdout
+    told = run("split", "--input", newcomers, "--out", tmp_path / "time", "--workers", 1, "--json")
+    assert WARNING in told.stderr
+    assert json.loads(told.stdout)
     meant = ("--by", "source", "--out", tmp_path / "source", "--workers", 1)
     assert "WARNING" not in run("split", "--input", newcomers, *meant).stdout
 
