@@ -50,7 +50,8 @@ def _clusters() -> tuple[Any, ...]:
     """What `jax.distributed` itself asks. There is no public way to ask without joining, which comes later.
 
     Open MPI is first: in a job of SLURM, `mpirun` starts its own helpers by `srun`, and what these start
-    inherits the numbers of the helpers. Raises `ConfigError` in a job of several tasks when this JAX has it no more."""
+    inherits the numbers of the helpers. Raises `ConfigError` in a job of several tasks when this JAX has
+    it no more."""
     try:
         from jax._src.clusters import OmpiCluster, SlurmCluster
     except ImportError as error:

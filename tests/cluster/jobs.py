@@ -1,4 +1,4 @@
-"""The job scripts of `cluster/` on a real SLURM: what they make is what one process makes, whatever interrupts them.
+"""The job scripts of `cluster/` on a real SLURM: they make what one process makes, whatever interrupts them.
 
 To be run by `make cluster-test`; its name keeps it out of `make test`.
 """
@@ -119,6 +119,15 @@ def train_options(store: Path, out: Path) -> list[str]:
     return options[options.index("--store") :]
 
 
+def second_task() -> psutil.Process | None:
+    """The process of task 1 of the job that trains."""
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        task = (process.info["environ"] or {}).get("SLURM_PROCID")
+        if task == "1" and "train" in process.info["cmdline"]:
+            return process
+    return None
+
+
 def freeze(job: Job, out: Path, after: int) -> psutil.Process:
     """Halt the run once it has a checkpoint of at least step `after`; returns the halted task."""
 
@@ -126,15 +135,13 @@ def freeze(job: Job, out: Path, after: int) -> psutil.Process:
         return any(int(p.name) >= after for p in out.glob("checkpoints/*") if p.name.isdecimal())
 
     job.wait_for(saved)
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        task = (process.info["environ"] or {}).get("SLURM_PROCID")
-        if task == "1" and "train" in process.info["cmdline"]:
-            process.suspend()
-            return process
-    raise AssertionError("no second task: " + job.log.read_text())
+    task = second_task()
+    assert task, job.log.read_text()
+    task.suspend()
+    return task
 
 
-def test_training_is_preempted_and_signalled_and_cancelled_and_ends_like_one_process(
+def test_training_is_signalled_and_preempted_and_cancelled_and_ends_like_one_process(
     plain_store: Path, tmp_path: Path
 ) -> None:
     alone, out = tmp_path / "alone", tmp_path / "run"
@@ -146,20 +153,24 @@ def test_training_is_preempted_and_signalled_and_cancelled_and_ends_like_one_pro
     )
 
     job = Job(tmp_path, "train.sbatch", *train_options(plain_store, out))
+    job.wait_for(lambda: second_task() is not None)
+    slurm("scancel", "--signal=USR1", job.number)  # too early for it to save
+    job.wait_for_restart(1)
+
     freeze(job, out, 5)
     preempt()  # SLURM makes halted processes go on, and asks them to stop
-    job.wait_for_restart(1)
+    job.wait_for_restart(2)
 
     task = freeze(job, out, 15)
     slurm("scancel", "--signal=USR1", job.number)  # as before the end of the time
     task.resume()
-    job.wait_for_restart(2)
+    job.wait_for_restart(3)
 
     freeze(job, out, 25)
     slurm("scancel", job.number)
     assert job.end() == "CANCELLED"
     assert not (out / "result.json").exists()
-    assert job.field("Restarts") == "2"
+    assert job.field("Restarts") == "3"
 
     again = Job(tmp_path, "train.sbatch", *train_options(plain_store, out))
     assert again.end() == "COMPLETED", again.log.read_text()

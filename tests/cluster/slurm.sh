@@ -7,6 +7,7 @@
 # files live in namespaces of the kernel, which ends all of them with this script, even if it is killed.
 set -euo pipefail
 
+PATH=$PATH:/usr/sbin:/sbin
 missing=()
 for program in slurmctld slurmd munged srun unshare ip; do
     command -v "$program" >/dev/null || missing+=("$program")
@@ -28,6 +29,8 @@ elif [ "${PINGLM_IN_NAMESPACE:-}" != yes ]; then
     fi
     PINGLM_IN_NAMESPACE=yes exec unshare "${own[@]}" "$0" "$@"
 fi
+
+unset PINGLM_IN_NAMESPACE
 
 # Each node has an address of its own. Sockets and all files are under /run, which is memory of this namespace alone.
 ip link set lo up
