@@ -26,7 +26,7 @@ PATIENCE = 240
 NODES = ("--nodes=2", "--cpus-per-task=1", "--mem-per-cpu=1G", "--time=8", "--signal=USR1@30")
 INPUT = ("--rows", "20000", "--rows-per-shard", "2000", "--seed", "3")
 STEPS = 60
-UNFINISHED = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "PREEMPTED")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
 pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
@@ -61,20 +61,38 @@ class Job:
         deadline = time.monotonic() + PATIENCE
         while not event():
             state = self.field("JobState")
-            assert state in UNFINISHED or event(), f"{state}: {self.log.read_text()}"
+            assert state not in ENDED or event(), f"{state}: {self.log.read_text()}"
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
     def end(self) -> str:
         """Wait for its end; returns its last state."""
         deadline = time.monotonic() + PATIENCE
-        while (state := self.field("JobState")) in UNFINISHED:
+        while (state := self.field("JobState")) not in ENDED:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.2)
         return state
 
     def wait_for_restart(self, number: int) -> None:
         self.wait_for(lambda: self.field("Restarts") == str(number))
+
+    def tasks(self) -> list[psutil.Process]:
+        """The processes of its step, on both nodes."""
+        found = []
+        for process in psutil.process_iter(["environ"]):
+            given = process.info["environ"] or {}
+            if given.get("SLURM_JOB_ID") == self.number and "SLURM_STEP_NODELIST" in given:
+                found.append(process)
+        return found
+
+    def freeze(self) -> None:
+        """Halt the tasks, so that they do not end before something happens to them."""
+        for task in self.tasks():
+            task.suspend()
+
+    def resume(self) -> None:
+        for task in self.tasks():
+            task.resume()
 
 
 def slurm(*arguments: str) -> str:
@@ -106,8 +124,9 @@ def test_prepare_is_preempted_and_makes_the_store_of_one_process(
     out = tmp_path / "out"
     job = Job(tmp_path, "prepare.sbatch", *INPUT, "--out", out)
     job.wait_for(lambda: any(out.rglob("*.parquet")))
+    job.freeze()
     assert not (out / "store.zarr" / "manifest.json").exists()
-    preempt()
+    preempt()  # SLURM makes halted processes go on, and asks them to stop
     job.wait_for_restart(1)
     assert job.end() == "COMPLETED", job.log.read_text()
     assert TokenStore.open(out / "store.zarr").digest == TokenStore.open(plain_store).digest
@@ -119,26 +138,9 @@ def train_options(store: Path, out: Path) -> list[str]:
     return options[options.index("--store") :]
 
 
-def second_task() -> psutil.Process | None:
-    """The process of task 1 of the job that trains."""
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        task = (process.info["environ"] or {}).get("SLURM_PROCID")
-        if task == "1" and "train" in process.info["cmdline"]:
-            return process
-    return None
-
-
-def freeze(job: Job, out: Path, after: int) -> psutil.Process:
-    """Halt the run once it has a checkpoint of at least step `after`; returns the halted task."""
-
-    def saved() -> bool:
-        return any(int(p.name) >= after for p in out.glob("checkpoints/*") if p.name.isdecimal())
-
-    job.wait_for(saved)
-    task = second_task()
-    assert task, job.log.read_text()
-    task.suspend()
-    return task
+def has_saved(out: Path, step: int) -> bool:
+    """Whether a run has a checkpoint of at least that step."""
+    return any(int(p.name) >= step for p in out.glob("checkpoints/*") if p.name.isdecimal())
 
 
 def test_training_is_signalled_and_preempted_and_cancelled_and_ends_like_one_process(
@@ -153,20 +155,23 @@ def test_training_is_signalled_and_preempted_and_cancelled_and_ends_like_one_pro
     )
 
     job = Job(tmp_path, "train.sbatch", *train_options(plain_store, out))
-    job.wait_for(lambda: second_task() is not None)
+    job.wait_for(lambda: len(job.tasks()) >= 2)
     slurm("scancel", "--signal=USR1", job.number)  # too early for it to save
     job.wait_for_restart(1)
 
-    freeze(job, out, 5)
-    preempt()  # SLURM makes halted processes go on, and asks them to stop
+    job.wait_for(lambda: has_saved(out, 5))
+    job.freeze()
+    preempt()
     job.wait_for_restart(2)
 
-    task = freeze(job, out, 15)
+    job.wait_for(lambda: has_saved(out, 15))
+    job.freeze()
     slurm("scancel", "--signal=USR1", job.number)  # as before the end of the time
-    task.resume()
+    job.resume()
     job.wait_for_restart(3)
 
-    freeze(job, out, 25)
+    job.wait_for(lambda: has_saved(out, 25))
+    job.freeze()
     slurm("scancel", job.number)
     assert job.end() == "CANCELLED"
     assert not (out / "result.json").exists()
