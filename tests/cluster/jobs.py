@@ -183,3 +183,21 @@ def test_training_is_signalled_and_preempted_and_cancelled_and_ends_like_one_pro
     said = again.log.read_text()
     assert said.count('"stopped_by": "SIGTERM"') >= 1
     assert said.count('"stopped_by": "SIGUSR1"') == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "error"),
+    [
+        ("prepare.sbatch", "--input", "no such file or folder"),
+        ("train.sbatch", "--store", "is not a finished store"),
+    ],
+)
+def test_an_error_ends_a_job_with_its_line_and_is_not_tried_again(
+    tmp_path: Path, script: str, option: str, error: str
+) -> None:
+    job = Job(tmp_path, script, option, tmp_path / "nothing", "--out", tmp_path / "out")
+    assert job.end() == "FAILED"
+    assert (job.field("Restarts"), job.field("ExitCode")) == ("0", "1:0")
+    said = job.log.read_text()
+    assert re.search(f"^error: .*{error}", said, re.MULTILINE)
+    assert "Traceback" not in said
