@@ -13,8 +13,10 @@ from typer.core import TyperGroup
 import model.commands
 import model.evaluate.commands
 import model.inference.commands
+import model.runs.commands
 import model.service.commands
 import pipeline.commands
+import pipeline.fetch.commands
 import stores.commands
 from stores.errors import PinglmError
 from stores.printable import printable
@@ -59,7 +61,17 @@ def commands() -> None:
     """Train transformers on Internet latency: from RIPE Atlas pings to a token store to predictions."""
 
 
-for side in (pipeline, stores, model, model.evaluate, model.inference, model.service):
+SIDES = (
+    pipeline,
+    pipeline.fetch,
+    stores,
+    model,
+    model.runs,
+    model.evaluate,
+    model.inference,
+    model.service,
+)
+for side in SIDES:
     app.add_typer(side.commands.app)
 
 

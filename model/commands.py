@@ -202,39 +202,47 @@ def train_command(
 @app.command("sweep")
 def sweep_command(
     learning_rates: Annotated[
-        str, typer.Option("--learning-rates", help="Rates to try, separated by commas.")
-    ],
+        str | None,
+        typer.Option("--learning-rates", help="The same as --set learning_rate=RATE,RATE…"),
+    ] = None,
     store: StoreOption = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the runs.")] = Path("runs/sweep"),
     preset: PresetOption = None,
     steps: StepsOption = None,
     batch_size: BatchOption = None,
     seed: SeedOption = None,
-    settings: SetOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Try the values of any field: FIELD=VALUE,VALUE…; or set it: FIELD=VALUE."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train with each learning rate and compare the results.
+    """Train with each value of a field, or each combination of several fields' values, and compare the results.
 
-    Example: `pinglm sweep --learning-rates 1e-4,3e-4,1e-3 --steps 500 --preset small`
+    Examples: `pinglm sweep --set learning_rate=1e-4,3e-4,1e-3 --steps 500 --preset small` ·
+    `pinglm sweep --set width=96,128 --set dropout=0,0.1`
     """
-    from model.config import make_config, parse_assignments
+    from model.config import parse_assignments
     from model.training.plan import default_preset
     from model.training.progress import make_progress
-    from model.training.sweep import parse_rates, sweep
+    from model.training.sweep import make_variants, sweep
     from model.training.views import sweep_view
     from stores.views import print_view
 
-    overrides = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "seed": seed,
-        **parse_assignments(settings or []),
-    }
+    given = parse_assignments(settings or [])
+    tried = {name: value.split(",") for name, value in given.items() if "," in value}
+    if learning_rates is not None:
+        if "learning_rate" in given:
+            raise ConfigError("--learning-rates and --set learning_rate: give one of them")
+        tried["learning_rate"] = learning_rates.split(",")
+    fixed = {"steps": steps, "batch_size": batch_size, "seed": seed, **given}
     _warn_of_unused_gpu()
-    config = make_config(preset or default_preset(), overrides)
+    variants = make_variants(preset or default_preset(), fixed, tried)
     progress = make_progress(quiet=as_json)
     paths = local_stores(store or [DEFAULT_STORE], silent=as_json)
-    rows = sweep(config, paths, out, parse_rates(learning_rates), progress)
+    rows = sweep(variants, paths, out, progress)
     print_json([row.as_dict() for row in rows]) if as_json else print_view(sweep_view(rows))
 
 

@@ -7,6 +7,7 @@
     RUN/tensorboard/         the numbers of both as TensorBoard events
     RUN/profile/             an XLA trace of a few early steps, with --profile
     RUN/result.json          a `RunResult`, written last
+    RUN/first_look.json      a `FirstLook`, after it
 
 Training writes the folder; inference and evaluation read it. Reading ignores fields of these records
 that it does not know, so a newer version may add some; only an unknown field of a configuration is an
@@ -28,6 +29,7 @@ RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 RESULT_FILE = "result.json"
+FIRST_LOOK_FILE = "first_look.json"
 CHECKPOINTS_FOLDER = "checkpoints"
 TENSORBOARD_FOLDER = "tensorboard"
 PROFILE_FOLDER = "profile"
@@ -219,3 +221,18 @@ class RunResult(Saved):
     """The last one on validation, where the store has that split."""
     new_sources: str | None = None
     """A warning where many sources of the split are not in train."""
+
+
+WITHOUT_CONTEXT, WITH_CONTEXT = "model, without context", "model, with context"
+"""The names under which a `FirstLook` has the run's own model."""
+
+
+@dataclass(frozen=True)
+class FirstLook(Saved):
+    """Median absolute errors in ms, by predictor and group; groups without answered rows are left out."""
+
+    steps: int
+    """Of the run when it was looked at."""
+    asked: dict[str, int]
+    """Answered rows of each group."""
+    errors_ms: dict[str, dict[str, float]]

@@ -124,7 +124,7 @@ def prepare_command(
         typer.Option(
             "--input",
             help="RIPE Atlas results, RIPE's BigQuery tables or measurement tables: file, folder, glob, or URL "
-            "(s3://, gs://, https://). "
+            "(s3://, gs://, https://), or - for standard input. "
             "Repeatable. Without it, a simulated Internet is used.",
         ),
     ] = None,
@@ -152,34 +152,37 @@ def prepare_command(
     Examples: `pinglm prepare --out data` · `pinglm prepare --input dumps/ --by source --out data`
     """
     from pipeline.inputs import find_inputs, find_left_out
+    from pipeline.standard_input import spooled
 
     if inputs and rows is not None:
         raise typer.BadParameter("--rows applies only to the simulated Internet, not to --input")
-    files, left_out = (find_inputs(inputs), find_left_out(inputs)) if inputs else ([], [])
-    size = sum(file.size for file in files) if files else _SIMULATED_ROW * (rows or _SIMULATED_ROWS)
-    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
-        # imported only now, while the workers import theirs
-        from pipeline.ingest.stage import IngestOptions
-        from pipeline.prepare import PrepareOptions, prepare
-        from pipeline.records import to_json
-        from pipeline.simulate.stage import SimulateOptions
-        from pipeline.split.stage import SplitOptions
-        from pipeline.tokenize.stage import TokenizeOptions
-        from pipeline.views import print_report, warn_of_split
+    with spooled(inputs or [], out) as paths:
+        files, left_out = (find_inputs(paths), find_left_out(paths)) if paths else ([], [])
+        simulated = _SIMULATED_ROW * (rows or _SIMULATED_ROWS)
+        size = sum(file.size for file in files) if files else simulated
+        with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
+            # imported only now, while the workers import theirs
+            from pipeline.ingest.stage import IngestOptions
+            from pipeline.prepare import PrepareOptions, prepare
+            from pipeline.records import to_json
+            from pipeline.simulate.stage import SimulateOptions
+            from pipeline.split.stage import SplitOptions
+            from pipeline.tokenize.stage import TokenizeOptions
+            from pipeline.views import print_report, warn_of_split
 
-        options = PrepareOptions(
-            IngestOptions(source, allow_private, rtt),
-            SimulateOptions(seed=seed, **({} if rows is None else {"rows": rows})),
-            SplitOptions(
-                by,
-                rows_per_shard=rows_per_shard,
-                train_shards=train_shards,
-                test_shards=test_shards,
-                validation=validation,
-            ),
-            TokenizeOptions(seed, passes),
-        )
-        report = prepare(files, folder, options, executor, progress, left_out)
+            options = PrepareOptions(
+                IngestOptions(source, allow_private, rtt),
+                SimulateOptions(seed=seed, **({} if rows is None else {"rows": rows})),
+                SplitOptions(
+                    by,
+                    rows_per_shard=rows_per_shard,
+                    train_shards=train_shards,
+                    test_shards=test_shards,
+                    validation=validation,
+                ),
+                TokenizeOptions(seed, passes),
+            )
+            report = prepare(files, folder, options, executor, progress, left_out)
     if as_json:
         print_json(to_json(report))
         warn_of_split(report.totals, report.overlap, report.configuration["split"])
@@ -264,7 +267,8 @@ def ingest_command(
         list[str],
         typer.Option(
             "--input",
-            help="File, folder, glob or URL of RIPE Atlas results, in JSON or BigQuery tables. Repeatable.",
+            help="File, folder, glob or URL of RIPE Atlas results, in JSON or BigQuery tables, or - for standard "
+            "input. Repeatable.",
         ),
     ],
     out: OutOption,
@@ -282,13 +286,15 @@ def ingest_command(
     from pipeline.ingest.stage import IngestOptions, ingest
     from pipeline.inputs import find_inputs, find_left_out
     from pipeline.records import to_json
+    from pipeline.standard_input import spooled
     from pipeline.views import print_ingest
 
-    files, left_out = find_inputs(inputs), find_left_out(inputs)
     options = IngestOptions(source, allow_private, rtt)
-    size = sum(file.size for file in files)
-    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
-        record = ingest(files, folder, options, executor, progress, left_out)
+    with spooled(inputs, out) as paths:
+        files, left_out = find_inputs(paths), find_left_out(paths)
+        size = sum(file.size for file in files)
+        with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
+            record = ingest(files, folder, options, executor, progress, left_out)
     print_json(to_json(record)) if as_json else print_ingest(record, out)
 
 

@@ -1,6 +1,6 @@
 """Files that are whole or absent: temporary name, rename, and fsync before anything depends on them.
 
-What others rely on as soon as its name is there goes through `write_synced`. The many files of a unit of
+What others rely on as soon as its name is there goes through `open_synced`. The many files of a unit of
 work do not: they are synced once, with `sync_file`, before the record that lists them.
 """
 
@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,17 +86,24 @@ def write_bytes(path: Path, data: Any) -> None:
         file.write(data)
 
 
-def write_synced(path: Path, data: Any) -> None:
-    """Write a bytes-like object to `path`: when this returns, it is on disk under its name, and a loss of
-    power at any moment leaves either the old file or the new one.
+@contextmanager
+def open_synced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write: after a clean exit it is on disk under its name, and a loss of power at any moment
+    leaves either the old file or the new one. Errors as `atomic_path`.
 
     The bytes are synced before the rename, because a name that reaches the disk first names an empty file.
     """
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     _sync(path.parent)
+
+
+def write_synced(path: Path, data: Any) -> None:
+    """Write a bytes-like object to `path` as `open_synced` does."""
+    with open_synced(path) as file:
+        file.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:

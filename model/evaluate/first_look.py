@@ -7,7 +7,6 @@ with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +16,16 @@ from model.evaluate.predictors.histories import fit_histories
 from model.evaluate.predictors.trained import ModelPredictor
 from model.evaluate.questions import Predictor, Queries, Questions, choose_questions
 from model.inference.ping_model import PingModel
-from model.run_folder import Saved
+from model.run_folder import FIRST_LOOK_FILE, WITH_CONTEXT, WITHOUT_CONTEXT, FirstLook
 from stores.files import write_json
 from stores.program import command
 from stores.rows import Rows, read_rows
 from stores.union import Store, StorePaths, listed, open_stores
 
-FILE = "first_look.json"
 EACH = 150  # rows asked of each group
 MOST_ROWS = 10_000_000
 """Of all stores; reading more and fitting baselines to them would take longer than a look is worth."""
 GROUPS = ("seen_pairs", "unseen_pairs", "unseen_sources")
-
-
-@dataclass(frozen=True)
-class FirstLook(Saved):
-    """Median absolute errors in ms, by predictor and group; groups without answered rows are left out."""
-
-    steps: int
-    """Of the run when it was looked at."""
-    asked: dict[str, int]
-    """Answered rows of each group."""
-    errors_ms: dict[str, dict[str, float]]
 
 
 def look_at(store: Store, run: Path, steps: int) -> FirstLook | None:
@@ -55,8 +42,8 @@ def look_at(store: Store, run: Path, steps: int) -> FirstLook | None:
     trained = ModelPredictor("model", PingModel.load(run), with_time=False)
     queries = questions.queries
     asked: dict[str, tuple[Predictor, Queries]] = {
-        "model, without context": (trained, queries.with_context(0)),
-        "model, with context": (trained, queries),
+        WITHOUT_CONTEXT: (trained, queries.with_context(0)),
+        WITH_CONTEXT: (trained, queries),
         "DMFSGD": (dmfsgd, queries),
         "history of the pair": (history, queries),
     }
@@ -72,7 +59,7 @@ def take_first_look(
     `None` if the store is too large, or has nothing to ask; `note` is told that, and what is going on.
     Raises what opening the store raises, and as `look_at`.
     """
-    kept = run / FILE
+    kept = run / FIRST_LOOK_FILE
     if kept.exists() and (last := FirstLook.read(kept)).steps == steps:
         return last
     store = open_stores(paths)

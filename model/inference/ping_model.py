@@ -8,9 +8,9 @@ Every query has a batch form; an answer does not depend on the other queries of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -19,6 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.devices import use_compile_cache
+from model.inference.buckets import (
+    BATCH_SIZES,
+    WARM_UP_PAIR,
+    bucket_length,
+    split_batches,
+    warm_up_contexts,
+)
 from model.inference.checks import parse_address, parse_time
 from model.inference.decoding import DRAWS, Bands, Decoder, Prompts, RttTable
 from model.inference.export import CONFIG_FILE, read_export
@@ -42,13 +49,10 @@ from stores.codec import Address, Measurement
 from stores.errors import CheckpointError
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
-BATCH_SIZES = (16, 4, 1)  # of device calls; only a few, so that few programs are compiled
-SHORTEST_BUCKET = 64  # tokens; prompts are padded to a power of two times this
 MAX_ROUNDS = 16  # of `DRAWS` draws for one query
 LEAST_POOL = 128  # distinct destinations to choose from
 POOL_SHARE = 4  # at least this many of them per requested one
 LEAST_PROBABILITY = 1e-30
-WARM_UP_PAIR = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
 
 
 class _Query(Protocol):
@@ -206,7 +210,7 @@ class PingModel(TableAnswers):
         def answer(prompts: Prompts, batch: list[CompletionQuery]) -> list[list[Completion]]:
             unknown, size = batch[0].unknown, ADDRESS_BYTES[batch[0].family]
             if unknown == 0:
-                whole = (make_address(query.known) for query in batch)
+                whole = (ip_address(query.known) for query in batch)
                 return [
                     [Completion(address, 1.0, (), self._unmet(query.field, address))]
                     for query, address in zip(batch, whole, strict=True)
@@ -215,7 +219,7 @@ class PingModel(TableAnswers):
 
             def completion(query: CompletionQuery, row: int, beam: int) -> Completion:
                 found = bytes(beams.bytes[row, beam, :unknown].tolist())
-                address = make_address(query.known + found)
+                address = ip_address(query.known + found)
                 return Completion(
                     address,
                     float(np.exp(beams.scores[row, beam])),
@@ -275,7 +279,7 @@ class PingModel(TableAnswers):
         return [
             [
                 SampledAddress(
-                    make_address(bytes(draws.bytes[row, draw].tolist())),
+                    ip_address(bytes(draws.bytes[row, draw].tolist())),
                     float(scores[row, draw]),
                     float(within[row, draw]),
                 )
@@ -330,30 +334,6 @@ def load_weights(path: str | Path) -> Weights:
     )
 
 
-def warm_up_contexts(window: int) -> list[list[Measurement]]:
-    """Contexts whose prompts fall into each bucket of `bucket_length`, for every kind of query."""
-    earlier = Measurement(*WARM_UP_PAIR, 20.0, None)  # 14 tokens
-    buckets = sorted({bucket_length(length, window) for length in range(1, window + 1)})
-    return [[], *([earlier] * (bucket // 18) for bucket in buckets[1:])]
-
-
-def bucket_length(length: int, context: int) -> int:
-    """Padded length of a prompt: 64 times a power of two, at most `context`."""
-    bucket = SHORTEST_BUCKET
-    while bucket < length:
-        bucket *= 2
-    return min(bucket, context)
-
-
-def split_batches(members: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Batches of 16, then of 4, then of 1, so that no row is padding."""
-    start = 0
-    for size in BATCH_SIZES:
-        while len(members) - start >= size:
-            yield members[start : start + size]
-            start += size
-
-
 def predictions(
     table: RttTable, known_first: NDArray[np.bool_] | None = None
 ) -> list[RttPrediction]:
@@ -365,8 +345,3 @@ def predictions(
         shares = codes / codes.sum()
         result.append(RttPrediction(float(np.exp(failed[row])), shares, known_first))
     return result
-
-
-def make_address(packed: bytes) -> Address:
-    """Address of 4 or 16 bytes."""
-    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)

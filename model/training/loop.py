@@ -158,7 +158,7 @@ class Trainer:
         ):
             state, first = self.start()
             with (
-                Logs(path, first) if self.first else NoLogs() as logs,
+                self.open_logs(first) as logs,
                 DeviceBatches(
                     self.batches, self.devices, first, train.steps, same=train.overfit_one_batch
                 ) as batches,
@@ -201,6 +201,12 @@ class Trainer:
                 self.surveyor.note(self.progress, wait=True)
             self.checkpoints.wait()
         return step
+
+    def open_logs(self, first: int) -> Logs:
+        """The logs of the run, which only one of its processes writes."""
+        if not self.first:
+            return NoLogs()
+        return Logs(self.run.path, first, self.config, self.held_out.split)
 
     def start(self) -> tuple[TrainState, int]:
         """The state to continue from, and how many steps it has done."""

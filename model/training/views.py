@@ -10,7 +10,7 @@ from rich.table import Table
 
 from model.run_folder import TENSORBOARD_FOLDER, KindLoss, RunResult
 from model.training.plan import Plan
-from model.training.sweep import SweepRow
+from model.training.sweep import SweepRow, value_text
 from stores.program import script
 from stores.views import one_line
 
@@ -115,24 +115,24 @@ def group_loss(kinds: dict[str, KindLoss], group: str) -> float | None:
 
 
 def sweep_view(rows: Sequence[SweepRow]) -> RenderableType:
-    """What `sweep` prints, with the best rate marked."""
+    """What `sweep` prints, with the best settings marked."""
     split = "test" if all(row.validation_loss is None for row in rows) else "validation"
-    table = Table(title=f"Learning rates; the best one is chosen on {split}")
-    columns = ["learning rate", "loss", "test loss", "bits per measurement", ""]
-    if split == "validation":
-        columns.insert(2, "validation loss")
-    for column in columns:
+    table = Table(title=f"Settings; the best are chosen on {split}")
+    names = list(rows[0].settings)
+    losses = ["loss", *(["validation loss"] if split == "validation" else []), "test loss"]
+    for column in (*names, *losses, "bits per measurement", ""):
         table.add_column(column, justify="right")
     reached = [row.chosen_by for row in rows if row.chosen_by is not None]
     for row in rows:
-        losses = [
+        numbers = [
             row.loss,
             *([row.validation_loss] if split == "validation" else []),
             row.test_loss,
         ]
-        cells = ["-" if loss is None else f"{loss:.4f}" for loss in losses]
+        cells = ["-" if loss is None else f"{loss:.4f}" for loss in numbers]
         bits = row.bits_per_measurement
         cells.append("-" if bits is None else f"{bits:.2f}")
         remark = "best" if row.chosen_by is not None and row.chosen_by == min(reached) else ""
-        table.add_row(f"{row.learning_rate:g}", *cells, "not finite" if row.failed else remark)
+        settings = (value_text(row.settings[name]) for name in names)
+        table.add_row(*settings, *cells, "not finite" if row.failed else remark)
     return table

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,14 +70,14 @@ def probe(url: str, path: str) -> WebFile:
 
 
 def _probed(url: str, path: str) -> WebFile:
-    with _ask(url, path, {"Range": f"bytes=0-{_START - 1}"}) as answer:
+    with ask(url, path, {"Range": f"bytes=0-{_START - 1}"}) as answer:
         total = _total(answer)
         if answer.status == 206 and total is not None:
-            start = b"".join(_blocks(path, answer, min(_START, total)))
+            start = b"".join(blocks(path, answer, min(_START, total)))
             return WebFile(total, _version(answer), True, start)
         if answer.status == 200:
             return _without_ranges(path, answer)
-    with _ask(
+    with ask(
         url, path, {}
     ) as answer:  # that for ranges was 416, as for an empty file, or states no total
         return _without_ranges(path, answer)
@@ -113,9 +113,9 @@ def open_web(file: RemoteInput, start: int, end: int | None) -> Iterator[Iterato
         conditional = bool(file.version) and not file.version.startswith("W/")
         if conditional:
             headers["If-Range"] = file.version
-    with _ask(file.url, file.path, headers) as answer:
+    with ask(file.url, file.path, headers) as answer:
         _check(file, answer, start, end, conditional)
-        yield _blocks(file.path, answer, None if end is None else end - start)
+        yield blocks(file.path, answer, None if end is None else end - start)
 
 
 def confirm_web(file: RemoteInput) -> None:
@@ -161,7 +161,7 @@ def _check(
         )
 
 
-def _blocks(path: str, answer: HTTPResponse, left: int | None) -> Iterator[bytes]:
+def blocks(path: str, answer: HTTPResponse, left: int | None) -> Iterator[bytes]:
     """The next `left` bytes of an answer, or all. Raises `TransientError` when they end before."""
     while left is None or left:
         try:
@@ -177,15 +177,28 @@ def _blocks(path: str, answer: HTTPResponse, left: int | None) -> Iterator[bytes
         raise TransientError(f"{path}: {_BROKEN_OFF}")
 
 
-def _ask(url: str, path: str, headers: dict[str, str]) -> HTTPResponse:
-    """The answer to a GET, its body not read yet: its status is 2xx or 416."""
+def ask(
+    url: str,
+    path: str,
+    headers: dict[str, str],
+    *,
+    authorization: str = "",
+    refusals: Mapping[int, str] = _REFUSALS,
+) -> HTTPResponse:
+    """The answer to a GET, its body not read yet: its status is 2xx or 416.
+
+    `authorization` goes to this server alone, and to none that it redirects to; `refusals` has the words for
+    the statuses that do not pass. Raises `RemoteError`, and `TransientError` where asking again may help.
+    """
     safe = quote(url, safe="%/:?#[]@!$&'()*+,;=~")  # spaces and letters of all alphabets
     try:
         asked = request.Request(safe, headers={"User-Agent": "pinglm", **headers})
+        if authorization:
+            asked.add_unredirected_header("Authorization", authorization)
         answer: HTTPResponse = _opener().open(asked, timeout=_SILENCE)
     except HTTPError as error:
         with error:
-            raise _refusal(path, error) from None
+            raise _refusal(path, error, refusals) from None
     except (InvalidURL, ValueError):
         raise RemoteError(
             f"{path}: not a URL that can be asked for: is it spelled right?"
@@ -228,9 +241,9 @@ def _opener() -> request.OpenerDirector:
     return opener
 
 
-def _refusal(path: str, error: HTTPError) -> RemoteError:
+def _refusal(path: str, error: HTTPError, refusals: Mapping[int, str]) -> RemoteError:
     if error.code not in _PASSING:
-        reason = _REFUSALS.get(error.code, f"the server answers {error.code}")
+        reason = refusals.get(error.code, f"the server answers {error.code}")
         return RemoteError(f"{path}: {reason}")
     again = TransientError(f"{path}: the server answers {error.code}: {_AGAIN}")
     again.wait = _seconds(error.headers.get("Retry-After", ""))

@@ -18,9 +18,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from model.evaluate.first_look import FirstLook, evaluation_command
+from model.evaluate.first_look import evaluation_command
 from model.evaluate.questions import WITHOUT_TIME
 from model.evaluate.records import Report, RttErrors
+from model.run_folder import FirstLook
 from stores.terminal import Terminal
 from stores.union import StorePaths
 from stores.views import one_line

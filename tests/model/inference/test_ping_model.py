@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from model.inference.buckets import bucket_length, split_batches
 from model.inference.decoding import DRAWS, Bands
-from model.inference.ping_model import PingModel, bucket_length, split_batches
+from model.inference.ping_model import PingModel
 from model.inference.prediction import CODE_MS
 from model.inference.query import CompletionQuery, RttQuery, SampleQuery
 from model.inference.samples import rtt_band, within_tolerance

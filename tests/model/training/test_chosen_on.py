@@ -13,7 +13,7 @@ from model.training.context_free import ContextFree
 from model.training.held_out import fixed_batches
 from model.training.loop import train
 from model.training.progress import TrainingProgress
-from model.training.sweep import SweepRow, sweep
+from model.training.sweep import SweepRow, Variant, sweep
 from model.training.views import result_view, sweep_view
 from stores.files import read_json_lines
 from stores.manifest import read_manifest, write_manifest
@@ -54,7 +54,7 @@ def swept(
 ) -> tuple[Path, RunResult, list[SweepRow], list[str]]:
     """A sweep over one learning rate: its run, that run's result, its rows and its warnings."""
     out, told = tmp_path_factory.mktemp("swept"), Told()
-    rows = sweep(CONFIG, divided, out, [6e-3], told)
+    rows = sweep([Variant({"learning_rate": 6e-3}, CONFIG)], divided, out, told)
     run = out / "lr-0.006"
     return run, train(CONFIG, divided, run), rows, told.warnings
 
@@ -107,12 +107,24 @@ def test_a_sweep_has_both_losses_and_chooses_by_validation(
     assert row.test_loss == result.evaluation.loss
     rows = [
         SweepRow(
-            1e-3, "a", None, 3.0, test_loss=2.0, bits_per_measurement=80.0, validation_loss=2.9
+            {"learning_rate": 1e-3},
+            "a",
+            None,
+            3.0,
+            test_loss=2.0,
+            bits_per_measurement=80.0,
+            validation_loss=2.9,
         ),
         SweepRow(
-            3e-3, "b", None, 2.0, test_loss=2.1, bits_per_measurement=60.0, validation_loss=2.5
+            {"learning_rate": 3e-3},
+            "b",
+            None,
+            2.0,
+            test_loss=2.1,
+            bits_per_measurement=60.0,
+            validation_loss=2.5,
         ),
-        SweepRow(1e30, "c", failed="the loss became NaN"),
+        SweepRow({"learning_rate": 1e30}, "c", failed="the loss became NaN"),
     ]
     text = rendered(sweep_view(rows))
     assert "chosen on validation" in text
@@ -139,4 +151,6 @@ def test_a_result_says_what_was_chosen_on() -> None:
     assert "chosen on validation: the best checkpoint" in apart
     assert "the numbers are of test" in apart
     assert "chosen on test" not in apart
-    assert "chosen on test" in rendered(sweep_view([SweepRow(1e-3, "a", None, 3.0, 2.0, 80.0)]))
+    assert "chosen on test" in rendered(
+        sweep_view([SweepRow({"learning_rate": 1e-3}, "a", None, 3.0, 2.0, 80.0)])
+    )

@@ -68,8 +68,8 @@ def test_the_curve_is_in_tensorboard(finished: tuple[Path, RunResult]) -> None:
     for tag in (
         b"train/loss",
         b"train/gradient_norm",
-        b"train/kinds/rtt_1/loss",
-        b"test/modes/full",
+        b"train_rtt/loss_1",
+        b"test_full/loss",
     ):
         assert tag in written
 

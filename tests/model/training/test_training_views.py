@@ -81,9 +81,9 @@ def test_a_stopped_run_says_how_to_continue() -> None:
 
 def test_a_sweep_marks_the_best_rate_and_the_failed_one() -> None:
     rows = [
-        SweepRow(1e-3, "a", loss=3.0, test_loss=2.9, bits_per_measurement=80.0),
-        SweepRow(3e-3, "b", loss=2.0, test_loss=2.1, bits_per_measurement=60.0),
-        SweepRow(1e30, "c", failed="the loss became NaN"),
+        SweepRow({"learning_rate": 1e-3}, "a", loss=3.0, test_loss=2.9, bits_per_measurement=80.0),
+        SweepRow({"learning_rate": 3e-3}, "b", loss=2.0, test_loss=2.1, bits_per_measurement=60.0),
+        SweepRow({"learning_rate": 1e30}, "c", failed="the loss became NaN"),
     ]
     text = rendered(sweep_view(rows))
     assert row_of(text, "0.001") == ["0.001", "3.0000", "2.9000", "80.00", ""]

@@ -1,0 +1,1 @@
+"""Results of RIPE Atlas measurements, from the RIPE Atlas API into files that `prepare` reads."""
