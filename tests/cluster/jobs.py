@@ -189,7 +189,7 @@ def test_training_is_signalled_and_preempted_and_cancelled_and_ends_like_one_pro
     ("script", "option", "error"),
     [
         ("prepare.sbatch", "--input", "no such file or folder"),
-        ("train.sbatch", "--store", "is not a finished store"),
+        ("train.sbatch", "--store", "no finished manifest"),
     ],
 )
 def test_an_error_ends_a_job_with_its_line_and_is_not_tried_again(
