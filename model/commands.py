@@ -117,6 +117,15 @@ def train_command(
     process: Annotated[
         int | None, typer.Option("--process", help="Which of them this is, counted from 0.")
     ] = None,
+    stopped_status: Annotated[
+        int,
+        typer.Option(
+            "--stopped-status",
+            min=0,
+            max=255,
+            help="Exit status when SIGTERM or SIGUSR1 stopped it, for a script that runs it again.",
+        ),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Train a transformer on a store, or on several as one. Run the same command again to continue, or to see the
@@ -176,17 +185,18 @@ def train_command(
         result = train(
             config, paths, out, start=weights, progress=progress, profile=profile, peers=peers
         )
-    if peers.process:
-        return
-    if peers.processes > 1 and result.finished:
-        start_alone()  # it finds the run finished, and takes a first look at the model
-    look = take_first_look(paths, out, result.steps, progress.note) if result.finished else None
-    if as_json:
-        print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
-    else:
-        print_view(result_view(result))
-        if look:
-            print_view(first_look_view(look, paths, out))
+    if not peers.process:
+        if peers.processes > 1 and result.finished:
+            start_alone()  # it finds the run finished, and takes a first look at the model
+        look = take_first_look(paths, out, result.steps, progress.note) if result.finished else None
+        if as_json:
+            print_json(result.as_dict() | ({"first_look": look.as_dict()} if look else {}))
+        else:
+            print_view(result_view(result))
+            if look:
+                print_view(first_look_view(look, paths, out))
+    if not result.finished:
+        raise typer.Exit(stopped_status)
 
 
 @app.command("sweep")

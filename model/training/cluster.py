@@ -33,22 +33,25 @@ def find_place(
         return _told_place(coordinator, processes, process)
     if told != (None, None, None):
         raise ConfigError("--coordinator, --processes and --process: expected all three or none")
-    for cluster in _clusters():
-        if cluster.is_env_present() and cluster.get_process_count() > 1:
-            host, port = cluster.get_coordinator_address(None, None).rsplit(":", 1)
-            return Place(
-                host,
-                int(port),
-                cluster.get_process_count(),
-                cluster.get_process_id(),
-                _own_device(cluster.get_local_process_id()),
-            )
-    return None
+    cluster = next((each for each in _clusters() if each.is_env_present()), None)
+    if cluster is None or cluster.get_process_count() == 1 or _in_shell_of_salloc(cluster):
+        return None
+    host, port = cluster.get_coordinator_address(None, None).rsplit(":", 1)
+    return Place(
+        host,
+        int(port),
+        cluster.get_process_count(),
+        cluster.get_process_id(),
+        _own_device(cluster.get_local_process_id()),
+    )
 
 
 def _clusters() -> tuple[Any, ...]:
     """What `jax.distributed` itself asks. There is no public way to ask without joining, which comes later.
-    Raises `ConfigError` in a job of several tasks when this JAX has it no more."""
+
+    Open MPI is first: in a job of SLURM, `mpirun` starts its own helpers by `srun`, and what these start
+    inherits the numbers of the helpers. Raises `ConfigError` in a job of several tasks when this JAX has
+    it no more."""
     try:
         from jax._src.clusters import OmpiCluster, SlurmCluster
     except ImportError as error:
@@ -60,7 +63,13 @@ def _clusters() -> tuple[Any, ...]:
                 "--processes and --process"
             ) from error
         return ()
-    return SlurmCluster, OmpiCluster
+    return OmpiCluster, SlurmCluster
+
+
+def _in_shell_of_salloc(cluster: Any) -> bool:
+    """Whether SLURM started this process by itself, in a step of one task, although it is told the number
+    of the tasks in the job: nobody has started the others."""
+    return cluster.name == "slurm" and os.environ.get("SLURM_STEP_NUM_TASKS") == "1"
 
 
 def _own_device(task: int | None) -> int | None:

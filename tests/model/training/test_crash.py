@@ -38,11 +38,11 @@ def undisturbed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_and_wait_for(
-    store: Path, out: Path, checkpoint: int, *, as_json: bool = True
+    store: Path, out: Path, checkpoint: int, *options: str, as_json: bool = True
 ) -> subprocess.Popen[str]:
     """The long run as a process, once the checkpoint of that step is there. Without `as_json` it
     reports its progress on standard error."""
-    line = command(store, out, **LONG)
+    line = command(store, out, *options, **LONG)
     if not as_json:
         line.remove("--json")
     process = subprocess.Popen(
@@ -75,11 +75,12 @@ def test_a_preempted_run_saves_exits_cleanly_and_ends_in_the_same_bits(
     store: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    for number, after in ((signal.SIGTERM, 50), (signal.SIGUSR1, 150)):
-        process = start_and_wait_for(store, out, after)
+    for number, after, status in ((signal.SIGTERM, 50, 0), (signal.SIGUSR1, 150, 75)):
+        told = ("--stopped-status", str(status)) if status else ()
+        process = start_and_wait_for(store, out, after, *told)
         process.send_signal(number)
         output, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+        assert process.returncode == status, errors
         stopped = json.loads(output)
         assert stopped["stopped_by"] == number.name
         assert not stopped["finished"]

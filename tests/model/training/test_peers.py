@@ -260,6 +260,35 @@ def test_places_are_told_or_found_in_slurm(monkeypatch: pytest.MonkeyPatch) -> N
     assert find_place() is None
 
 
+def test_a_shell_of_salloc_is_alone_though_the_job_has_several_tasks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in SLURM.items():  # as SLURM 22.05 sets them there
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node07")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert find_place() is None
+
+
+def test_mpirun_in_a_job_of_slurm_counts_its_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SLURM.items():  # those of the helper that it started on this node
+        monkeypatch.setenv(name, value)
+    mpirun = {
+        "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "8",
+        "OMPI_COMM_WORLD_RANK": "5",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    }
+    for name, value in mpirun.items():
+        monkeypatch.setenv(name, value)
+    place = find_place()
+    assert place is not None
+    assert (place.host, place.processes, place.process) == ("10.96.0.1", 8, 5)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # from a shell of salloc
+    assert find_place() == place
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [
