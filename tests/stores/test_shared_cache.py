@@ -45,7 +45,7 @@ def processes() -> Iterator[ExitStack]:
 
 def inspect(url: str, processes: ExitStack) -> subprocess.Popen[str]:
     """A process that wants the store."""
-    command = [sys.executable, ROOT / "cli.py", "inspect-store", url, "--json"]
+    command = [sys.executable, str(ROOT / "cli.py"), "inspect-store", url, "--json"]
     pipe = subprocess.PIPE
     process = processes.enter_context(
         subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
