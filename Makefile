@@ -50,7 +50,7 @@ demo: setup
 	$(BIN)/python cli.py serve $(ARGS)
 
 # What model/pretrained was made with; its card.json has what came out.
-SHIPPED := --preset tiny --steps 9000 --eval-every 1000 --save-every 500
+SHIPPED := --preset tiny --steps 16000 --eval-every 1000 --save-every 500 --set prefix_decay=0.02
 BUILD := build/pretrained
 
 pretrained: setup
