@@ -41,7 +41,8 @@ def print_json(value: Any) -> None:
 
 def local_store(store: str | Path, silent: bool) -> Path:
     """Where the store is on this machine: a URL's store is pulled into the cache first, with a progress bar and
-    a line that says how long it took, unless `silent`."""
+    a line that says how long it took, unless `silent`. That another process pulls it, and this one waits, is said
+    in any case."""
     from stores.urls import is_url
 
     if not is_url(str(store)):
@@ -49,8 +50,11 @@ def local_store(store: str | Path, silent: bool) -> Path:
     from stores.pull import cached
     from stores.views import progress_bar
 
+    def wait(holder: str) -> None:
+        print(printable(f"waiting for {holder}, which pulls {store}"), file=sys.stderr, flush=True)
+
     with progress_bar("pull", silent=silent) as progress:
-        path, copied = cached(str(store), progress=progress)
+        path, copied = cached(str(store), progress=progress, waiting=wait)
     if copied and not silent:
         print(copied_line("pulled", copied), file=sys.stderr)
     return path

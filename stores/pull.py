@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stores.array_metadata import metadata_files, metadata_problems
@@ -34,7 +35,7 @@ from stores.errors import (
     RemoteError,
 )
 from stores.files import sha256_file, sync_file, write_synced
-from stores.folder_lock import claim_folder
+from stores.folder_lock import claim_folder, take_turn
 from stores.layout import MODES, WITH_VALIDATION
 from stores.manifest import UNFINISHED_PULL, ChunkFile, Manifest, parse_manifest
 from stores.progress import Progress
@@ -88,23 +89,41 @@ def pull(
 
 
 def cached(
-    url: str, *, progress: Progress = lambda done, total: None
+    url: str,
+    *,
+    progress: Progress = lambda done, total: None,
+    waiting: Callable[[str], object] = lambda holder: None,
 ) -> tuple[Path, Copied | None]:
     """The local copy of the store at a URL, pulled first if it is not there: its path, and what was pulled.
 
     It lies in XDG_CACHE_HOME (~/.cache) under the digest of the store, so what a URL holds may change. One that
-    is there is not hashed again. Errors as `pull`.
+    is there is not hashed again. Of several processes that ask for it at once, one pulls; the others call
+    `waiting` with its name ("process 123 on node7"), and take over if it dies. Errors as `pull`, and `ConfigError`
+    when the one that pulls does not get on for half an hour.
     """
     bucket = open_bucket(url)
     _, manifest = _remote_manifest(bucket)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = cache / "pinglm" / "stores" / f"{manifest.digest}.zarr"
-    try:
-        if TokenStore.open(path).digest == manifest.digest:
+    if _holds(path, manifest):
+        return path, None
+    with take_turn(path.with_suffix(".lock"), waiting=waiting) as get_on:
+        if _holds(path, manifest):  # now
             return path, None
+
+        def show(done: int, total: int) -> None:
+            get_on()
+            progress(done, total)
+
+        return path, pull(url, path, progress=show)
+
+
+def _holds(path: Path, manifest: Manifest) -> bool:
+    """Whether there is this store, whole as far as its sizes tell."""
+    try:
+        return TokenStore.open(path).digest == manifest.digest
     except (NotAStoreError, DamagedStoreError):
-        pass  # pulling continues, or mends
-    return path, pull(url, path, progress=progress)
+        return False  # pulling continues, or mends
 
 
 def _remote_manifest(bucket: Bucket) -> tuple[bytes, Manifest]:

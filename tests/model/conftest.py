@@ -84,7 +84,7 @@ def small_config(**overrides: Any) -> Config:
     return make_config("tiny", {**SMALL, **overrides})
 
 
-def command(store: Path, out: Path, *options: str, **overrides: Any) -> list[str]:
+def command(store: Path | str, out: Path, *options: str, **overrides: Any) -> list[str]:
     """`train` of the small configuration as a real command line."""
     fields = {**SMALL, **overrides}
     settings = [part for name, value in fields.items() for part in ("--set", f"{name}={value}")]

@@ -24,6 +24,7 @@ from stores.files import read_json_lines
 from stores.provenance import survey
 from stores.reader import TokenStore
 from tests.model.conftest import command, losses, small_config
+from tests.stores.remote_servers import Files
 
 pytestmark = pytest.mark.timeout(600)  # up to four processes start and compile
 
@@ -48,7 +49,7 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    store: Path, out: Path, processes: int, rates: tuple[float, ...] = ()
+    store: Path | str, out: Path, processes: int, rates: tuple[float, ...] = ()
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """A run of that many processes, each with one device and, if given, its own learning rate."""
     coordinator = f"127.0.0.1:{free_port()}"
@@ -177,6 +178,29 @@ def assert_two_finish(store: Path, out: Path) -> None:
     assert RunRecord.read(out / "run.json").provenance == found
     with Checkpoints(out / "checkpoints", 10) as checkpoints:
         assert checkpoints.read_record(20).provenance == found
+
+
+def test_a_store_at_a_url_is_pulled_by_one_of_them(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = Files(store)
+    files.on_request = lambda count: time.sleep(
+        0.05
+    )  # so that nobody is done before the other asks
+    out = tmp_path / "run"
+    with files.serve() as url, started(url, out, 2, rates=(1e-3, 2e-3)) as both:
+        ended = finish(both)
+    waited = [
+        errors for _, _, errors in ended if re.match("waiting for process [0-9]+ on ", errors)
+    ]
+    assert len(waited) == 1
+    for status, output, errors in ended:  # all had the store when they compared their options
+        assert (status, output) == (1, "")
+        assert errors.splitlines()[-1].startswith("error: ")
+        assert "has learning_rate=0.002, process 0 has 0.001: " in errors
+    asked = [path for path in files.asked if path != "/zarr.json"]
+    assert len(asked) == len(set(asked))
 
 
 def test_a_process_with_other_options_is_named_by_all(store: Path, tmp_path: Path) -> None:

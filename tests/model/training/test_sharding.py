@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,19 +14,45 @@ import jax
 import numpy as np
 import pytest
 
+from model.config import Config
 from model.devices import visible_devices
 from model.inference.ping_model import load_weights
+from model.run_folder import RunResult
+from model.training.loop import train
 from model.training.sharding import SMALL, bytes_per_device, divided_dimension
 from stores.errors import ConfigError
-from tests.model.conftest import QUICK_COMPILE, run_train
+from tests.model.conftest import QUICK_COMPILE, run_train, small_config
+from tests.model.training.test_many_processes import finish, free_port
 
 pytestmark = pytest.mark.timeout(600)  # five programs for four devices are compiled
 
+SIZES: dict[str, Any] = {"prefix_rows": 0, "recall": False, "context": 64}
+
+
+def config(fsdp: int) -> Config:
+    """The runs whose losses are compared."""
+    return small_config(**SIZES, width=64, mlp=64, eval_every=20, fsdp=fsdp)
+
+
+def all_losses(result: RunResult) -> list[float]:
+    """In training, and on test."""
+    assert result.evaluation is not None
+    return [*(loss for _, loss in result.losses), result.evaluation.loss]
+
+
+def stopped_half_way(run: Path, to: Path) -> None:
+    """A copy of a run as it was after ten of its twenty steps."""
+    shutil.copytree(run, to)
+    shutil.rmtree(to / "checkpoints/20")
+    (to / "result.json").unlink()
+
+
 RUNS = """
-import json, shutil, sys
+import json, sys
 from pathlib import Path
 import jax
 from tests.model.conftest import small_config
+from tests.model.training.test_sharding import SIZES, all_losses, config, stopped_half_way
 from model.devices import visible_devices
 from model.training.loop import train
 from model.training.plan import plan_memory
@@ -33,12 +60,8 @@ from model.training.step import Steps
 
 store, out = map(Path, sys.argv[1:])
 
-SIZES = {"prefix_rows": 0, "recall": False, "context": 64}
-
 def run(name, fsdp):
-    config = small_config(**SIZES, width=64, mlp=64, eval_every=20, fsdp=fsdp)
-    result = train(config, store, out / name)
-    return [loss for _, loss in result.losses] + [result.evaluation.loss]
+    return all_losses(train(config(fsdp), store, out / name))
 
 def measure(fsdp):
     config = small_config(**SIZES, width=256, mlp=1024, layers=2, fsdp=fsdp)
@@ -56,18 +79,43 @@ def measure(fsdp):
     }
 
 losses = {"1": run("whole", 1), "4": run("parts", 4)}
-shutil.copytree(out / "parts", out / "resumed")
-shutil.rmtree(out / "resumed" / "checkpoints" / "20")
-(out / "resumed" / "result.json").unlink()
+stopped_half_way(out / "parts", out / "resumed")
 losses["4, then 2"] = run("resumed", 2)
 print(json.dumps({"losses": losses, "memory": [measure(1), measure(4)]}))
 """
 
+TOGETHER = """
+import json, sys
+from pathlib import Path
+import jax
+from tests.model.training.test_sharding import all_losses, config, stopped_half_way
+from model.devices import visible_devices
+from model.training.cluster import joined
+from model.training.loop import train
+from model.training.peers import Place
+from model.training.step import Steps
 
-def four_devices() -> dict[str, str]:
+store, out = map(Path, sys.argv[1:3])
+port, process = map(int, sys.argv[3:])
+
+with joined(Place("127.0.0.1", port, 2, process)) as peers:
+    four = train(config(4), store, out / "across", peers=peers)
+    if process == 0:
+        stopped_half_way(out / "across", out / "within")
+    peers.share(None)
+    two = train(config(2), store, out / "within", peers=peers)
+    state = jax.tree.leaves(Steps(config(4), visible_devices(4)).init())
+    held = sum(shard.data.nbytes for array in state for shard in array.addressable_shards)
+    share = held / sum(array.nbytes for array in state)
+    print(json.dumps({"losses": {"4": all_losses(four), "4, then 2": all_losses(two)}, "share": share}))
+"""
+"""Two processes with two devices each: the weights divided over the devices of both, then over those of one."""
+
+
+def devices(count: int) -> dict[str, str]:
     return {
         **os.environ,
-        "XLA_FLAGS": f"{QUICK_COMPILE} --xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{QUICK_COMPILE} --xla_force_host_platform_device_count={count}",
     }
 
 
@@ -80,7 +128,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(store: Path, out: Path) -> dict[str, Any]:
     """What `RUNS` prints."""
     command = [sys.executable, "-c", RUNS, str(store), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=four_devices())
+    done = subprocess.run(command, capture_output=True, text=True, env=devices(4))
     assert done.returncode == 0, done.stderr
     printed: dict[str, Any] = json.loads(done.stdout)
     return printed
@@ -89,7 +137,7 @@ def found(store: Path, out: Path) -> dict[str, Any]:
 def test_parts_do_not_change_the_losses_nor_does_going_on_with_fewer(
     found: dict[str, Any], out: Path
 ) -> None:
-    whole = found["losses"].pop("1")
+    whole = found["losses"]["1"]
     for name, losses in found["losses"].items():
         np.testing.assert_allclose(losses, whole, rtol=2e-5, err_msg=name)
     weights, parts = (load_weights(str(out / run)).arrays for run in ("whole", "parts"))
@@ -97,6 +145,36 @@ def test_parts_do_not_change_the_losses_nor_does_going_on_with_fewer(
     for name, array in weights.items():
         assert array.shape == parts[name].shape
         np.testing.assert_allclose(array, parts[name], atol=1e-3, err_msg=name)
+
+
+def test_devices_of_two_processes_share_the_weights_and_one_process_goes_on(
+    store: Path, found: dict[str, Any], tmp_path: Path
+) -> None:
+    port = str(free_port())
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, str(store), str(tmp_path), port, process],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=devices(2),
+        )
+        for process in ("0", "1")
+    ]
+    ended = finish(both)
+    assert [status for status, _, _ in ended] == [0, 0], ended
+    whole = found["losses"]["1"]
+    for _, output, _ in ended:
+        printed = json.loads(output)
+        for name, losses in printed["losses"].items():
+            np.testing.assert_allclose(losses, whole, rtol=2e-5, err_msg=name)
+        assert printed["share"] < 0.6  # on two of the four devices
+    saved = tmp_path / "across/checkpoints/10/state"
+    assert all((saved / f"ocdbt.process_{process}/d").is_dir() for process in (0, 1))
+
+    stopped_half_way(tmp_path / "across", tmp_path / "alone")
+    alone = train(config(1), store, tmp_path / "alone")
+    np.testing.assert_allclose(all_losses(alone), whole, rtol=2e-5)
 
 
 def test_each_of_four_devices_keeps_a_quarter_as_planned(found: dict[str, Any]) -> None:
