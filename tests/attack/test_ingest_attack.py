@@ -46,7 +46,7 @@ def accepted(path: Path, out: Path, **limits: Any) -> int:
 def test_a_gibibyte_in_a_small_file_takes_no_more_memory(
     start: bytes, fill: bytes, end: bytes, tmp_path: Path
 ) -> None:
-    size = 64 if fill == b"{}\n" else 1024  # each of these is a reject of its own
+    size = 8 if fill == b"{}\n" else 1024  # each of these is a reject of its own
     path = bomb(tmp_path / "bomb.json.gz", start, fill, size, end)
     ended = bounded(
         *("ingest", "--input", path, "--out", tmp_path / "out", "--workers", 1),
@@ -177,7 +177,7 @@ def test_a_worker_killed_in_a_stage_is_one_line_and_the_run_continues(
 ) -> None:
     path = tmp_path / "a.ndjson"
     path.write_bytes(b"".join(lines([ping(n)]) for n in range(60_000)))
-    command = ("prepare", "--input", path, "--workers", 2, "--rows-per-shard", 500, "--json")
+    command = ("prepare", "--input", path, "--workers", 2, "--rows-per-shard", 2000, "--json")
     out = tmp_path / "out"
     process = start(*command, "--out", out)
     at_work = out / ".pinglm" / stage / "units"
