@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import pty
-import resource
 import signal
 import subprocess
 import sys
@@ -111,10 +110,9 @@ def test_nothing_and_a_terminal_are_refused(tmp_path: Path) -> None:
 
 
 def test_without_space_for_it_that_is_said_and_nothing_is_left(tmp_path: Path) -> None:
-    done = run(
-        tmp_path / "out", RESULTS,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
-    )  # fmt: skip
+    limited = ["bash", "-c", 'ulimit -f 10; exec "$0" "$@"']  # 10 KiB a file
+    words = [*limited, *command(tmp_path / "out", stage="prepare")]
+    done = subprocess.run(words, input=RESULTS, capture_output=True, timeout=120)
     assert refused(done) == f"error: {tmp_path}/out/.pinglm/stdin: cannot write: File too large"
     assert {path.name for path in (tmp_path / "out/.pinglm").iterdir()} == {"lock"}
 
