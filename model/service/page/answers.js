@@ -29,8 +29,9 @@ export function rttAnswer(answer, { query, earlier, example }) {
 
 export function sampleAnswer(answer, { query, predict }) {
   const rows = answer.samples.map((sample) => {
-    const link = linkButton(sample.address, () => predict(query.src, sample.address));
-    return [link, number(sample.log_probability.toFixed(2)), number(percent(sample.p_within))];
+    const cell = make("span");
+    cell.append(linkButton(sample.address, () => predict(query.src, sample.address)), ...unmet(sample));
+    return [cell, number(sample.log_probability.toFixed(2)), number(percent(sample.p_within))];
   });
   const best = percent(answer.samples[0].p_within);
   const found = answer.convincing ? `The best is within the tolerance with a probability of ${best}. `
@@ -44,7 +45,7 @@ export function completionAnswer(answer) {
     const meter = make("meter");
     meter.value = completion.probability;
     const cell = make("span", completion.address);
-    cell.append(make("small", `each byte: ${completion.byte_probabilities.map(percent).join(", ")}`));
+    cell.append(make("small", `each byte: ${completion.byte_probabilities.map(percent).join(", ")}`), ...unmet(completion));
     return [cell, number(percent(completion.probability)), meter];
   });
   const total = answer.completions.reduce((sum, { probability }) => sum + probability, 0);
@@ -71,6 +72,11 @@ export function destinationsAnswer({ answers }, { query, earlier, predict }) {
   const note = make("p", `${rows.length} destination${rows.length === 1 ? "" : "s"} from ${src}, nearest first: median, and the range of 90 % of all pings. Choose one to see its distribution.`);
   note.className = "note";
   return [note, wide(table("", ["Address", "predicted", "no answer", "last measured"], rows))];
+}
+
+// The mark of an address of a network that training does not have.
+function unmet({ unmet_prefix: prefix }) {
+  return prefix ? [make("small", `no ${prefix.slice(prefix.indexOf("/"))} of it in training`)] : [];
 }
 
 function plain(value) {

@@ -29,11 +29,11 @@ export const CSVS = {
   "/predict_rtt": (answer) => csvText(rttNames(answer), [rttRow(answer)]),
   "/predict_rtt/batch": ({ answers }) => csvText(rttNames(answers[0]), answers.map(rttRow)),
   "/sample_ips": (answer) => csvText(
-    ["src", "target_rtt_ms", "tolerance", "context_used", "address", "log_probability", "p_within", "data", "notes"],
-    answer.samples.map((sample) => [answer.src, answer.target_rtt_ms, answer.tolerance, answer.context_used, sample.address, sample.log_probability, sample.p_within, answer.data, answer.notes.join("; ")]),
+    ["src", "target_rtt_ms", "tolerance", "context_used", "address", "log_probability", "p_within", "unmet_prefix", "data", "notes"],
+    answer.samples.map((sample) => [answer.src, answer.target_rtt_ms, answer.tolerance, answer.context_used, sample.address, sample.log_probability, sample.p_within, sample.unmet_prefix, answer.data, answer.notes.join("; ")]),
   ),
   "/complete_ip": (answer) => csvText(
-    ["prefix", "field", "context_used", "address", "probability", "data", "notes"],
-    answer.completions.map((one) => [answer.prefix, answer.field, answer.context_used, one.address, one.probability, answer.data, answer.notes.join("; ")]),
+    ["prefix", "field", "context_used", "address", "probability", "unmet_prefix", "data", "notes"],
+    answer.completions.map((one) => [answer.prefix, answer.field, answer.context_used, one.address, one.probability, one.unmet_prefix, answer.data, answer.notes.join("; ")]),
   ),
 };

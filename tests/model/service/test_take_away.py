@@ -104,6 +104,10 @@ def test_the_answer_as_csv_has_the_apis_numbers(page: Page, url: str) -> None:
     rows = downloaded(page, "sample")
     assert [row["address"] for row in rows] == page.locator("#sample td button").all_inner_texts()
     assert all(0 <= float(row["p_within"]) <= 1 for row in rows)
+    unmet = [row["unmet_prefix"] for row in rows if row["unmet_prefix"]]
+    marks = page.locator("#sample td small").all_inner_texts()
+    assert unmet
+    assert marks == [f"no {prefix[prefix.index('/') :]} of it in training" for prefix in unmet]
 
     opened(page, url, link("complete", "", **TABS["complete"]))
     page.wait_for_selector("#complete .take-away")
