@@ -29,7 +29,7 @@ from stores.views import one_line
 HEADINGS = {
     "context_lacks_pair": "pair not in context",
     "unseen_pairs": "unseen pairs",
-    "unseen_sources_lack_pair": "unseen sources, pair not in context",
+    "unseen_sources_lack_pair": "unseen sources without pair in context",
     "seen_pairs": "seen pairs",
     "seen_sources": "seen sources",
     "unseen_sources": "unseen sources",
