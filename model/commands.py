@@ -164,11 +164,13 @@ def train_command(
         if not peers.process:
             _warn_of_unused_gpu()
         config = make_config(preset or default_preset(), overrides)
-        start = None
+        start = base = None
         if init_from:
             from model.inference.ping_model import load_weights
+            from model.run_folder import Base
 
             start = load_weights(init_from)
+            base = Base(start.origin.get("store_digest", "unknown"), start.provenance)
             config = with_shape(config, start.config)
         if dry_run:
             planned = local_stores(store, silent=as_json) if store else find_default_store()
@@ -183,7 +185,14 @@ def train_command(
             verify_content(paths, progress)
         weights = start.arrays if start else None
         result = train(
-            config, paths, out, start=weights, progress=progress, profile=profile, peers=peers
+            config,
+            paths,
+            out,
+            start=weights,
+            base=base,
+            progress=progress,
+            profile=profile,
+            peers=peers,
         )
     if not peers.process:
         if peers.processes > 1 and result.finished:

@@ -23,7 +23,7 @@ from typing import Any, Self
 from model.config import Config, convert_saved
 from stores.errors import CheckpointError, InputError
 from stores.files import parse_json, read_json_lines
-from stores.provenance import Provenance
+from stores.provenance import Provenance, in_turn
 
 RECORD_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -82,6 +82,15 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The trained model whose weights a run began with."""
+
+    store_digest: str = "unknown"
+    provenance: Provenance | None = None
+    """What it had been trained on by then; `None` if nobody noted it."""
+
+
+@dataclass(frozen=True)
 class RunRecord(Saved):
     """What a run and each of its checkpoints belong to."""
 
@@ -90,6 +99,15 @@ class RunRecord(Saved):
     code_version: str
     provenance: Provenance | None = None
     """Of the store; `None` until it has been read, and in runs that did not note it yet."""
+    base: Base | None = None
+    """`None` for a run that began with random weights."""
+
+    def with_base(self, own: Provenance | None) -> Provenance | None:
+        """All that the weights have been trained on, if the data of the run are `own`; `None` if nobody noted one
+        of the two."""
+        if self.base is None or own is None:
+            return own
+        return in_turn(self.base.provenance, own) if self.base.provenance else None
 
     @classmethod
     def from_dict(cls, values: object, where: Path) -> Self:

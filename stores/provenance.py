@@ -48,6 +48,14 @@ class Prefixes:
             if len(packed) % size:
                 raise ValueError(f"a list of prefixes has {len(packed)} bytes, not {size} for each")
 
+    def __or__(self, other: Prefixes) -> Prefixes:
+        """These and the others."""
+        ipv4 = np.union1d(_numbers(self.ipv4_16, ">u2"), _numbers(other.ipv4_16, ">u2"))
+        if self.ipv6_32 is None or other.ipv6_32 is None:
+            return Prefixes(_base64(ipv4, ">u2"), None)
+        ipv6 = np.union1d(_numbers(self.ipv6_32, ">u4"), _numbers(other.ipv6_32, ">u4"))
+        return _listed(ipv4, ipv6)
+
     def unmet(self, address: Address) -> str | None:
         """The prefix of an address, as in "192.0.0.0/16", if it is not among these; `None` if it is, or if
         nobody knows."""
@@ -62,22 +70,21 @@ class Prefixes:
         """By family, the prefixes as numbers."""
         lists = {4: (self.ipv4_16, ">u2"), 6: (self.ipv6_32, ">u4")}
         return {
-            family: None
-            if text is None
-            else frozenset(np.frombuffer(base64.b64decode(text), dtype).tolist())
+            family: None if text is None else frozenset(_numbers(text, dtype).tolist())
             for family, (text, dtype) in lists.items()
         }
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """The train split of a store, or of several taken together."""
+    """The train split of a store, of several taken together, or of all that a model was trained on in turn."""
 
-    data: Literal["simulated", "real"]
-    """Simulated, if any store is."""
+    data: Literal["simulated", "real", "mixed"]
     store_digest: str
+    """Of what came last."""
     rows: int
     sources: int
+    """Distinct ones; those of several stores in turn are added up."""
     destinations: int
     first_second: int | None
     """Unix time of the earliest row; `None` without any."""
@@ -88,6 +95,23 @@ class Provenance:
     def prefixes(self, field: Literal["src", "dst"]) -> Prefixes:
         """Those of sources or of destinations."""
         return self.source_prefixes if field == "src" else self.destination_prefixes
+
+
+def in_turn(first: Provenance, then: Provenance) -> Provenance:
+    """Of a model that was trained on one thing, and then on another."""
+    seconds = [p.first_second for p in (first, then) if p.first_second is not None]
+    last_seconds = [p.last_second for p in (first, then) if p.last_second is not None]
+    return Provenance(
+        data=first.data if first.data == then.data else "mixed",
+        store_digest=then.store_digest,
+        rows=first.rows + then.rows,
+        sources=first.sources + then.sources,
+        destinations=first.destinations + then.destinations,
+        first_second=min(seconds, default=None),
+        last_second=max(last_seconds, default=None),
+        source_prefixes=first.source_prefixes | then.source_prefixes,
+        destination_prefixes=first.destination_prefixes | then.destination_prefixes,
+    )
 
 
 def summary(provenance: Provenance | None) -> dict[str, Any] | None:
@@ -132,8 +156,9 @@ def survey(store: Store, progress: Progress = lambda done, total: None) -> Prove
             progress(done, total)
     first, last = times or (None, None)
     manifests = [part.manifest for part in store.parts]
+    simulated = {is_simulated(manifest) for manifest in manifests}
     return Provenance(
-        data="simulated" if any(map(is_simulated, manifests)) else "real",
+        data="mixed" if len(simulated) == 2 else "simulated" if True in simulated else "real",
         store_digest=store.digest,
         rows=sum(m.arrays["train/full"].measurements // m.passes for m in manifests),
         sources=len(sources.words()),
@@ -172,8 +197,17 @@ def _prefixes(words: Words) -> Prefixes:
     ipv4 = is_ipv4(words)
     short = np.unique(words[ipv4, 1] >> np.uint64(16))
     long = np.unique(words[~ipv4, 0] >> np.uint64(32))
-    return Prefixes(_base64(short, ">u2"), _base64(long, ">u4") if len(long) <= MOST_IPV6 else None)
+    return _listed(short, long)
 
 
-def _base64(numbers: NDArray[np.uint64], dtype: str) -> str:
+def _listed(ipv4: NDArray[Any], ipv6: NDArray[Any]) -> Prefixes:
+    """The prefixes with these numbers, ascending."""
+    return Prefixes(_base64(ipv4, ">u2"), _base64(ipv6, ">u4") if len(ipv6) <= MOST_IPV6 else None)
+
+
+def _base64(numbers: NDArray[Any], dtype: str) -> str:
     return base64.b64encode(numbers.astype(dtype).tobytes()).decode()
+
+
+def _numbers(text: str, dtype: str) -> NDArray[Any]:
+    return np.frombuffer(base64.b64decode(text), dtype)

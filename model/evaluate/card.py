@@ -58,6 +58,7 @@ def make_card(
     provenance = record.provenance
     if provenance is None or provenance.store_digest != store.digest:
         provenance = survey(store)
+    provenance = record.with_base(provenance)
     batch = record.config.train.batch_size * record.config.model.context
     made = [part.manifest.configuration for part in store.parts]
     seeds = [configuration.get("simulate", {}).get("seed", 0) for configuration in made]
@@ -67,6 +68,7 @@ def make_card(
             "rows": report.store.train_rows + report.store.test_rows,
             "seed": seeds[0] if len(seeds) == 1 else seeds,
             "store_digest": store.digest,
+            "base": record.base.store_digest if record.base else None,
         },
         "training": {
             "code_version": record.code_version,

@@ -25,6 +25,7 @@ MARK = "<!-- Written by pinglm, which may write it again. -->"
 WHAT = {
     "simulated": "pings of a simulated Internet, of which none was measured, and whose addresses only look real",
     "real": "pings that were measured",
+    "mixed": "pings, of which some were measured and others are those of a simulated Internet",
 }
 UNKNOWN = "data that nobody noted"
 LICENCES = {"simulated": "Apache-2.0"}
@@ -35,7 +36,8 @@ def card_of(weights: Weights) -> dict[str, Any]:
     """The card of a model that has not been evaluated, which can be written as JSON."""
     origin = weights.origin
     return {
-        "data": data_card(weights.provenance) | {"store_digest": origin.get("store_digest")},
+        "data": data_card(weights.provenance)
+        | {"store_digest": origin.get("store_digest"), "base": origin.get("base")},
         "training": {
             "code_version": origin.get("code_version"),
             "steps": origin.get("step"),
@@ -108,6 +110,10 @@ def _data(data: dict[str, Any]) -> str:
     return (
         f"Trained on {provenance['rows']:,} {data['what']}. They go from {provenance['sources']:,} sources to "
         f"{provenance['destinations']:,} destinations, between {days[0]} and {days[1]}. {digest}"
+    ) + (
+        f" Its weights began as those of a model trained on the store `{data['base']}`."
+        if data.get("base")
+        else ""
     )
 
 
@@ -165,6 +171,12 @@ def _limits(provenance: dict[str, Any] | None) -> str:
         limits.insert(
             0,
             "**It has never seen the Internet**: no answer of it says anything about real addresses.",
+        )
+    elif provenance["data"] == "mixed":
+        limits.insert(
+            0,
+            "A part of its data is a simulated Internet, whose addresses only look real: an answer about a network "
+            "that only this part had says nothing about the real one.",
         )
     return "\n".join(f"- {limit}" for limit in limits)
 

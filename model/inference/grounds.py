@@ -10,9 +10,10 @@ from model.inference.query import ADDRESS_BYTES, CompletionQuery, RttQuery, Samp
 from stores.codec import Address
 from stores.provenance import PREFIX_BITS, Provenance
 
-Data = Literal["simulated", "real", "unknown"]
+Data = Literal["simulated", "real", "mixed", "unknown"]
 NOTES = {
     "simulated": "from a model of a simulated Internet",
+    "mixed": "from a model trained in part on a simulated Internet",
     "unknown": "from a model trained on unknown data",
 }
 NAMES = {"src": "source", "dst": "destination"}

@@ -133,7 +133,7 @@ def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
             f"{origin.get('chosen_on', 'test')} loss",
             "-" if loss is None else f"{loss:.2f} nats per measurement",
         ),
-        ("data", _data_note(record.get("provenance"))),
+        ("data", _data_note(record.get("provenance"), origin.get("base"))),
         ("store", origin["store_digest"][:12]),
         ("code", origin["code_version"]),
     ):
@@ -141,9 +141,13 @@ def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
     return table
 
 
-def _data_note(provenance: dict[str, Any] | None) -> str:
+def _data_note(provenance: dict[str, Any] | None, base: str | None) -> str:
     if provenance is None:
-        return "unknown: name the store with --store"
+        return (
+            "unknown, of this run or of the model it began with"
+            if base
+            else "unknown: name the store with --store"
+        )
     return f"{provenance['data']}, {provenance['rows']:,} rows"
 
 

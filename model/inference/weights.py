@@ -47,6 +47,8 @@ class Origin:
     """Nats per measurement, on the split that the checkpoint was chosen on."""
     chosen_on: str = "test"
     """The split on which it had the lowest loss of its run: `validation` where the store has that."""
+    base: str | None = None
+    """Digest of the store of the model that the run began with; `None` for random weights."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,19 @@ class Weights:
 
 def with_provenance(weights: Weights, store: Store) -> Weights:
     """The weights with what their store holds. Raises `CheckpointError` for another store than they were trained
-    on, and as `survey`."""
+    on, and for weights that began as those of a model of unknown data; and as `survey`."""
     expected = weights.origin.get("store_digest")
     if store.digest != expected:
         raise CheckpointError(
             f"{store.name}: its digest is {store.digest}, but the model was trained on {expected}: name that "
             "store, or all of several in the same order"
         )
-    return replace(weights, provenance=survey(store))
+    if weights.origin.get("base") and weights.provenance is None:
+        raise CheckpointError(
+            f"{store.name}: is not all that the model was trained on, and nobody noted what the model that it "
+            "began with was trained on: leave out --store"
+        )
+    return weights if weights.provenance else replace(weights, provenance=survey(store))
 
 
 def check_size(config: ModelConfig, shapes: Shapes, where: Path) -> None:
@@ -141,6 +148,7 @@ def read_run(path: Path) -> Weights:
         "step": step,
         "test_loss": tested[step].nats_per_measurement if tested else None,
         "chosen_on": tested[step].split if tested else "test",
+        "base": record.base.store_digest if record.base else None,
     }
     return Weights(record.config.model, arrays, origin, _provenance(path, record))
 
@@ -149,12 +157,16 @@ def _provenance(path: Path, record: RunRecord) -> Provenance | None:
     """What a run is trained on, from the record of a checkpoint; one of the first may have been saved before that
     was known, then from the run's own, if it is of the same store."""
     if record.provenance is not None:
-        return record.provenance
+        return record.with_base(record.provenance)
     try:
         own = RunRecord.read_if_whole(path / RECORD_FILE)
     except CheckpointError:  # the weights are fine all the same
         return None
-    return own.provenance if own and own.store_digest == record.store_digest else None
+    return (
+        record.with_base(own.provenance)
+        if own and own.store_digest == record.store_digest
+        else None
+    )
 
 
 def _read_checkpoint(path: Path) -> tuple[RunRecord, dict[str, NDArray[np.float32]]]:

@@ -146,7 +146,7 @@ class Answer(BaseModel):
     """What every answer says about what it rests on: what the model was trained on; by field of the query, the /16
     or /32 of its address that training did not have; and the same in words."""
 
-    data: Literal["simulated", "real", "unknown"]
+    data: Literal["simulated", "real", "mixed", "unknown"]
     unmet_prefixes: dict[str, str]
     notes: list[str]
 

@@ -21,6 +21,7 @@ from model.run_folder import (
     CHECKPOINTS_FOLDER,
     METRICS_FILE,
     PROFILE_FOLDER,
+    Base,
     Evaluation,
     MetricsLine,
     RunResult,
@@ -56,16 +57,17 @@ def train(
     out: Path,
     *,
     start: Mapping[str, NDArray[Any]] | None = None,
+    base: Base | None = None,
     progress: TrainingProgress | None = None,
     profile: bool = False,
     peers: Peers | None = None,
 ) -> RunResult:
     """Train up to `config.train.steps`, or until a signal asks to stop; the same call then continues.
 
-    `start` are weights by name to begin with, of a model of the same shape; a run that is continued goes
-    on from its own. Several stores are trained on as one (`open_stores`). `peers` are the processes that
-    train together (`model.training.cluster.joined`); all make this call, and process 0 alone reports and
-    writes anything but checkpoints.
+    `start` are weights by name to begin with, of the model `base`, which has the same shape; a run that is
+    continued goes on from its own. Several stores are trained on as one (`open_stores`). `peers` are the
+    processes that train together (`model.training.cluster.joined`); all make this call, and process 0 alone
+    reports and writes anything but checkpoints.
 
     Returns the content of RUN/result.json; after SIGTERM or SIGUSR1, the same with `finished` false and
     `stopped_by` set, and RUN/result.json is not written. SIGINT saves and raises `KeyboardInterrupt`.
@@ -80,7 +82,9 @@ def train(
     if progress is None or peers.process:
         progress = TrainingProgress()
     store = open_stores(store_paths)
-    with open_run(out, config, store, peers) as run:
+    if start is not None and base is None:
+        base = Base()
+    with open_run(out, config, store, peers, base) as run:
         finished = run.share(run.result)
         if finished and finished.steps >= config.train.steps:
             return finished

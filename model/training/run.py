@@ -15,6 +15,7 @@ from model.run_folder import (
     CHECKPOINTS_FOLDER,
     RECORD_FILE,
     RESULT_FILE,
+    Base,
     RunRecord,
     RunResult,
 )
@@ -59,8 +60,15 @@ class Run:
 
 
 @contextmanager
-def open_run(path: Path, config: Config, store: Store, peers: Peers | None = None) -> Iterator[Run]:
+def open_run(
+    path: Path,
+    config: Config,
+    store: Store,
+    peers: Peers | None = None,
+    base: Base | None = None,
+) -> Iterator[Run]:
     """Create or reopen a run folder and hold its lock; where several processes train, process 0 does this.
+    `base` is the model that the run begins with, unless it has checkpoints already.
 
     Raises `OutputError` when `path` holds something else, `ConfigError` when another process is
     training there, `CheckpointError` when it belongs to another store, shape or configuration. In the other
@@ -68,7 +76,7 @@ def open_run(path: Path, config: Config, store: Store, peers: Peers | None = Non
     not see the folder.
     """
     peers = peers or Peers()
-    record = RunRecord(store.digest, config, code_version())
+    record = RunRecord(store.digest, config, code_version(), base=base)
     note = path / RECORD_FILE
     if peers.process:
         _check_same(record, RunRecord.from_dict(peers.share(None), path), peers)
@@ -86,10 +94,13 @@ def open_run(path: Path, config: Config, store: Store, peers: Peers | None = Non
         foreign="holds something other than a run: choose an empty or new folder",
         busy="another process is training in this folder",
     ):
-        before = RunRecord.read_if_whole(note) or _last_checkpoint_record(path)
+        saved = _last_checkpoint_record(path)
+        before = RunRecord.read_if_whole(note) or saved
         if before is not None:
             check_record(path, before, record)
-            record = replace(record, provenance=before.provenance)
+            record = replace(
+                record, provenance=before.provenance, base=saved.base if saved else base
+            )
         else:
             (path / RESULT_FILE).unlink(missing_ok=True)  # of what, nobody knows
         write_json(note, record.as_dict())

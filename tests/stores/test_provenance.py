@@ -20,6 +20,7 @@ from stores.provenance import (
     MOST_IPV6,
     Provenance,
     _prefixes,
+    in_turn,
     is_simulated,
     summary,
     survey,
@@ -151,3 +152,25 @@ def test_a_store_tells_a_simulation_by_its_recorded_options(
 )
 def test_which_addresses_are_of_the_internet(text: str, public: bool) -> None:
     assert is_public(ip_address(text)) == public
+
+
+def test_what_was_trained_on_in_turn_is_added_up_and_its_prefixes_are_united(
+    tmp_path: Path,
+) -> None:
+    parts = [
+        survey(TokenStore.open(make_store(tmp_path / str(seed), rows, rows)))
+        for seed, rows in ((1, random_measurements(3000, 1)), (2, random_measurements(500, 2)))
+    ]
+    both = in_turn(replace(parts[0], data="simulated"), parts[1])
+    assert (both.data, both.store_digest, both.rows) == ("mixed", parts[1].store_digest, 3500)
+    assert both.sources == parts[0].sources + parts[1].sources
+    assert both.first_second == min(part.first_second or 0 for part in parts)
+    assert both.last_second == max(part.last_second or 0 for part in parts)
+    for rows in (random_measurements(3000, 1), random_measurements(500, 2)):
+        assert all(both.prefixes("src").unmet(row.src) is None for row in rows)
+        assert all(both.prefixes("dst").unmet(row.dst) is None for row in rows)
+    assert in_turn(*parts).data == "real"
+    empty = replace(parts[0], first_second=None, last_second=None)
+    assert in_turn(empty, empty).first_second is None
+    many = replace(parts[0].source_prefixes, ipv6_32=None)
+    assert (many | parts[1].source_prefixes).ipv6_32 is None

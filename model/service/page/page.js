@@ -309,7 +309,9 @@ byId("example").addEventListener("click", fillExample);
 
 function trainedOn(provenance) {
   if (!provenance) return "trained on unknown data";
-  const what = provenance.data === "simulated" ? "pings of a simulated Internet" : "pings";
+  const what =
+    { simulated: "pings of a simulated Internet", mixed: "pings, in part of a simulated Internet" }[provenance.data] ??
+    "pings";
   return `trained on ${provenance.rows.toLocaleString("en")} ${what}`;
 }
 

@@ -15,17 +15,17 @@ from typer.testing import CliRunner
 from cli import app
 from model.inference.ping_model import PingModel, load_weights
 from model.model_files import write_digests
-from model.run_folder import RunRecord
+from model.run_folder import Base, RunRecord
 from model.training.checkpoint import Checkpoints
 from model.training.loop import train
 from model.training.meeting import gather, visit
 from model.training.peers import Peers, Place
 from model.training.progress import TrainingProgress
-from model.training.run import Run
+from model.training.run import Run, open_run
 from model.training.surveyor import Surveyor, surveyor_of
 from stores.errors import CheckpointError
 from stores.progress import Progress
-from stores.provenance import Provenance, survey
+from stores.provenance import Provenance, in_turn, survey
 from stores.reader import TokenStore
 from tests.helpers import build_store
 from tests.model.conftest import small_config
@@ -169,3 +169,60 @@ def test_of_several_processes_only_the_first_surveys_and_the_last_note_is_waited
     assert sorted(happened) == ["not waited", "survey", "waited"]
     assert RunRecord.read(tmp_path / "0" / "run.json").provenance == found
     assert not list((tmp_path / "1").iterdir())
+
+
+def test_a_run_that_began_with_another_model_knows_the_data_of_both(
+    run: Path, found: Provenance, tmp_path: Path
+) -> None:
+    other = build_store(tmp_path / "other.zarr", train=300, test=100, seed=9)
+    fine_tune = ["train", "--store", str(other), "--out", str(tmp_path / "tuned"), "--steps", "20"]
+    options = ["--init-from", str(run), "--set", "eval_batches=10", "--batch-size", "2", "--json"]
+    done = CliRunner().invoke(app, [*fine_tune, *options])
+    assert done.exit_code == 0, done.output
+    tuned = load_weights(tmp_path / "tuned")
+    own = survey(TokenStore.open(other))
+    assert tuned.provenance == in_turn(found, own)
+    assert tuned.origin["base"] == found.store_digest
+    again = CliRunner().invoke(
+        app, [*fine_tune[:-1], "25", *options[2:]]
+    )  # goes on, without --init-from
+    assert again.exit_code == 0, again.output
+    assert load_weights(tmp_path / "tuned").provenance == in_turn(found, own)
+    out = tmp_path / "model"
+    export = [
+        "export",
+        "--model",
+        str(tmp_path / "tuned"),
+        "--store",
+        str(other),
+        "--out",
+        str(out),
+    ]
+    assert CliRunner().invoke(app, export).exit_code == 0
+    assert load_weights(out).provenance == in_turn(found, own)
+    assert found.store_digest in (out / "README.md").read_text()
+
+
+def test_a_run_that_began_with_a_model_of_unknown_data_does_not_know_its_own(
+    run: Path, store: Path, tmp_path: Path
+) -> None:
+    arrays = load_weights(forget(run, tmp_path / "old", checkpoints=True, record=True)).arrays
+    train(small_config(), store, tmp_path / "tuned", start=arrays)
+    assert load_weights(tmp_path / "tuned").provenance is None
+    export = ["export", "--model", str(tmp_path / "tuned"), "--out", str(tmp_path / "model")]
+    done = CliRunner().invoke(app, export)
+    assert done.exit_code == 0, done.output
+    assert "unknown, of this run or of the model it began with" in done.stdout
+    refused = CliRunner().invoke(app, [*export, "--store", str(store)])
+    assert isinstance(refused.exception, CheckpointError)
+    assert "is not all that the model was trained on" in str(refused.exception)
+
+
+def test_a_run_killed_before_its_first_checkpoint_notes_what_it_really_begins_with(
+    store: Path, found: Provenance, tmp_path: Path
+) -> None:
+    opened, base = TokenStore.open(store), Base("0" * 64, found)
+    with open_run(tmp_path / "run", small_config(), opened, base=base) as first:
+        assert first.record.base == base
+    with open_run(tmp_path / "run", small_config(), opened) as second:
+        assert second.record.base is None
