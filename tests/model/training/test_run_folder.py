@@ -39,7 +39,15 @@ RESULT = RunResult(
     precision="float32", memory={"peak_bytes": 1, "limit_bytes": None}, store="s.zarr",
     store_digest="abc", first_step_seconds=1.5,
 )  # fmt: skip
-LATER = {"first_step_seconds", "split", "chosen_on", "validation", "new_sources", "provenance"}
+LATER = {
+    "first_step_seconds",
+    "split",
+    "chosen_on",
+    "validation",
+    "new_sources",
+    "provenance",
+    "base",
+}
 """Fields that records of earlier versions lack."""
 
 

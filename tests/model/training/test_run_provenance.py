@@ -183,9 +183,10 @@ def test_a_run_that_began_with_another_model_knows_the_data_of_both(
     own = survey(TokenStore.open(other))
     assert tuned.provenance == in_turn(found, own)
     assert tuned.origin["base"] == found.store_digest
+    options[1] = str(forget(run, tmp_path / "old", checkpoints=True, record=True))
     again = CliRunner().invoke(
-        app, [*fine_tune[:-1], "25", *options[2:]]
-    )  # goes on, without --init-from
+        app, [*fine_tune[:-1], "25", *options]
+    )  # goes on from its own weights
     assert again.exit_code == 0, again.output
     assert load_weights(tmp_path / "tuned").provenance == in_turn(found, own)
     out = tmp_path / "model"
