@@ -168,7 +168,12 @@ def warn_of_split(
                 f"The {split} split is empty: too few seconds or keys to divide.", style="yellow"
             )
     if warning := new_sources_warning(overlap.kinds, options["by"]):
-        console.print(f"WARNING: {warning}.", style="bold yellow", highlight=False, soft_wrap=True)
+        console.print(
+            f"WARNING: {warning}.",
+            style="bold yellow",
+            highlight=False,
+            soft_wrap=not console.is_terminal,  # one line in a log
+        )
 
 
 def store_table(arrays: Mapping[str, ArrayTotals]) -> Table:

@@ -161,9 +161,10 @@ def read_manifest(store: Path) -> Manifest:
     path = store / "zarr.json"
     if not path.is_file():
         pulling = (store / UNFINISHED_PULL).is_dir()
+        finish = f"run `{'pull' if pulling else 'prepare'}` (again) to finish it"
         raise NotAStoreError(
             f"{store}: no finished manifest, so this is not a store: "
-            f"run `{'pull' if pulling else 'prepare'}` (again) to finish it"
+            f"{finish if store.exists() else 'there is nothing at this path'}"
         )
     try:
         content = path.read_bytes()

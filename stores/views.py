@@ -1,4 +1,4 @@
-"""Terminal views of a store: what `inspect-store`, `verify-store` and `decode` print, in 100 columns."""
+"""Terminal views of a store: `inspect-store` in 80 columns, `verify-store` and `decode` in 100."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def _table(title: str, *columns: str) -> Table:
 def _windows_table(arrays: Arrays) -> Table:
     table = _table(
         "\nWindows",
-        *("array", "windows", "measurements", "tokens", "fill"),
-        *("tok/meas", "meas/win", "src/win"),
+        *("array", "windows", "rows", "tokens", "fill"),
+        *("tok/row", "row/win", "src/win"),
     )
     for (split, mode), counts in arrays.items():
         table.add_row(
@@ -146,7 +146,8 @@ def _fields_table(arrays: Arrays) -> Table:
 
 
 def _tokens_table(arrays: Arrays) -> Table:
-    table = _table("\nToken types, share of tokens", "", *(f"{s}/{m}" for s, m in arrays))
+    table = _table("\nToken types, share of tokens", "", *(f"{s}/\n{m}" for s, m in arrays))
+    table.columns[0].no_wrap = True
     names = next(iter(arrays.values())).token_types
     for name in names:
         counts = [(array.token_types[name], array.tokens) for array in arrays.values()]

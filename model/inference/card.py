@@ -158,7 +158,8 @@ def _ms(value: float | None) -> str:
 def _limits(provenance: dict[str, Any] | None) -> str:
     limits = [
         "It answers for every pair of public addresses, also for networks that its data did not have. Such answers "
-        'are marked ("no /16 of it in training"), and are guesses unless there is context.',
+        'are marked ("the training data have no destination in 8.8.0.0/16"), and are guesses unless there is '
+        "context.",
         "It knows the time of its data only. Routes change, and it does not learn of that unless its context shows "
         "it.",
         "A vantage point that it was not trained on needs context: a few measurements of its own.",

@@ -45,7 +45,7 @@ PrivateOption = Annotated[
     bool,
     typer.Option(
         "--allow-private",
-        help="Also accept addresses that are not globally routable, as `ingest` does.",
+        help="Also accept addresses that are not globally routable: private, reserved, …",
     ),
 ]
 

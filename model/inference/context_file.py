@@ -109,5 +109,8 @@ def measurement_of(row: Given) -> Measurement:
     values = row.values
     rtt_ms = values.get("rtt_ms")
     if bool(values.get("failed")) == (rtt_ms is not None):
-        raise QueryError("rtt_ms:", "expected a number of ms, or failed, and not both")
+        raise QueryError(
+            "rtt_ms:",
+            "expected a number of ms, or `failed` for a ping without answer, and not both",
+        )
     return make_measurement(values.get("src"), values.get("dst"), rtt_ms, values.get("time"))

@@ -51,8 +51,10 @@ def find_grounds(
         prefix = provenance.prefixes(field).unmet(address) if provenance else None
         if prefix is not None:
             unmet[name] = prefix
-            bits = PREFIX_BITS[address.version]
-            notes.append(f"{NAMES[field]} {getattr(query, name)}: no /{bits} of it in training")
+            role = NAMES[field]
+            notes.append(
+                f"{role} {getattr(query, name)}: the training data have no {role} in {prefix}"
+            )
     return Grounds(data, unmet, tuple(notes))
 
 

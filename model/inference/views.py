@@ -27,7 +27,7 @@ from stores.terminal import Terminal
 BAR_WIDTH = 30  # characters
 
 
-UNMET = "†"  # marks an address of networks that training does not have
+UNMET = "†"  # marks an address of a network that the training data do not have
 
 
 def noted(view: RenderableType, grounds: Grounds) -> RenderableType:
@@ -41,18 +41,19 @@ def noted(view: RenderableType, grounds: Grounds) -> RenderableType:
 
 def rtt_view(query: RttQuery, prediction: RttPrediction, used: int) -> RenderableType:
     """What `predict-rtt` prints; `used` is the number of measurements of the context that fit the window."""
-    table = Table(title=f"RTT {query.src} → {query.dst}{_context_note(len(query.context), used)}")
-    for column in ("probability of no answer", "median", "mean", "50 % within", "90 % within"):
+    title = f"RTT in ms, {query.src} → {query.dst}{_context_note(len(query.context), used)}"
+    table = Table()
+    for column in ("no answer", "median", "mean", "50 % within", "90 % within"):
         table.add_column(column, justify="right")
     low, first, third, high = prediction.quantile([0.05, 0.25, 0.75, 0.95])
     table.add_row(
         f"{prediction.p_failed:.2%}",
-        f"{prediction.median_ms:.2f} ms",
-        f"{prediction.mean_ms:.2f} ms",
-        f"{first:.2f} – {third:.2f} ms",
-        f"{low:.2f} – {high:.2f} ms",
+        f"{prediction.median_ms:.2f}",
+        f"{prediction.mean_ms:.2f}",
+        f"{first:.2f} – {third:.2f}",
+        f"{low:.2f} – {high:.2f}",
     )
-    return Group(table, histogram(prediction))
+    return Group(_title(title), table, histogram(prediction))
 
 
 def histogram(prediction: RttPrediction, bins: int = 12) -> Table:
@@ -73,8 +74,9 @@ def completions_view(
     query: CompletionQuery, completions: Sequence[Completion], used: int
 ) -> RenderableType:
     """What `complete-ip` prints."""
-    what = "Destinations" if query.field == "dst" else "Sources"
-    table = Table(title=f"{what} of IPv{query.family}{_context_note(len(query.context), used)}")
+    what = f"IPv{query.family} {'destinations' if query.field == 'dst' else 'sources'}"
+    title = f"{what} beginning with {query.prefix}{_context_note(len(query.context), used)}"
+    table = Table()
     table.add_column("address")
     table.add_column("probability", justify="right")
     table.add_column("of each byte")
@@ -82,8 +84,8 @@ def completions_view(
         each = " ".join(f"{share:.1%}" for share in completion.byte_probabilities)
         table.add_row(_marked(completion), f"{completion.probability:.3%}", each)
     total = sum(completion.probability for completion in completions)
-    together = f"together {total:.1%} of all addresses with this prefix"
-    return Group(table, together, *_explained(completions))
+    together = f"together {total:.1%} of the probability"
+    return Group(_title(title), table, together, *_explained(completions))
 
 
 def samples_view(
@@ -93,7 +95,8 @@ def samples_view(
     where = f"{query.target_rtt_ms:g} ms ± {query.tolerance:.0%} from {query.src}"
     convincing = is_convincing(samples)
     what = f"Destinations {where}" if convincing else f"Nothing convincing at {where}"
-    table = Table(title=f"{what}{_context_note(len(query.context), used)}")
+    title = f"{what}{_context_note(len(query.context), used)}"
+    table = Table()
     table.add_column("address")
     table.add_column("log-probability", justify="right")
     table.add_column("within", justify="right")
@@ -107,7 +110,12 @@ def samples_view(
         lines[0] += f"; below {CONVINCING:.0%}, they are guesses"
     if len(samples) < query.n:
         lines.append(f"{query.n} were requested; further draws found no new ones")
-    return Group(table, *lines, *_explained(samples))
+    return Group(_title(title), table, *lines, *_explained(samples))
+
+
+def _title(text: str) -> Text:
+    """A title that may be wider than its table, unlike that of a `Table`."""
+    return Text(text, style="table.title")
 
 
 def _marked(found: Completion | SampledAddress) -> str:
@@ -118,7 +126,7 @@ def _explained(found: Sequence[Completion] | Sequence[SampledAddress]) -> list[s
     """What the mark means, where there is one."""
     unmet = [one.address.version for one in found if one.unmet_prefix]
     bits = " or ".join(f"/{PREFIX_BITS[version]}" for version in sorted(set(unmet)))
-    return [f"{UNMET} no {bits} of it in training"] if unmet else []
+    return [f"{UNMET} the training data have none in its {bits}"] if unmet else []
 
 
 def export_view(out: Path, record: dict[str, Any]) -> RenderableType:

@@ -98,7 +98,7 @@ def make_question(
         raise ConfigError(f"--stop {stop}: expected a time after --start {start}")
     if last > time.time():
         raise ConfigError(
-            f"--stop {stop}: lies in the future, so its last file would be taken for whole and never be: "
+            f"--stop {stop}: lies in the future, so the last file would pass for a complete one: "
             "expected a time that has passed"
         )
     return Question(

@@ -179,9 +179,11 @@ def _check_accepted(files: Sequence[ParsedFile]) -> None:
     for file in files:
         reasons.update(file.rejected)
     top = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
+    rows, count = sum(file.rows for file in files), len(files)
+    where = files[0].name if count == 1 else f"{count} input files (the first: {files[0].name})"
     raise InputError(
-        f"no usable ping result in {len(files)} input files (the first: {files[0].name}): "
-        f"{sum(file.rows for file in files)} records, rejected: {top or 'none'}"
+        f"no usable ping result in {where}: "
+        f"{rows:,} record{'s' * (rows != 1)}, rejected: {top or 'none'}"
     )
 
 

@@ -152,8 +152,10 @@ def test_store_opens_by_the_output_folder_it_lies_in(store_path: Path) -> None:
 def test_unfinished_store_is_not_a_store(tmp_path: Path) -> None:
     path = build_store(tmp_path / "store.zarr", train=50, test=50)
     (path / "zarr.json").unlink()
-    with pytest.raises(NotAStoreError, match="no finished manifest"):
+    with pytest.raises(NotAStoreError, match=r"no finished manifest.*: run `prepare` \(again\)"):
         TokenStore.open(path)
+    with pytest.raises(NotAStoreError, match=r"no finished manifest.*: there is nothing at this"):
+        TokenStore.open(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The terminal views say what the reports hold, in 100 columns."""
+"""The terminal views say what the reports hold, in 80 or 100 columns."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from stores.views import decode_view, inspect_view, share, size_text, verify_vie
 from tests.helpers import build_store
 
 
-def printed(view: RenderableType) -> str:
-    console = Console(width=100, color_system=None)
+def printed(view: RenderableType, width: int = 100) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(view)
     text = capture.get()
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     return text
 
 
 def test_inspect_view_shows_every_array_and_table(store_path: Path) -> None:
     report = inspect_store(store_path)
-    text = printed(inspect_view(report))
+    text = printed(inspect_view(report), width=80)
     assert report.digest in text
     assert "3,403 rows = 3,000 train + 400 test + 3 rejected (bad_rtt 3)" in text
     for title in ("Windows", "Fields,", "Token types,", "Field orders,", "RTT, ms"):
@@ -36,6 +36,7 @@ def test_inspect_view_shows_every_array_and_table(store_path: Path) -> None:
         for mode, counts in modes.items():
             assert f"{split}/{mode}" in text
             assert f"{counts.tokens:,}" in text
+            assert all(f"\n{name} " in text for name, count in counts.token_types.items() if count)
             assert f"{counts.rtt.percentiles_ms['p50']:.4g}" in text
 
 

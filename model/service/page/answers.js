@@ -49,7 +49,7 @@ export function completionAnswer(answer) {
     return [cell, number(percent(completion.probability)), meter];
   });
   const total = answer.completions.reduce((sum, { probability }) => sum + probability, 0);
-  return [table(`Together ${percent(total)} of all addresses with this prefix.`, ["Address", "probability", ""], rows)];
+  return [table(`Together ${percent(total)} of the probability.`, ["Address", "probability", ""], rows)];
 }
 
 // One row for each destination, nearest first, with what the context last says from the same source.
@@ -74,9 +74,9 @@ export function destinationsAnswer({ answers }, { query, earlier, predict }) {
   return [note, wide(table("", ["Address", "predicted", "no answer", "last measured"], rows))];
 }
 
-// The mark of an address of a network that training does not have.
+// The mark of an address of a network that the training data do not have.
 function unmet({ unmet_prefix: prefix }) {
-  return prefix ? [make("small", `no ${prefix.slice(prefix.indexOf("/"))} of it in training`)] : [];
+  return prefix ? [make("small", `the training data have none in ${prefix}`)] : [];
 }
 
 function plain(value) {

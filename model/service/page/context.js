@@ -102,7 +102,7 @@ function measurement(given, line) {
   if (typeof rtt === "string" && rtt.toLowerCase() === "failed") [rtt, failed] = [null, true];
   if (typeof failed === "string") failed = ["true", "yes", "1"].includes(failed.toLowerCase());
   if (Boolean(failed) === (rtt !== null)) {
-    throw new ContextError(`line ${line}: rtt_ms: expected a number of ms, or failed, and not both`);
+    throw new ContextError(`line ${line}: rtt_ms: expected a number of ms, or \`failed\` for a ping without answer, and not both`);
   }
   const checked = { src: row.src, dst: row.dst, rtt_ms: number(rtt, "rtt_ms", line), time: number(seconds(row.time), "time", line) };
   return { line, measurement: checked };

@@ -21,8 +21,8 @@ A, B = ip_address("193.0.2.1"), ip_address("198.51.101.7")
 EARLIER = [Measurement(A, B, 20.0, None)] * 3
 
 
-def text_of(view: RenderableType) -> str:
-    console = Console(width=200, color_system=None)
+def text_of(view: RenderableType, width: int = 200) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(view)
     return capture.get()
@@ -38,12 +38,26 @@ def certain(rtt_ms: float) -> RttPrediction:
 def test_a_prediction_shows_the_failure_the_median_and_the_used_context() -> None:
     query = RttQuery(A, B, None, EARLIER)
     text = text_of(views.rtt_view(query, certain(20.0), used=2))
-    assert f"RTT {A} → {B}" in text
+    assert f"RTT in ms, {A} → {B}" in text
     assert "after the last 2 of 3 measurements" in text
     assert "25.00%" in text
-    assert "20.00 ms" in text
+    assert "20.00 – 20.00" in text
     assert "after 3 measurements" in text_of(views.rtt_view(query, certain(20.0), used=3))
     assert "after" not in text_of(views.rtt_view(replace(query, context=()), certain(20.0), 0))
+
+
+def test_80_columns_suffice_for_a_second() -> None:
+    """Neither a value nor a title is broken."""
+    source = ip_address("2001:db9:1234:5678:9abc:def0:1234:5678")
+    query = RttQuery(source, ip_address("2001:db9::1"))
+    text = text_of(views.rtt_view(query, certain(1234.0), 0), width=80)
+    assert len(re.findall(r"\d{4}\.\d\d – \d{4}\.\d\d │", text)) == 2
+    title, header = text_of(
+        views.samples_view(SampleQuery(source, 20.0, 1), [SampledAddress(B, -3.5, 0.01)], 0),
+        width=80,
+    ).splitlines()[:2]
+    assert title == f"Nothing convincing at 20 ms ± 5% from {source}"
+    assert header.startswith("┏")
 
 
 def test_a_histogram_has_a_row_per_bin_and_scales_its_bars_to_the_largest() -> None:
@@ -73,13 +87,13 @@ def test_the_lowest_rtt_of_a_histogram_counts() -> None:
     assert ["25.0%" in line for line in text.splitlines()] == [False, True]
 
 
-@pytest.mark.parametrize(("field", "title"), [("dst", "Destinations"), ("src", "Sources")])
+@pytest.mark.parametrize(("field", "title"), [("dst", "destinations"), ("src", "sources")])
 def test_completions_show_each_byte_and_their_total(field: Any, title: str) -> None:
     found = [Completion(B, 0.5, (0.625, 0.8)), Completion(A, 0.25, (0.5, 0.5))]
     text = text_of(views.completions_view(CompletionQuery("198.51", 2, (), field), found, 0))
-    assert f"{title} of IPv4" in text
+    assert f"IPv4 {title} beginning with 198.51\n" in text
     assert "62.5% 80.0%" in text
-    assert "together 75.0% of all addresses with this prefix" in text
+    assert "together 75.0% of the probability" in text
 
 
 def test_samples_say_when_there_are_fewer_than_requested() -> None:

@@ -62,13 +62,13 @@ def test_an_address_of_a_network_that_training_did_not_have_is_marked(
     swapped = find_grounds(real, RttQuery(OTHER, KNOWN))  # type: ignore[arg-type]
     assert swapped.unmet_prefixes == {"src": "11.12.0.0/16", "dst": "9.8.0.0/16"}
     assert swapped.notes == (
-        "source 11.12.13.14: no /16 of it in training",
-        "destination 9.8.7.6: no /16 of it in training",
+        "source 11.12.13.14: the training data have no source in 11.12.0.0/16",
+        "destination 9.8.7.6: the training data have no destination in 9.8.0.0/16",
     )
     near = RttQuery("9.8.200.1", "11.12.1.1")  # type: ignore[arg-type]
     assert find_grounds(real, near) == Grounds("real", {}, ())
     ipv6 = find_grounds(real, SampleQuery("2a00::1", 5.0))  # type: ignore[arg-type]
-    assert ipv6.notes == ("source 2a00::1: no /32 of it in training",)
+    assert ipv6.notes == ("source 2a00::1: the training data have no source in 2a00::/32",)
     assert find_grounds(real, CompletionQuery("9.8.7")).unmet_prefixes == {"prefix": "9.8.0.0/16"}
     assert find_grounds(real, CompletionQuery("9.8.7", field="src")).unmet_prefixes == {}
     assert find_grounds(real, CompletionQuery("9")).unmet_prefixes == {}  # too short to tell
@@ -81,10 +81,17 @@ def test_a_model_that_does_not_know_its_data_says_that() -> None:
 
 
 def test_notes_stand_above_the_answer() -> None:
-    grounds = Grounds("simulated", {}, (SIMULATED, "source 9.9.9.9: no /16 of it in training"))
+    grounds = Grounds(
+        "simulated",
+        {},
+        (SIMULATED, "source 9.9.9.9: the training data have no source in 9.9.0.0/16"),
+    )
     lines = text_of(noted("the answer", grounds)).splitlines()
     assert lines[0] == "From a model of a simulated Internet"
-    assert lines[1:] == ["source 9.9.9.9: no /16 of it in training", "the answer"]
+    assert lines[1:] == [
+        "source 9.9.9.9: the training data have no source in 9.9.0.0/16",
+        "the answer",
+    ]
     assert noted("the answer", Grounds("real", {}, ())) == "the answer"
 
 
@@ -96,7 +103,9 @@ def test_every_command_says_it_in_text_and_json(exported: Path, asked: tuple[str
     said = CliRunner().invoke(app, [*asked, "--model", str(exported)])
     assert said.exit_code == 0, said.output
     assert said.stdout.startswith("From a model of a simulated Internet\n")
-    assert "8.8.8.8: no /16 of it" in said.stdout or "8.8: no /16 of it" in said.stdout
+    line = said.stdout.splitlines()[1]
+    assert line.split(": ")[0].split()[1] in ("8.8.8.8", "8.8")
+    assert line.endswith(" in 8.8.0.0/16")
     answer = json.loads(
         CliRunner().invoke(app, [*asked, "--model", str(exported), "--json"]).stdout
     )
@@ -120,7 +129,7 @@ def test_every_address_that_is_found_is_marked_by_itself(
         network = ".".join(one["address"].split(".")[:2])
         assert one["unmet_prefix"] == (None if network == "11.12" else f"{network}.0.0/16")
         assert (f"{one['address']} †" in text) == (network != "11.12")
-    assert "† no /16 of it in training" in text
+    assert "† the training data have none in its /16" in text
 
 
 def test_an_older_export_without_provenance_still_answers(exported: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_answers_are_those_of_the_model(url: str, model: PingModel) -> None:
 
 def test_every_answer_says_what_it_rests_on(url: str) -> None:
     simulated = ["from a model of a simulated Internet"]
-    far = [*simulated, "destination 8.8.8.8: no /16 of it in training"]
+    far = [*simulated, "destination 8.8.8.8: the training data have no destination in 8.8.0.0/16"]
     known = httpx.post(f"{url}/predict_rtt", json=PLAIN).json()
     assert (known["data"], known["unmet_prefixes"], known["notes"]) == ("simulated", {}, simulated)
     queries = {"queries": [PLAIN, {**PLAIN, "dst": "8.8.8.8"}]}

@@ -77,7 +77,10 @@ def test_every_answer_says_that_it_is_of_a_simulation_and_which_network_is_unkno
     assert notes.all_inner_texts() == ["from a model of a simulated Internet"]
     predict(page, dst="8.8.8.8")
     expect(notes).to_have_count(2)
-    assert notes.all_inner_texts()[1] == "destination 8.8.8.8: no /16 of it in training"
+    assert (
+        notes.all_inner_texts()[1]
+        == "destination 8.8.8.8: the training data have no destination in 8.8.0.0/16"
+    )
     predict(page, dst="192.168.0.1")
     expect(page.locator("#predict-dst-error")).to_contain_text("private or special")
     for tab, field, value in (

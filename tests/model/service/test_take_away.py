@@ -107,7 +107,7 @@ def test_the_answer_as_csv_has_the_apis_numbers(page: Page, url: str) -> None:
     unmet = [row["unmet_prefix"] for row in rows if row["unmet_prefix"]]
     marks = page.locator("#sample td small").all_inner_texts()
     assert unmet
-    assert marks == [f"no {prefix[prefix.index('/') :]} of it in training" for prefix in unmet]
+    assert marks == [f"the training data have none in {prefix}" for prefix in unmet]
 
     opened(page, url, link("complete", "", **TABS["complete"]))
     page.wait_for_selector("#complete .take-away")

@@ -59,7 +59,11 @@ def test_json_that_ends_too_early_costs_the_last_record(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "0 records, rejected: none"), ("[]", "0 records"), ('[{"a": 1}]', "not_a_result 1")],
+    [
+        ("", r"in a\.json: 0 records, rejected: none"),
+        ("[]", "0 records"),
+        ('[{"a": 1}]', "1 record, rejected: not_a_result 1"),
+    ],
 )
 def test_no_rows_at_all_is_an_error(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
