@@ -54,7 +54,7 @@ def result_lines(result: BulkResult, question: BulkQuestion) -> list[str]:
     """What was written, in words."""
     lines = [f"{question.out}: {result.rows:,} rows, {result.answered:,} answered"]
     if result.problems:
-        what = "left out of the matrix" if question.matrix else "not answered"
+        what = "left out of the matrix" if question.matrix else "not answered: `problem` says why"
         lines.append(f"{question.pairs}: {_counted(result.problems)} {what}")
     if result.context_left_out:
         lines.append(f"{question.context}: {_counted(result.context_left_out)} left out")

@@ -172,7 +172,7 @@ def check_families(src: Address, dst: Address) -> None:
     if src.version != dst.version:
         raise QueryError(
             "dst",
-            f"{dst}: expected IPv{src.version} as the source {src}, found IPv{dst.version}",
+            f"{dst}: expected IPv{src.version} like the source {src}, found IPv{dst.version}",
         )
 
 

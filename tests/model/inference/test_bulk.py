@@ -42,7 +42,7 @@ PAIRS = """id,src,dst,time
 CONTEXT = [Measurement(ip_address(s), ip_address(d), rtt, t) for s, d, rtt, t in PINGS]
 PROBLEMS = {
     1: "dst '8.8.8': expected an IPv4 or IPv6 address",
-    3: "dst 2001:500:2::c: expected IPv4 as the source 9.9.9.9, found IPv6",
+    3: "dst 2001:500:2::c: expected IPv4 like the source 9.9.9.9, found IPv6",
     4: "has more values than the first line",
 }
 

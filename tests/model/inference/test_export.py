@@ -288,7 +288,7 @@ def test_predict_rtt_prints_json_as_a_process(exported: Path, tmp_path: Path) ->
         [*command[:3], "193.0.2.1", "2001:db9::1", *options], capture_output=True, text=True
     )
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("error: dst 2001:db9::1: expected IPv4 as the source")
+    assert wrong.stderr.startswith("error: dst 2001:db9::1: expected IPv4 like the source")
     assert wrong.stderr.count("\n") == 1
 
 

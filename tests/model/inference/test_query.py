@@ -143,7 +143,7 @@ A, B, SIX = (ip_address(a) for a in (*GOOD, "2001:db9::1"))
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("193.0.2.1", "2001:db9::1"), "dst 2001:db9::1: expected IPv4 as the source"),
+        (("193.0.2.1", "2001:db9::1"), "dst 2001:db9::1: expected IPv4 like the source"),
         (("193.0.2.256", "193.0.2.1"), "src '193.0.2.256': expected an IPv4 or IPv6 address"),
         (("193.0.2.1", 5), "dst 5: expected an IPv4"),
         (("fe80::1%eth0", "fe80::2"), "src .*expected an IPv4"),
