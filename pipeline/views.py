@@ -207,5 +207,10 @@ def _table(first: str, *numbers: str) -> Table:
 
 def _print_store_path(console: Terminal, digest: str, out: Path) -> None:
     store = out / "store.zarr"
-    text = f"{store}, digest {digest[:16]}…\nLook inside: {command('inspect-store', store)}"
+    run = Path("runs") / out.resolve().name
+    text = (
+        f"{store}, digest {digest[:16]}…\n"
+        f"Look inside: {command('inspect-store', store)}\n"
+        f"Train on it: {command('train', '--store', store, '--out', run)}"
+    )
     console.print(text, soft_wrap=True, highlight=False)

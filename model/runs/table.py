@@ -30,7 +30,8 @@ class RunRow:
 
     run: str
     settings: dict[str, Any]
-    """Every field of its configuration, its preset, the digest of its `store` and the version of its `code`."""
+    """Every field of its configuration, its preset, the digest of its `store`, the version of its `code`, and as
+    `init_from` the digest of the store of the model that it began with, if any."""
     finished: bool
     steps: int
     """Those that are done; of an unfinished run, up to its last log line."""
@@ -96,6 +97,7 @@ def _read(path: Path) -> RunRow:
     steps = result.steps if result else lines[-1].step if lines else 0
     settings = {"preset": config.preset, **asdict(config.model), **asdict(config.train)}
     settings |= {"store": record.store_digest, "code": record.code_version}
+    settings["init_from"] = record.base.store_digest if record.base else None
     return RunRow(
         run=str(path),
         settings=settings,

@@ -46,13 +46,15 @@ def runs_view(rows: Sequence[RunRow]) -> RenderableType:
     if groups:
         notes.append("ms: median absolute error of the first look, without / with context")
     if "store" in names:
-        notes.append("The stores differ, so the losses are not of the same rows.")
+        notes.append("The stores differ, so the losses are over different rows.")
     return Group(table, *notes)
 
 
 def _setting(row: RunRow, name: str) -> str:
     value = row.settings[name]
-    if name == "store":
+    if value is None:
+        return "-"
+    if name in ("store", "init_from"):
         return str(value)[:_DIGEST]
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -46,10 +46,12 @@ def test_the_printed_next_step_works_where_it_is_printed(called: str, tmp_path: 
         return done.stdout
 
     printed = shell(f"{called} prepare --out 'my data' --rows 2000 --workers 1")
-    (hint,) = [line for line in printed.splitlines() if line.startswith("Look inside: ")]
-    hint = hint.removeprefix("Look inside: ")
-    assert hint == f"{called} inspect-store 'my data/store.zarr'"
-    assert "1,800 train" in shell(hint) or "train/full" in shell(hint)
+    hints = dict(line.split(": ", 1) for line in printed.splitlines()[-2:])
+    look, learn = hints["Look inside"], hints["Train on it"]
+    assert look == f"{called} inspect-store 'my data/store.zarr'"
+    assert "1,800 train" in shell(look) or "train/full" in shell(look)
+    assert learn == f"{called} train --store 'my data/store.zarr' --out 'runs/my data'"
+    assert "tiny" in shell(f"{learn} --preset tiny --dry-run")
 
 
 def test_where_nobody_called_the_program_hints_have_its_name() -> None:

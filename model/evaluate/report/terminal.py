@@ -103,7 +103,7 @@ def first_look_view(look: FirstLook, stores: StorePaths, run: Path) -> Renderabl
         table.add_row(name, *(_number(errors[group]) for group in look.asked))
     return Group(
         table,
-        "A pair is seen if the training data has it. To ask more, and others:",
+        "A pair is seen if the training data have it. To compare more rows and predictors:",
         one_line(evaluation_command(stores, run)),
     )
 

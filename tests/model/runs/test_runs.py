@@ -94,6 +94,10 @@ def test_only_what_differs_is_shown(runs: tuple[Path, RunResult]) -> None:
     alike = rendered(runs_view([a, replace(a, run="a2", validation_loss=1.25)]))
     assert "differs" not in alike
     assert "1.2500" in alike
+    tuned = replace(a, run="tuned", settings={**a.settings, "init_from": "e" * 64})
+    began = rendered(runs_view([a, tuned]))
+    assert re.search("init_from - ", began)
+    assert re.search("init_from e{12} ", began)
     bare = rendered(runs_view([replace(b, loss=None, test_loss=None, seconds=None)]))
     assert "ms" not in bare
 
