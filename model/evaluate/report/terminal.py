@@ -1,4 +1,4 @@
-"""Tables and progress of `evaluate` in a terminal, for 100 columns."""
+"""Tables and progress of `evaluate` in a terminal of 80 columns or more."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.text import Text
 from model.evaluate.first_look import evaluation_command
 from model.evaluate.questions import WITHOUT_TIME
 from model.evaluate.records import Report, RttErrors
+from model.evaluate.report.wide_table import WideTable
 from model.run_folder import FirstLook
 from stores.terminal import Terminal
 from stores.union import StorePaths
@@ -108,24 +109,25 @@ def first_look_view(look: FirstLook, stores: StorePaths, run: Path) -> Renderabl
     )
 
 
-def _errors_table(report: Report, groups: list[str]) -> Table:
-    table = Table(title="Median absolute error (ms)", title_justify="left")
-    table.add_column("predictor", no_wrap=True)
+def _errors_table(report: Report, groups: list[str]) -> WideTable:
     answered = next(iter(report.rtt.values()))
-    for group in groups:
-        mark = FEW_ROWS if answered[group].count < FEW else ""
-        table.add_column(HEADINGS[group] + mark, justify="right")
-    table.add_row("answered rows", *(f"{answered[group].count:,}" for group in groups), style="dim")
-    for name, errors in report.rtt.items():
-        table.add_row(name, *(_error(errors[group]) for group in groups))
+    columns = [
+        [
+            HEADINGS[group] + (FEW_ROWS if answered[group].count < FEW else ""),
+            f"{answered[group].count:,}",
+            *(_error(errors[group]) for errors in report.rtt.values()),
+        ]
+        for group in groups
+    ]
     few = any(answered[group].count < FEW for group in groups)
     fell_back = any(
         errors[group].fell_back >= 0.5 for errors in report.rtt.values() for group in groups
     )
     notes = [f"{FEW_ROWS.strip()} fewer than {FEW} rows"] * few
     notes += [f"{FELL_BACK.strip()} mostly answered by the predictor's fall-back"] * fell_back
-    table.caption, table.caption_justify = "   ".join(notes) or None, "left"
-    return table
+    names = ["predictor", "answered rows", *report.rtt]
+    caption = "   ".join(notes) or None
+    return WideTable("Median absolute error (ms)", names, columns, dim=1, caption=caption)
 
 
 def _error(errors: RttErrors) -> str:
@@ -133,18 +135,20 @@ def _error(errors: RttErrors) -> str:
     return _number(errors.median_abs_error_ms) + mark
 
 
-def _distributions_table(report: Report, group: str) -> Table:
+def _distributions_table(report: Report, group: str) -> WideTable:
     of = "All rows" if group == "all" else f"Rows of {HEADINGS[group]}"
-    table = Table(title=of, title_justify="left")
-    table.add_column("predictor", no_wrap=True)
-    for heading in ("MAE ms", "rel. p50", "p90", "CRPS ms", "in 50 %", "80 %", "95 %", "AUC fail"):
-        table.add_column(heading, justify="right")
+    columns = [
+        [heading]
+        for heading in (
+            *("MAE ms", "relative p50", "relative p90", "CRPS ms"),
+            *("in 50 %", "in 80 %", "in 95 %", "AUC failure"),
+        )
+    ]
     for name, errors in report.rtt.items():
         error = errors[group]
         calibration = report.calibration[name][group] if name in report.calibration else None
         failure = report.failure[name][group] if name in report.failure else None
-        table.add_row(
-            name,
+        cells = (
             _number(error.mae_ms),
             _percent(error.relative_error_p50),
             _percent(error.relative_error_p90),
@@ -154,7 +158,9 @@ def _distributions_table(report: Report, group: str) -> Table:
             _percent(calibration.coverage_95 if calibration else None),
             _number(failure.auc if failure else None),
         )
-    return table
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
+    return WideTable(of, ["predictor", *report.rtt], columns)
 
 
 def _models_table(report: Report) -> Table:
