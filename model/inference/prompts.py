@@ -28,8 +28,9 @@ def write_prompt(
     """As many measurements of the context as fit into `room` tokens, in its order, then `begun(clock)`.
 
     `begun` writes the unfinished measurement from `src`, to `dst` if that is known; `clock` is the second
-    that its time counts from, or `None`. Those left out are the oldest, but the last few of the pair
-    itself stay. The first one kept has an absolute time: the tokens are those of a valid window.
+    that its time counts from, or `None`. Those of other sources are left out before those from `src`, and
+    the oldest first, but the last few of the pair itself stay. The first one kept has an absolute time: the
+    tokens are those of a valid window.
     """
     order = _most_useful_first(context, src, dst)[: room // SHORTEST_MEASUREMENT]
 
@@ -44,12 +45,14 @@ def write_prompt(
 def _most_useful_first(
     context: Sequence[Measurement], src: Address | None, dst: Address | None
 ) -> list[int]:
-    """Places in the context: the last few of the pair, then all others from the latest on."""
+    """Places in the context: the last few of the pair, then those of the source from the latest on, then those of
+    others: a file of results has many sources, and the question is about one."""
     latest = range(len(context) - 1, -1, -1)
-    if dst is None:
+    if src is None:
         return list(latest)
-    of_pair = [at for at in latest if context[at].dst == dst and context[at].src == src][:PAIR_ROWS]
-    return of_pair + [at for at in latest if at not in of_pair]
+    own = [at for at in latest if context[at].src == src]
+    of_pair = [at for at in own if context[at].dst == dst][:PAIR_ROWS]
+    return list(dict.fromkeys([*of_pair, *own, *latest]))
 
 
 def _timed(measurement: Measurement) -> tuple[Measurement, bool]:

@@ -170,5 +170,5 @@ def working(what: str, silent: bool) -> AbstractContextManager[Any]:
 def _context_note(count: int, used: int) -> str:
     if not count:
         return ""
-    fits = f" the last {used} of" if used < count else ""
+    fits = f" {used} of" if used < count else ""
     return f"\nafter{fits} {count} measurement{'s' * (count != 1)}"

@@ -212,7 +212,7 @@ function showErrors(form, detail, earlier) {
 
 function fitting(rows, used) {
   if (rows === used) return rows === 1 ? "it fits" : "all fit";
-  return used === 1 ? "the last one fits" : `the last ${used} fit`;
+  return used === 1 ? "one fits" : `${used} fit`;
 }
 
 function contextNote(rows, used) {

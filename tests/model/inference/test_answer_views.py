@@ -39,7 +39,7 @@ def test_a_prediction_shows_the_failure_the_median_and_the_used_context() -> Non
     query = RttQuery(A, B, None, EARLIER)
     text = text_of(views.rtt_view(query, certain(20.0), used=2))
     assert f"RTT in ms, {A} → {B}" in text
-    assert "after the last 2 of 3 measurements" in text
+    assert "after 2 of 3 measurements" in text
     assert "25.00%" in text
     assert "20.00 – 20.00" in text
     assert "after 3 measurements" in text_of(views.rtt_view(query, certain(20.0), used=3))
