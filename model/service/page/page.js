@@ -253,7 +253,8 @@ async function readByServer(content) {
 }
 
 function asCsv(rows) {
-  const lines = rows.map(({ src, dst, rtt_ms, time }) => [src, dst, rtt_ms ?? "failed", time ?? ""].join(","));
+  const whole = (rtt) => (rtt === null || rtt === undefined ? "failed" : Number(rtt.toFixed(3)));  // microseconds
+  const lines = rows.map(({ src, dst, rtt_ms, time }) => [src, dst, whole(rtt_ms), time ?? ""].join(","));
   return ["src,dst,rtt_ms,time", ...lines].join("\n");
 }
 

@@ -92,6 +92,15 @@ def test_a_dropped_file_of_any_form_becomes_rows_in_the_box(name: str, page: Pag
     expect(page.locator("#context-note")).to_contain_text("5 measurements")
 
 
+def test_the_box_shows_whole_microseconds(page: Page) -> None:
+    """An RTT of RIPE Atlas is the mean of three, with all digits of a double."""
+    rows = b"src,dst,rtt_ms,time\n9.9.9.9,8.8.8.8,139.19502999999997,1751000000\n"
+    page.evaluate(DROP, ["a.csv.gz", base64.b64encode(gzip.compress(rows)).decode()])
+    expect(page.locator("#context")).to_have_value(
+        "src,dst,rtt_ms,time\n9.9.9.9,8.8.8.8,139.195,1751000000"
+    )
+
+
 def test_pasted_results_become_rows_in_the_box(page: Page) -> None:
     page.fill("#context", FORMS["results.json"]().decode())
     expect(page.locator("#context")).to_have_value(BOX)
