@@ -62,6 +62,22 @@ def test_a_terminal_escapes_texts_tables_and_titles() -> None:
     assert shown.count("[/red]:warning:") == 5
 
 
+@pytest.mark.parametrize(("shown_on", "before"), [("xterm", "\r\x1b[2K"), (None, "")])
+def test_a_line_is_printed_over_the_last_one_only_on_a_terminal(
+    shown_on: str | None, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    if shown_on is not None:
+        monkeypatch.setenv("TERM", shown_on)
+        monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    terminal = Terminal()
+    terminal.file = io.StringIO()
+    for number in (1, 2):
+        terminal.begin_line()
+        terminal.print(f"step {number}", end="", highlight=False)
+    assert terminal.file.getvalue() == f"{before}step 1{before}step 2"
+
+
 @pytest.fixture
 def evil_store(store: Path, tmp_path: Path) -> Path:
     """A store with a name, a reason and a file that were chosen to do harm."""

@@ -52,11 +52,13 @@ def serve(
 
     def progress(done: int, total: int) -> None:
         if console.is_terminal:
-            console.print(f"\rwarming up {done}/{total}", end="", highlight=False)
+            console.begin_line()
+            console.print(f"warming up {done}/{total}", end="", highlight=False)
 
     def done(failure: str | None) -> None:
+        console.begin_line()
         if failure is None:
-            console.print(f"\rready: {url}  (Ctrl-C stops)", highlight=False, soft_wrap=True)
+            console.print(f"ready: {url}  (Ctrl-C stops)", highlight=False, soft_wrap=True)
             if as_json:
                 print(json.dumps({"url": url, "model": path}), flush=True)
         else:
