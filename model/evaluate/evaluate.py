@@ -45,6 +45,7 @@ from model.evaluate.searches import (
     choose_searches,
     search_report,
 )
+from model.inference.grounds import data_of
 from model.inference.ping_model import PingModel, load_weights
 from model.inference.weights import Weights
 from model.network.flops import count_parameters
@@ -187,6 +188,7 @@ def describe_model(weights: Weights, store: Store, model: str | Path) -> ModelRe
         step=origin.get("step"),
         test_loss=origin.get("test_loss"),
         chosen_on=origin.get("chosen_on", "test"),
+        data=data_of(weights.provenance),
     )
 
 

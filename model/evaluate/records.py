@@ -43,6 +43,16 @@ class ModelRecord(msgspec.Struct, frozen=True):
     """Nats per measurement, as training measured it on `chosen_on`."""
     chosen_on: str = "test"
     """The split of its store on which the checkpoint had the lowest loss of its run."""
+    data: str = "unknown"
+    """What it was trained on, as its answers say it: simulated, real, mixed or unknown. Older reports lack it."""
+
+    @property
+    def simulated(self) -> str | None:
+        """Words for how much of its data are a simulated Internet, if any."""
+        return {
+            "simulated": "trained on a simulated Internet",
+            "mixed": "trained in part on a simulated Internet",
+        }.get(self.data)
 
     @property
     def flattered(self) -> bool:

@@ -79,6 +79,11 @@ def evaluation_view(report: Report, out: Path) -> RenderableType:
             f"{questions.failed:,} of them failed; up to {questions.context_rows} rows of context"
         ),
         *(
+            Text(f"{name}: {model.simulated}")
+            for name, model in report.models.items()
+            if model.simulated
+        ),
+        *(
             Text(
                 f"{name}: its checkpoint was chosen on test, by the loss on these rows, so its numbers are a "
                 "little too good; `prepare --validation` sets rows aside for choosing"

@@ -103,3 +103,20 @@ def test_a_checkpoint_chosen_on_these_rows_says_so(
         assert (f"The checkpoint of {name} was chosen on test" in page) == (name in flattered)
     assert page.count("test loss 20.00 nats") == 3
     assert page.count("validation loss 20.00 nats") == 1
+
+
+def test_a_model_of_a_simulated_internet_is_named_as_such(
+    models: dict[str, ModelRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert models["older"].data == "unknown"
+    kinds = {
+        data: msgspec.structs.replace(models["last"], data=data)
+        for data in ("simulated", "mixed", "real")
+    }
+    report = report_of(KNOWN, kinds)
+    lines = printed(report)
+    assert "simulated: trained on a simulated Internet" in lines
+    assert "mixed: trained in part on a simulated Internet" in lines
+    assert not any(line.startswith("real: ") for line in lines)
+    monkeypatch.setattr("model.evaluate.report.page.model_sections", lambda report: None)
+    assert report_page(report).count(" a simulated Internet, step 100") == 2
