@@ -132,10 +132,9 @@ class PingModel(TableAnswers):
     ) -> RttPrediction:
         """The distribution of the result of a ping from `src` to `dst`.
 
-        `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first; the latest
-        that fit are used, those from `src` before those from others. Private and special addresses (RFC
-        1918, loopback, documentation …) are refused unless `allow_private`. Raises `QueryError` naming
-        the wrong field.
+        `time` in Unix seconds, or `None`; `context` holds earlier measurements, oldest first; the latest that
+        fit are used, those from `src` before others. Private and special addresses (RFC 1918, loopback,
+        documentation …) are refused unless `allow_private`. Raises `QueryError` naming the wrong field.
         """
         return self.predict_rtt_batch(
             [
