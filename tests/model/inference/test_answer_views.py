@@ -112,9 +112,9 @@ def test_samples_say_when_there_are_fewer_than_requested() -> None:
 @pytest.mark.parametrize(("loss", "shown"), [(None, "-"), (12.345, "12.35 nats per measurement")])
 def test_an_export_shows_its_origin(loss: float | None, shown: str) -> None:
     origin = {"step": 1500, "test_loss": loss, "store_digest": "abcdef" * 10, "code_version": "v1"}
-    record = {"parameters": 1234, "dtype": "float32", "origin": origin}
+    record = {"parameters": 1234, "dtype": "float32", "rtt_temperature": 1.25, "origin": origin}
     text = text_of(views.export_view(Path("out"), record))
-    for part in ("out", "1,234 in float32", "1,500", shown, "abcdefabcdef", "v1"):
+    for part in ("out", "1,234 in float32", "1,500", shown, "1.25", "abcdefabcdef", "v1"):
         assert part in text
 
 
