@@ -1,0 +1,81 @@
+"""A Dask cluster of this machine: a scheduler and workers, each a process of its own that can be killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PATIENCE = 60  # seconds for a process to start
+
+
+class LocalDask:
+    """A scheduler, and the workers that `add_workers` starts: one thread each, killed for good when killed.
+
+    Their logs are in `folder`. Use as a context manager, which kills what is left.
+    """
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.folder = folder
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._started = 0
+        self.start_scheduler(port)
+
+    def start_scheduler(self, port: int = 0) -> None:
+        """Start a scheduler and wait until it listens; by default at a free port."""
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+        self.address = self._wait_for(r"Scheduler at:\s+(tcp://\S+)", self._log)
+        self.port = int(self.address.rpartition(":")[2])
+
+    def add_workers(self, count: int, *prefix: str) -> list[subprocess.Popen[bytes]]:
+        """Start that many workers and wait until they are known. `prefix` are words before the command."""
+        started = []
+        for _ in range(count):
+            options = ["worker", self.address, "--nthreads", "1", "--no-nanny"]
+            started.append((self._start(*options, prefix=prefix), self._log))
+        for process, log in started:
+            self._wait_for(r"Registered to:\s+(tcp://\S+)", log)
+            self.workers.append(process)
+        return [process for process, _ in started]
+
+    def stop(self) -> None:
+        """Kill the workers and the scheduler."""
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+        for process in (*self.workers, self.scheduler):
+            process.wait()
+        self.workers.clear()
+
+    def __enter__(self) -> LocalDask:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(
+        self, kind: str, *options: str, prefix: tuple[str, ...] = ()
+    ) -> subprocess.Popen[bytes]:
+        self._started += 1
+        self._log = self.folder / f"{kind}-{self._started}.log"
+        command = [*prefix, sys.executable, "-m", "dask", kind, *options, "--no-dashboard"]
+        command += ["--local-directory", str(self.folder)] if kind == "worker" else []
+        with open(self._log, "wb") as log:
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "POLARS_MAX_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+            )
+
+    def _wait_for(self, pattern: str, log: Path) -> str:
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.search(pattern, log.read_text())):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{log}: {log.read_text()}")
+            time.sleep(0.05)
+        return found[1]
