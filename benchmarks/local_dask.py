@@ -16,18 +16,21 @@ PATIENCE = 60  # seconds for a process to start
 class LocalDask:
     """A scheduler, and the workers that `add_workers` starts: one thread each, killed for good when killed.
 
-    Their logs are in `folder`. Use as a context manager, which kills what is left.
+    Their logs are in `folder`. The scheduler listens at `host`; `prefix` are words before its command. Use as
+    a context manager, which kills what is left.
     """
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", *prefix: str) -> None:
         self.folder = folder
         self.workers: list[subprocess.Popen[bytes]] = []
         self._started = 0
-        self.start_scheduler(port)
+        self._host, self._prefix = host, prefix
+        self.start_scheduler()
 
     def start_scheduler(self, port: int = 0) -> None:
         """Start a scheduler and wait until it listens; by default at a free port."""
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(port))
+        options = ["--host", self._host, "--port", str(port)]
+        self.scheduler = self._start("scheduler", *options, prefix=self._prefix)
         self.address = self._wait_for(r"Scheduler at:\s+(tcp://\S+)", self._log)
         self.port = int(self.address.rpartition(":")[2])
 
@@ -42,13 +45,19 @@ class LocalDask:
             self.workers.append(process)
         return [process for process, _ in started]
 
-    def stop(self) -> None:
-        """Kill the workers and the scheduler."""
-        for process in (*self.workers, self.scheduler):
+    def kill_workers(self) -> None:
+        """Kill all workers."""
+        for process in self.workers:
             process.kill()
-        for process in (*self.workers, self.scheduler):
+        for process in self.workers:
             process.wait()
         self.workers.clear()
+
+    def stop(self) -> None:
+        """Kill the workers and the scheduler."""
+        self.kill_workers()
+        self.scheduler.kill()
+        self.scheduler.wait()
 
     def __enter__(self) -> LocalDask:
         return self
