@@ -32,7 +32,6 @@ class LocalDask:
         options = ["--host", self._host, "--port", str(port)]
         self.scheduler = self._start("scheduler", *options, prefix=self._prefix)
         self.address = self._wait_for(r"Scheduler at:\s+(tcp://\S+)", self._log)
-        self.port = int(self.address.rpartition(":")[2])
 
     def add_workers(self, count: int, *prefix: str) -> list[subprocess.Popen[bytes]]:
         """Start that many workers and wait until they are known. `prefix` are words before the command."""
@@ -45,13 +44,23 @@ class LocalDask:
             self.workers.append(process)
         return [process for process, _ in started]
 
+    def restart_scheduler(self) -> None:
+        """Kill the scheduler and start another at the same address."""
+        port = int(self.address.rpartition(":")[2])
+        self.scheduler.kill()
+        self.scheduler.wait()
+        self.start_scheduler(port)
+
+    def kill(self, worker: subprocess.Popen[bytes]) -> None:
+        """Kill one worker."""
+        worker.kill()
+        worker.wait()
+        self.workers.remove(worker)
+
     def kill_workers(self) -> None:
         """Kill all workers."""
-        for process in self.workers:
-            process.kill()
-        for process in self.workers:
-            process.wait()
-        self.workers.clear()
+        for worker in list(self.workers):
+            self.kill(worker)
 
     def stop(self) -> None:
         """Kill the workers and the scheduler."""

@@ -56,14 +56,17 @@ class DaskExecutor(concurrent.futures.Executor):
         if now < self._looked + LOOK_SECONDS or self._client.status != "running":
             return
         self._looked = now
-        with suppress(OSError):  # a scheduler that is gone cancels its futures
-            if self._client.nthreads():
-                self._seen = now
-            elif now > self._seen + PATIENCE:
-                raise OutputError(
-                    f"--scheduler {self._address}: for {PATIENCE:g} s it has had no worker: "
-                    "start workers, and run the same command again to continue"
-                )
+        try:
+            workers = self._client.nthreads()
+        except OSError:
+            return  # a scheduler that is gone cancels its futures
+        if workers:
+            self._seen = now
+        elif now > self._seen + PATIENCE:
+            raise OutputError(
+                f"--scheduler {self._address}: for {PATIENCE:g} s it has had no worker: "
+                "start workers, and run the same command again to continue"
+            )
 
     def lost(self) -> OutputError:
         """What to raise when the scheduler no longer answers, or has cancelled the work."""

@@ -79,11 +79,11 @@ def test_a_worker_that_is_killed_in_each_stage_changes_nothing(
         if stage in left and done:
             assert total > 4  # some of which were with that worker
             left.remove(stage)
-            workers.pop().kill()
+            dask.kill(workers.pop())
 
     assert prepare_on(dask, results, tmp_path / "out", kill_once) == whole
     assert left == []
-    assert len(workers) == 1
+    assert len(dask.workers) == 1
     dask.kill_workers()
 
 
@@ -103,8 +103,7 @@ def test_a_scheduler_that_is_started_again_is_one_line_and_the_same_command_cont
             text=True,
         )
         wait_for(lambda: any((out / WORK / "split").glob("units/train-*.json")), process)
-        dask.scheduler.kill()
-        dask.start_scheduler(dask.port)
+        dask.restart_scheduler()
         error = process.communicate()[1]
         assert process.returncode == 1
         assert error.count("\n") == 1
@@ -135,7 +134,7 @@ def test_work_that_no_worker_is_left_for_ends_in_one_line(
 
     def kill(stage: str, done: int, total: int) -> None:
         if stage == "split: shards" and done:
-            worker.kill()
+            dask.kill(worker)
 
     with pytest.raises(
         OutputError, match=r"for 0.5 s it has had no worker: start workers, and run"
