@@ -4,7 +4,8 @@
 all stages on 1, 2 and 4 workers, at two numbers of rows, so that what grows with the rows can be told from the
 start of the processes. The rows come in the order of time, as in RIPE Atlas dumps, so every run holds every source.
 *Plan*: what the parent does for each pair of a run and a shard, of which there are as many as rows squared, where
-shards end between sources and where they end inside one.
+shards end between sources and where they end inside one. *Overlap*: reading the distinct hashes of one shard, once
+for each twenty million hashes of all shards.
 
 Times are CPU times: the processes share the cores of one machine, so more workers make nothing faster here.
 """
@@ -34,9 +35,12 @@ from rich.table import Table
 
 from benchmarks.local_dask import ROOT, LocalDask
 from pipeline.dask_cluster import dask_executor
+from pipeline.records import ShardFile
 from pipeline.split.plan import Cut, find_cut_second, plan_shards
 from pipeline.split.runs import write_runs
+from pipeline.split.summary import count_overlap
 from pipeline.units import Unit, open_executor, run_units
+from stores.files import write_arrays
 
 ROWS = [1_000_000, 2_000_000]
 WORKERS = [1, 2, 4]
@@ -58,6 +62,7 @@ def run(rows: list[int], workers: list[int], folder: Path | None = None) -> dict
                 for count, table in tables.items()
             ],
             "plan": [_plan(Path(scratch), sources) for sources in PLAN_SOURCES],
+            "overlap_file_s": _overlap(Path(scratch)),
         }
 
 
@@ -108,6 +113,7 @@ def _prepare(scratch: Path, table: Path, workers: int) -> dict[str, Any]:
             dask.address,
         ]
         started = _cpu(pids), _cpu([dask.scheduler.pid])
+        written_before, read_before = _bytes(pids)
         before, begin = _children(), time.monotonic()
         process = subprocess.Popen(
             [*map(str, command), "--out", str(Path(name, "out")), "--json"],
@@ -121,6 +127,7 @@ def _prepare(scratch: Path, table: Path, workers: int) -> dict[str, Any]:
             raise RuntimeError(f"prepare on {workers} workers ended with {process.returncode}")
         parent = after - before
         work = _cpu(pids) - started[0]
+        written, read = _bytes(pids)
         report = json.loads(Path(name, "out/report.json").read_bytes())
         return {
             "wall_s": wall,
@@ -129,6 +136,8 @@ def _prepare(scratch: Path, table: Path, workers: int) -> dict[str, Any]:
             "workers_s": work,
             "parent_share": parent / (parent + work),
             "parent_peak_bytes": used.ru_maxrss * 1024,
+            "written_bytes": written - written_before,
+            "read_bytes": read - read_before,
             "digest": report["store"]["digest"],
         }
 
@@ -160,6 +169,19 @@ def _plan(scratch: Path, sources: int) -> dict[str, Any]:
     return {"sources": len(some), "pair_s": seconds, "pair_bytes": size, "pair_sent_bytes": sent}
 
 
+def _overlap(scratch: Path) -> float:
+    """CPU seconds of counting what splits share, for each shard."""
+    hashes = np.arange(2000, dtype=np.uint64) << np.uint64(52)
+    shards = tuple(ShardFile("", 1, 1, None) for _ in range(PLAN))
+    for number in range(PLAN):
+        for split in ("train", "test"):
+            path = scratch / "distinct" / f"{split}-{number:04d}.npz"
+            write_arrays(path, dict.fromkeys(("sources", "destinations", "pairs"), hashes))
+    begin = time.process_time()
+    count_overlap(scratch / "distinct", {"train": shards, "test": shards})
+    return (time.process_time() - begin) / (2 * PLAN)
+
+
 def _deep_size(part: Any) -> int:
     """Bytes that an object takes with its fields, without the name that all slices of a run share."""
     fields = vars(part)
@@ -183,6 +205,12 @@ def _cpu(pids: Iterable[int]) -> float:
     """CPU seconds that these processes have taken."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return float(sum(t.user + t.system for t in times))
+
+
+def _bytes(pids: Iterable[int]) -> tuple[int, int]:
+    """Bytes that these processes have written and read, without those of files that they mapped."""
+    counters = [psutil.Process(pid).io_counters() for pid in pids]
+    return sum(c.write_chars for c in counters), sum(c.read_chars for c in counters)
 
 
 def _children() -> float:
@@ -215,6 +243,9 @@ def main(argv: list[str] | None = None) -> None:
             f"a pair of a run and a shard, {plan['sources']} sources: parent {plan['pair_s'] * 1e6:.1f} µs and "
             f"{plan['pair_bytes']:.0f} bytes, of which {plan['pair_sent_bytes']:.0f} are sent"
         )
+    console.print(
+        f"overlap: parent {result['overlap_file_s'] * 1e3:.2f} ms for each shard and pass"
+    )
     table = Table(title="Preparing on Dask, CPU seconds", title_justify="left", box=None)
     for name in (
         "workers",
@@ -237,5 +268,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{found['parent_share']:.1%}",
             f"{found['scheduler_s']:.1f}",
             f"{found['parent_peak_bytes'] / 2**20:,.0f} MiB",
+            f"{found['written_bytes'] / found['rows']:.0f} B/row",
+            f"{found['read_bytes'] / found['rows']:.0f} B/row",
         )
     console.print(table)

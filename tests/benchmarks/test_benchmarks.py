@@ -113,6 +113,8 @@ def test_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     (found,) = result["prepare"]
     assert 0 < found["parent_share"] < 1
     assert found["workers_s"] > 0
+    assert found["written_bytes"] > 5000 * 100
+    assert result["overlap_file_s"] > 0
     many, few = result["plan"]
     assert many["sources"] > few["sources"]
     assert few["pair_bytes"] > 0
