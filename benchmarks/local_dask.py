@@ -9,8 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+LEFT_ALONE = "10 minutes"  # after which a scheduler ends with its workers, if nobody has
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 60  # seconds for a process to start
+PATIENCE = 120  # seconds for a process to start
 
 
 class LocalDask:
@@ -29,7 +30,7 @@ class LocalDask:
 
     def start_scheduler(self, port: int = 0) -> None:
         """Start a scheduler and wait until it listens; by default at a free port."""
-        options = ["--host", self._host, "--port", str(port)]
+        options = ["--host", self._host, "--port", str(port), "--idle-timeout", LEFT_ALONE]
         self.scheduler = self._start("scheduler", *options, prefix=self._prefix)
         self.address = self._wait_for(r"Scheduler at:\s+(tcp://\S+)", self._log)
 
