@@ -39,11 +39,11 @@ class LocalDask:
         started = []
         for _ in range(count):
             options = ["worker", self.address, "--nthreads", "1", "--no-nanny"]
-            started.append((self._start(*options, prefix=prefix), self._log))
-        for process, log in started:
+            self.workers.append(self._start(*options, prefix=prefix))
+            started.append(self._log)
+        for log in started:
             self._wait_for(r"Registered to:\s+(tcp://\S+)", log)
-            self.workers.append(process)
-        return [process for process, _ in started]
+        return self.workers[-count:]
 
     def restart_scheduler(self) -> None:
         """Kill the scheduler and start another at the same address."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from pipeline.ingest import stage as ingest_stage
 from pipeline.inputs import find_inputs
 from pipeline.prepare import PrepareOptions, prepare
 from pipeline.split.stage import SplitOptions
-from pipeline.units import Progress, open_executor
+from pipeline.units import Progress, Unit, open_executor, run_units
 from stores.errors import ConfigError, OutputError
 from tests.pipeline.ingest.results import lines, ping
 from tests.pipeline.tables import measurement_table, write_parquet
@@ -143,6 +144,19 @@ def test_work_that_no_worker_is_left_for_ends_in_one_line(
     dask.add_workers(1)
     assert prepare_on(dask, results, tmp_path / "out", lambda *_: None) == whole
     dask.kill_workers()
+
+
+def test_a_unit_that_workers_die_of_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # of three
+    with LocalDask(tmp_path) as dask:
+        dask.add_workers(1)
+        with (
+            pytest.raises(OutputError, match=r"split: a worker process died .* more memory each"),
+            dask_executor(dask.address, tmp_path / "shared") as executor,
+        ):
+            run_units("split", [Unit("a", os._exit, (1,))], tmp_path, executor, lambda *_: None)
 
 
 def test_a_cluster_that_no_worker_comes_to_is_named(
