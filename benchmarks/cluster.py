@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -120,9 +120,11 @@ def _prepare(scratch: Path, table: Path, workers: int) -> dict[str, Any]:
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
         )
-        _, status, used = os.wait4(process.pid, 0)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _peak(process.pid))
+            time.sleep(0.02)
         wall, after = time.monotonic() - begin, _children()
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(f"prepare on {workers} workers ended with {process.returncode}")
         parent = after - before
@@ -135,7 +137,7 @@ def _prepare(scratch: Path, table: Path, workers: int) -> dict[str, Any]:
             "scheduler_s": _cpu([dask.scheduler.pid]) - started[1],
             "workers_s": work,
             "parent_share": parent / (parent + work),
-            "parent_peak_bytes": used.ru_maxrss * 1024,
+            "parent_peak_bytes": peak,
             "written_bytes": written - written_before,
             "read_bytes": read - read_before,
             "digest": report["store"]["digest"],
@@ -155,7 +157,9 @@ def _plan(scratch: Path, sources: int) -> dict[str, Any]:
         *(scratch / "names.json", prefix, scratch / "rejects.parquet"),
     )
     runs = [scratch / f"{prefix.name}-0000.arrow"] * PLAN
+    begin = time.process_time()
     cut = Cut("time", 0.1, find_cut_second(runs, 0.1))
+    cutting = time.process_time() - begin
 
     def spent(shards: int) -> tuple[float, int, int]:
         begin = time.process_time()
@@ -165,8 +169,16 @@ def _plan(scratch: Path, sources: int) -> dict[str, Any]:
         return seconds, size, sum(len(pickle.dumps(shard)) for shard in plan["train"])
 
     pairs = PLAN * (PLAN - 1)
-    seconds, size, sent = ((b - a) / pairs for a, b in zip(spent(1), spent(PLAN), strict=True))
-    return {"sources": len(some), "pair_s": seconds, "pair_bytes": size, "pair_sent_bytes": sent}
+    few, many = spent(1), spent(PLAN)
+    seconds, size, sent = ((b - a) / pairs for a, b in zip(few, many, strict=True))
+    rows = PLAN * len(pq.read_table(source, columns=[]))
+    return {
+        "sources": len(some),
+        "row_s": (cutting + few[0]) / rows,
+        "pair_s": seconds,
+        "pair_bytes": size,
+        "pair_sent_bytes": sent,
+    }
 
 
 def _overlap(scratch: Path) -> float:
@@ -207,6 +219,13 @@ def _cpu(pids: Iterable[int]) -> float:
     return float(sum(t.user + t.system for t in times))
 
 
+def _peak(pid: int) -> int:
+    """The most memory that a process has held since it began its program; 0 once it has ended."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", text)
+    return int(found[1]) * 1024 if found else 0
+
+
 def _bytes(pids: Iterable[int]) -> tuple[int, int]:
     """Bytes that these processes have written and read, without those of files that they mapped."""
     counters = [psutil.Process(pid).io_counters() for pid in pids]
@@ -240,8 +259,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     for plan in result["plan"]:
         console.print(
-            f"a pair of a run and a shard, {plan['sources']} sources: parent {plan['pair_s'] * 1e6:.1f} µs and "
-            f"{plan['pair_bytes']:.0f} bytes, of which {plan['pair_sent_bytes']:.0f} are sent"
+            f"planning, {plan['sources']} sources: parent {plan['row_s'] * 1e9:.0f} ns a row, and for a pair of a run "
+            f"and a shard {plan['pair_s'] * 1e6:.1f} µs and {plan['pair_bytes']:.0f} bytes, sent as "
+            f"{plan['pair_sent_bytes']:.0f}"
         )
     console.print(
         f"overlap: parent {result['overlap_file_s'] * 1e3:.2f} ms for each shard and pass"
