@@ -257,11 +257,11 @@ def main(argv: list[str] | None = None) -> None:
         f"{units['parent_of_a_thread_s'] * 1e3:.2f}), scheduler {units['scheduler_s'] * 1e3:.2f}, "
         f"worker {units['worker_s'] * 1e3:.2f}; {units['wall_s'] * 1e3:.2f} ms of time"
     )
+    console.print(f"planning: parent {result['plan'][0]['row_s'] * 1e9:.0f} ns a row")
     for plan in result["plan"]:
         console.print(
-            f"planning, {plan['sources']} sources: parent {plan['row_s'] * 1e9:.0f} ns a row, and for a pair of a run "
-            f"and a shard {plan['pair_s'] * 1e6:.1f} µs and {plan['pair_bytes']:.0f} bytes, sent as "
-            f"{plan['pair_sent_bytes']:.0f}"
+            f"a pair of a run and a shard, {plan['sources']} sources: parent {plan['pair_s'] * 1e6:.1f} µs and "
+            f"{plan['pair_bytes']:.0f} bytes, sent as {plan['pair_sent_bytes']:.0f}"
         )
     console.print(
         f"overlap: parent {result['overlap_file_s'] * 1e3:.2f} ms for each shard and pass"
