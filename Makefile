@@ -9,7 +9,7 @@ ACCELERATOR ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prepare train demo pretrained test attack check docs wheel-test cluster-test test-python format bench clean
+.PHONY: help setup prepare train demo pretrained test attack check docs wheel-test cluster-test node-test test-python format bench clean
 
 help:
 	@echo "make demo                                   serve the shipped model at http://127.0.0.1:8000"
@@ -20,7 +20,7 @@ help:
 	@echo "make attack                                 attack service and ingest, this machine only (half an hour)"
 	@echo "make docs | bench                           build the documentation into build/site | run the benchmarks"
 	@echo "make wheel-test                             install the wheel elsewhere and ask the shipped model there"
-	@echo "make cluster-test                           run the job scripts on a SLURM of two nodes on this machine (root)"
+	@echo "make cluster-test                           run Dask on two nodes, and the job scripts on a SLURM, all on this machine (root)"
 	@echo "make test-python TEST_PYTHON=python3.13     test stores and tokenizer on another Python"
 	@echo "make setup [ACCELERATOR=cpu|cuda12|cuda13]  create .venv with pinned versions, and JAX for the GPU if there is one"
 	@echo "make clean                                  remove all build products"
@@ -93,8 +93,14 @@ wheel-test: setup
 
 # Minutes, on a SLURM that lives only meanwhile; nothing of it is left even where the time is up.
 cluster-test: setup
+	$(MAKE) node-test ARGS=
 	timeout --kill-after=10 1500 tests/cluster/slurm.sh $(BIN)/python -m pytest -n 0 -p no:cacheprovider \
 	    --basetemp=/run/slurm/tests tests/cluster/jobs.py $(ARGS)
+
+# The part of it that needs no SLURM: a Dask cluster of two nodes with addresses of their own.
+node-test: setup
+	timeout --kill-after=10 1500 tests/cluster/nodes.sh $(BIN)/python -m pytest -n 0 -p no:cacheprovider \
+	    --basetemp=/run/nodes/tests tests/cluster/nodes.py $(ARGS)
 
 # What does not depend on JAX, on another version of Python than that of .venv.
 TEST_PYTHON ?= python3.13

@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-NAMES = ("encode", "ingest", "prepare", "streams", "loaders", "train_step", "service")
+NAMES = ("encode", "ingest", "prepare", "cluster", "streams", "loaders", "train_step", "service")
 
 
 def main() -> None:

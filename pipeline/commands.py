@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from pipeline.working import executor_for, working
 from stores.commands import JsonOption, print_json
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    from pipeline.folder import OutputFolder
-    from pipeline.units import Progress
 
 app = typer.Typer()
 
@@ -71,44 +61,7 @@ PassesOption = Annotated[
 SeedOption = Annotated[
     int, typer.Option(min=0, help="Random seed of the simulation and of every shuffle.")
 ]
-IMPORT_STAGES = partial(import_module, "pipeline.prepare")
-"""What new worker processes do first: import every stage, while this process prepares their work."""
-
-
 _SIMULATED_ROWS, _SIMULATED_ROW = 2_000_000, 10  # rows, and bytes of one
-_BYTES_PER_WORKER = 1 << 20  # of input, for the workers that start before their work is known
-
-
-@contextmanager
-def _executor(workers: int | None, scheduler: str | None, size: int) -> Iterator[Executor]:
-    """An executor of at most as many workers as memory suffices for; `size` is that of the input in bytes."""
-    from pipeline.units import WORKER_BYTES, affordable_workers, available_cores, open_executor
-
-    wanted = workers or available_cores()
-    count = wanted if scheduler else affordable_workers(wanted)
-    if count < wanted:
-        print(
-            f"{count} of {wanted} workers: there is no memory for more ({WORKER_BYTES >> 20} MB each)",
-            file=sys.stderr,
-        )
-    with open_executor(count, scheduler, IMPORT_STAGES, 1 + size // _BYTES_PER_WORKER) as executor:
-        yield executor
-
-
-@contextmanager
-def _working(
-    out: Path, workers: int | None, scheduler: str | None, as_json: bool, size: int
-) -> Iterator[tuple[OutputFolder, Executor, Progress]]:
-    """Output folder, executor and progress callback of an offline stage with `size` bytes of input."""
-    from pipeline.folder import open_folder
-    from pipeline.views import progress_bars
-
-    with (
-        open_folder(out) as folder,
-        _executor(workers, scheduler, size) as executor,
-        progress_bars(silent=as_json) as progress,
-    ):
-        yield folder, executor, progress
 
 
 def _size_of(folder: Path) -> int:
@@ -160,7 +113,8 @@ def prepare_command(
         files, left_out = (find_inputs(paths), find_left_out(paths)) if paths else ([], [])
         simulated = _SIMULATED_ROW * (rows or _SIMULATED_ROWS)
         size = sum(file.size for file in files) if files else simulated
-        with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
+        where = working(out, workers, scheduler, as_json, size, files)
+        with where as (folder, executor, progress):
             # imported only now, while the workers import theirs
             from pipeline.ingest.stage import IngestOptions
             from pipeline.prepare import PrepareOptions, prepare
@@ -228,7 +182,7 @@ def split_command(
     )
     files = find_inputs(inputs) if inputs else []
     size = sum(file.size for file in files) or _size_of(out / "measurements")
-    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
+    with working(out, workers, scheduler, as_json, size, files) as (folder, executor, progress):
         tables = tables_of(files) or own_tables(folder)
         record = split(tables, folder, options, executor, progress)
     if as_json:
@@ -256,7 +210,7 @@ def tokenize_command(
     from pipeline.views import print_store
 
     size = _size_of(out / "splits")
-    with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
+    with working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
         record = tokenize(folder, TokenizeOptions(seed, passes), executor, progress)
     print_json(to_json(record)) if as_json else print_store(record, out)
 
@@ -293,7 +247,8 @@ def ingest_command(
     with spooled(inputs, out) as paths:
         files, left_out = find_inputs(paths), find_left_out(paths)
         size = sum(file.size for file in files)
-        with _working(out, workers, scheduler, as_json, size) as (folder, executor, progress):
+        where = working(out, workers, scheduler, as_json, size, files)
+        with where as (folder, executor, progress):
             record = ingest(files, folder, options, executor, progress, left_out)
     print_json(to_json(record)) if as_json else print_ingest(record, out)
 
@@ -327,7 +282,7 @@ def simulate_command(
 
     options = SimulateOptions(rows, seed, networks, probes, targets)
     with (
-        _executor(workers, scheduler, _SIMULATED_ROW * rows) as executor,
+        executor_for(workers, scheduler, _SIMULATED_ROW * rows, out.resolve().parent) as executor,
         progress_bars(silent=as_json) as progress,
     ):
         record = simulate_file(out, options, executor, progress)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.dask_cluster import DaskExecutor, InputSizes, dask_executor
 from pipeline.memory import available_memory
 from pipeline.records import Record, read_json_if_whole, to_json
 from stores.errors import ConfigError, OutputError
@@ -69,7 +70,8 @@ def run_units(
     """Run the units that have no marker under `markers` yet; return every unit's dict, in order.
 
     The first failure cancels all units that have not started and is raised. Raises `OutputError` if a
-    worker process died, and `ConfigError` if a marker belongs to a unit with different arguments.
+    worker process died or the Dask cluster is gone, and `ConfigError` if a marker belongs to a unit with
+    different arguments.
     """
     results: dict[int, dict[str, Any]] = {}
     todo: list[int] = []
@@ -100,10 +102,15 @@ def run_units(
     except BaseException as error:
         for future in waiting:
             future.cancel()
+        if isinstance(error, concurrent.futures.CancelledError) and isinstance(
+            executor, DaskExecutor
+        ):
+            raise executor.lost() from error
         if isinstance(error, concurrent.futures.BrokenExecutor) or "KilledWorker" in repr(error):
+            remedy = "more memory each" if isinstance(executor, DaskExecutor) else "fewer --workers"
             raise OutputError(
                 f"{stage}: a worker process died (out of memory?): "
-                "run the same command again to continue, with fewer --workers"
+                f"run the same command again to continue, with {remedy}"
             ) from error
         raise
     return [results[index] for index in range(len(units))]
@@ -123,7 +130,7 @@ def _as_completed(
     executor: concurrent.futures.Executor,
 ) -> Iterator[concurrent.futures.Future[dict[str, Any]]]:
     """Yield the futures as they finish. CPython 3.11's pool forgets a future that is submitted at the very
-    moment the pool breaks, so this stops waiting once the pool is broken."""
+    moment the pool breaks, so this stops waiting once the pool is broken, or Dask has no workers."""
     left = set(waiting)
     while left:
         try:
@@ -133,6 +140,8 @@ def _as_completed(
         except TimeoutError:
             if getattr(executor, "_broken", False):
                 raise concurrent.futures.BrokenExecutor("a worker died as work began") from None
+            if isinstance(executor, DaskExecutor):
+                executor.check_workers()
 
 
 @contextmanager
@@ -141,21 +150,23 @@ def open_executor(
     scheduler: str | None = None,
     warm_up: Callable[[], object] | None = None,
     at_once: int | None = None,
+    shared: Path = Path(),
+    inputs: InputSizes = (),
 ) -> Iterator[concurrent.futures.Executor]:
     """An executor for `run_units`: a thread of this process for one worker, up to `workers` processes for
-    more, or the workers of the Dask scheduler at address `scheduler` (which must see the same file
-    system).
+    more, or the workers of the Dask scheduler at address `scheduler`, if they see the folder `shared` and
+    these `inputs`.
 
     `at_once` worker processes (by default all) start at once and each calls `warm_up`, which must be
     picklable, while the caller is still preparing the units. It typically imports the modules of the units,
     about a second of work. The others start one by one, when a unit finds no idle worker: there are never
     many more than units.
 
-    Raises `ConfigError` if the scheduler cannot be reached or Dask is not installed.
+    Raises `ConfigError` if the scheduler cannot be reached, its workers see other files, or Dask is not installed.
     """
     if scheduler is not None:
-        with _dask_client(scheduler) as client:
-            yield client.get_executor(pure=False)
+        with dask_executor(scheduler, shared, inputs) as cluster:
+            yield cluster
     elif workers == 1:
         thread = concurrent.futures.ThreadPoolExecutor(1)
         try:
@@ -215,19 +226,3 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
-
-
-def _dask_client(address: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ConfigError(
-            "--scheduler needs Dask, which is not installed: pip install 'pinglm[cluster]'"
-        ) from None
-    try:
-        connect: Any = Client  # Dask has no type annotations
-        return connect(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"--scheduler {address}: no Dask scheduler answers at this address: {error}"
-        ) from error

@@ -91,16 +91,18 @@ def count_overlap(distinct: Path, shards: Shards) -> Overlap:
     ranges.
 
     `distinct` is the folder of hashes that `write_shard` left. Holds at most `_DISTINCT_AT_ONCE` hashes
-    per split, and reads the files again for every further so many rows.
+    per split, and reads the files again for every further so many of them.
     """
     files = {s: [distinct / f"{s}-{i:04d}.npz" for i in range(len(shards[s]))] for s in shards}
     rows = sum(shard.rows for split in shards for shard in shards[split])
-    passes = max(1, math.ceil(rows / _DISTINCT_AT_ONCE))
-    edges = [i * 2**64 // passes for i in range(passes + 1)]
 
     def count(kind: str) -> OverlapCounts:
         found: Counter[str] = Counter()
-        for low, high in pairwise(edges):
+        hashes = rows  # no more than that
+        if rows > _DISTINCT_AT_ONCE:
+            hashes = sum(len(_hashes(file, kind)) for split in files for file in files[split])
+        passes = max(1, math.ceil(hashes / _DISTINCT_AT_ONCE))
+        for low, high in pairwise(i * 2**64 // passes for i in range(passes + 1)):
             keys = {split: _union(files[split], kind, low, high - 1) for split in shards}
             for split, some in keys.items():
                 found[split] += len(some)
@@ -126,13 +128,18 @@ def _union(files: list[Path], kind: str, low: int, high: int) -> NDArray[np.uint
     """Distinct hashes from `low` to `high`, ascending, of files that hold them ascending."""
     inside = []
     for file in files:
-        with np.load(file) as arrays:
-            part: NDArray[np.uint64] = arrays[kind]
+        part = _hashes(file, kind)
         start = np.searchsorted(part, np.uint64(low))
         inside.append(part[start : np.searchsorted(part, np.uint64(high), "right")].copy())
     hashes = np.sort(np.concatenate([*inside, np.empty(0, np.uint64)]))
     distinct: NDArray[np.uint64] = hashes[np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]]
     return distinct
+
+
+def _hashes(file: Path, kind: str) -> NDArray[np.uint64]:
+    with np.load(file) as arrays:
+        hashes: NDArray[np.uint64] = arrays[kind]
+    return hashes
 
 
 def _time_range(shards: Sequence[ShardFile]) -> tuple[str, str] | None:

@@ -45,9 +45,9 @@ class Piece:
 
 
 def write_chunks(
-    store: Path, split: str, shards: list[Path], pieces: list[Piece], seed: int
+    store: Path, split: str, shards: dict[int, Path], pieces: list[Piece], seed: int
 ) -> dict[str, Any]:
-    """A unit: encode `pieces`, grouped by shard, into the chunk files they make up.
+    """A unit: encode `pieces`, grouped by shard, into the chunk files they make up; `shards` has their shards.
 
     Returns `WrittenChunks` as JSON. Holds one shard and the chunks that are not complete yet; a thread
     hashes and writes one chunk while the next is encoded.
@@ -89,7 +89,7 @@ class _Chunk:
 
 
 def _lay_out(
-    shards: list[Path], pieces: list[Piece], seed: int
+    shards: dict[int, Path], pieces: list[Piece], seed: int
 ) -> Iterator[tuple[Piece, Shard, Windows]]:
     """Pieces with their shard, read once, and its windows, laid out once."""
     for index, of_shard in groupby(pieces, key=lambda piece: piece.shard):

@@ -204,8 +204,10 @@ def _encode_units(
         for unit, own in sorted(pieces.items()):
             # our own shards first, each read once; then those that complete the last chunks
             own.sort(key=lambda p: (group[p.shard] != unit, p.shard, p.mode, p.pass_, p.start))
-            arguments = (store, split, shards[split], own, options.seed)
-            units.append(Unit(f"encode-{split}-{unit:04d}", write_chunks, arguments))
+            read = {piece.shard: shards[split][piece.shard] for piece in own}
+            arguments = (store, split, read, own, options.seed)
+            # earlier versions' units, named differently, were given all shards
+            units.append(Unit(f"chunks-{split}-{unit:04d}", write_chunks, arguments))
     return units
 
 

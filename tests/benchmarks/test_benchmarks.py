@@ -99,6 +99,27 @@ def test_prepare(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["polars_sort_split"]["5000"]["rows_per_s"] > 0
 
 
+def test_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
+    pytest.importorskip("distributed", reason="Dask, of the extra `cluster`, is not installed")
+    from benchmarks import cluster
+
+    monkeypatch.setattr(cluster, "UNITS", 10)
+    monkeypatch.setattr(cluster, "PLAN", 3)
+    monkeypatch.setattr(cluster, "PLAN_ROWS", 1000)
+    cluster.main(["--rows", "5000", "--workers", "1", "--json"])
+    result = printed(capsys)
+    assert result["units"]["parent_s"] > 0
+    (found,) = result["prepare"]
+    assert 0 < found["parent_share"] < 1
+    assert found["workers_s"] > 0
+    assert found["written_bytes"] > 5000 * 100
+    assert result["overlap_file_s"] > 0
+    many, few = result["plan"]
+    assert many["sources"] > few["sources"]
+    assert few["pair_bytes"] > 0
+
+
 def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
     from benchmarks import streams
