@@ -33,14 +33,36 @@ from stores.vocabulary import (
     TIMESTAMP_DELTA4,
 )
 
-_ORDERS_WITH_TIME = np.array(ORDERS_WITH_TIME, np.uint8)
-_ORDERS_WITHOUT_TIME = np.array(ORDERS_WITHOUT_TIME, np.uint8)
-_SRC, _DST, _RESULT = 0, 1, 2  # as in `stores.codec.FIELDS`
-_ABSOLUTE_TOKENS = 1 + PAYLOAD_BYTES[TIMESTAMP_ABS]
-_DELTA1_TOKENS = 1 + PAYLOAD_BYTES[TIMESTAMP_DELTA1]
-_DELTA4_TOKENS = 1 + PAYLOAD_BYTES[TIMESTAMP_DELTA4]
+_SRC, _DST, _RESULT, _TIME, _END = range(5)  # the fields as in `stores.codec.FIELDS`
+_NO_TIME, _ABSOLUTE, _DELTA1, _DELTA4 = range(4)  # how a measurement's time is written
+_ROLES = np.array([0, TIMESTAMP_ABS, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4], np.uint16)
+_TIME_BYTES = np.array([0, *(PAYLOAD_BYTES[int(role)] for role in _ROLES[1:])])
+_TIME_TOKENS = np.array([0, *(1 + PAYLOAD_BYTES[int(role)] for role in _ROLES[1:])])
 _RTT_TOKENS = 1 + PAYLOAD_BYTES[RTT_START]
+_WITH_TIME = len(ORDERS_WITH_TIME)
 NO_RTT = -1
+
+
+def _list_places() -> NDArray[np.uint8]:
+    """Where each field begins in a measurement, and where that ends: uint8 (orders, IPv6, failed, kind of time, 5).
+
+    The orders are the 24 with time, then the 6 without. Fields found in this table and not one after the other
+    cost the processor no guesses about their order, which is random.
+    """
+    orders = [*ORDERS_WITH_TIME, *ORDERS_WITHOUT_TIME]
+    places = np.zeros((len(orders), 2, 2, len(_TIME_TOKENS), 5), np.uint8)
+    for index in np.ndindex(places.shape[:-1]):
+        order, ipv6, failed, kind = index
+        address, result = 17 if ipv6 else 5, 1 if failed else _RTT_TOKENS
+        at = 1  # past MEASUREMENT_START
+        for field in orders[order]:
+            places[index][field] = at
+            at += (address, address, result, _TIME_TOKENS[kind])[field]
+        places[index][_END] = at
+    return places
+
+
+_PLACES = _list_places()
 
 
 @dataclass(frozen=True)
@@ -164,13 +186,7 @@ def _fit_windows(
             clock = np.int64(-1)
         size = 1 + 2 * int(address_tokens[source])
         size += 1 if rtt[row] == NO_RTT else _RTT_TOKENS
-        time_size = 0
-        if timed[i]:
-            delta = seconds[row] - clock
-            if clock < 0 or delta < 0 or delta > MAX_DELTA:
-                time_size = _ABSOLUTE_TOKENS
-            else:
-                time_size = _DELTA1_TOKENS if delta <= 255 else _DELTA4_TOKENS
+        time_size = _TIME_TOKENS[_kind_of_time(seconds[row], clock)] if timed[i] else 0
         if used + size + time_size > CONTEXT:
             if windows:
                 lengths[windows - 1] = used
@@ -179,7 +195,7 @@ def _fit_windows(
             used = 0
             clock = np.int64(-1)
             if timed[i]:
-                time_size = _ABSOLUTE_TOKENS
+                time_size = _TIME_TOKENS[_ABSOLUTE]
         used += size + time_size
         if timed[i]:
             clock = seconds[row]
@@ -228,58 +244,56 @@ def _encode_windows(
             if src[row] != source:
                 source = np.int64(src[row])
                 clock = np.int64(-1)
-            size = int(address_tokens[source])
+            kind = _kind_of_time(seconds[row], clock) if timed[i] else _NO_TIME
+            choice = order[row, 0] if timed[i] else order[row, 1] + _WITH_TIME
+            code = rtt[row]
+            ipv6 = address_tokens[source] != 5
+            places = _PLACES[choice, int(ipv6), int(code == NO_RTT), kind]
+
             line[at] = MEASUREMENT_START
-            at += 1
-            with_time = timed[i]
-            fields = 4 if with_time else 3
-            for k in range(fields):
-                field = (
-                    _ORDERS_WITH_TIME[order[row, 0], k]
-                    if with_time
-                    else _ORDERS_WITHOUT_TIME[order[row, 1], k]
-                )
-                if field == _SRC:
-                    for j in range(size):
-                        line[at + j] = src_tokens[source, j]
-                    at += size
-                elif field == _DST:
-                    to = dst[row]
-                    for j in range(size):
-                        line[at + j] = dst_tokens[to, j]
-                    at += size
-                elif field == _RESULT:
-                    code = rtt[row]
-                    if code == NO_RTT:
-                        line[at] = FAILED
-                        at += 1
-                    else:
-                        line[at] = RTT_START
-                        line[at + 1] = BYTE0 + (code >> 8)
-                        line[at + 2] = BYTE0 + (code & 255)
-                        at += 3
-                else:
-                    at = _put_time(line, at, seconds[row], clock)
-            if with_time:
+            _put_address(line, at + places[_SRC], src_tokens, source, ipv6)
+            _put_address(line, at + places[_DST], dst_tokens, dst[row], ipv6)
+            to = at + places[_RESULT]
+            if code == NO_RTT:
+                line[to] = FAILED
+            else:
+                line[to] = RTT_START
+                line[to + 1] = BYTE0 + (code >> 8)
+                line[to + 2] = BYTE0 + (code & 255)
+            if timed[i]:
+                _put_time(line, at + places[_TIME], kind, seconds[row], clock)
                 clock = seconds[row]
+            at += places[_END]
         line[at:] = 0
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _put_time(line: NDArray[np.uint16], at: int, second: np.int64, clock: np.int64) -> int:
+def _kind_of_time(second: np.int64, clock: np.int64) -> int:
     delta = second - clock
     if clock < 0 or delta < 0 or delta > MAX_DELTA:
-        line[at] = TIMESTAMP_ABS
-        return _put_bytes(line, at + 1, second, 8)
-    if delta <= 255:
-        line[at] = TIMESTAMP_DELTA1
-        return _put_bytes(line, at + 1, delta, 1)
-    line[at] = TIMESTAMP_DELTA4
-    return _put_bytes(line, at + 1, delta, 4)
+        return _ABSOLUTE
+    return _DELTA1 if delta <= 255 else _DELTA4
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
-def _put_bytes(line: NDArray[np.uint16], at: int, value: np.int64, count: int) -> int:
+def _put_address(
+    line: NDArray[np.uint16], at: int, tokens: NDArray[np.uint16], address: int, ipv6: bool
+) -> None:
+    """Two loops of fixed length, which are compiled to copies of whole words."""
+    if ipv6:
+        for j in range(17):
+            line[at + j] = tokens[address, j]
+    else:
+        for j in range(5):
+            line[at + j] = tokens[address, j]
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _put_time(
+    line: NDArray[np.uint16], at: int, kind: int, second: np.int64, clock: np.int64
+) -> None:
+    value = second if kind == _ABSOLUTE else second - clock
+    count = _TIME_BYTES[kind]
+    line[at] = _ROLES[kind]
     for k in range(count):
-        line[at + k] = BYTE0 + ((value >> (8 * (count - 1 - k))) & 255)
-    return at + count
+        line[at + 1 + k] = BYTE0 + ((value >> (8 * (count - 1 - k))) & 255)
