@@ -12,6 +12,7 @@ without times. Over the steps, all pairs come up about equally often.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ MODE = "none"  # windows without times
 MOST_WINDOWS = 1 << 17
 """Windows that are looked through for pairs, at most: some 6 M rows, in about four seconds."""
 BLOCK = 512  # windows read at once
+BLOCKS_AHEAD = 8  # that the disk may be busy with
 WINDOW, ORDER, ROW = range(3)  # what is drawn: each has its own numbers
 
 
@@ -58,7 +60,10 @@ class PairRows:
             seen = np.sort(permute(seen, windows, keyed(WINDOW)))
         lengths = store.lengths(split, MODE)
         pairs, places, sizes = [], [], []
-        for rows in np.array_split(seen, -(-len(seen) // BLOCK)):
+        blocks = np.array_split(seen, -(-len(seen) // BLOCK))
+        for rows, later in zip_longest(blocks, blocks[BLOCKS_AHEAD:], fillvalue=seen[:0]):
+            chunks, offsets = store.locate(split, MODE, later)
+            store.maps.read_ahead(chunks.tolist(), offsets.tolist())
             pool = read_pools(store.gather(split, MODE, rows)[None], lengths[rows][None])
             asks = np.flatnonzero(pool.asks)
             pairs.append(pool.pair[asks])
