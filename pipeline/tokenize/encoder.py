@@ -56,7 +56,7 @@ def _list_places() -> NDArray[np.uint8]:
         at = 1  # past MEASUREMENT_START
         for field in orders[order]:
             places[index][field] = at
-            at += (address, address, result, _TIME_TOKENS[kind])[field]
+            at += (address, address, result, int(_TIME_TOKENS[kind]))[field]
         places[index][_END] = at
     return places
 
@@ -288,7 +288,11 @@ def _kind_of_time(second: np.int64, clock: np.int64) -> int:
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _put_address(
-    line: NDArray[np.uint16], at: int, tokens: NDArray[np.uint16], address: int, ipv6: bool
+    line: NDArray[np.uint16],
+    at: int,
+    tokens: NDArray[np.uint16],
+    address: np.integer[Any],
+    ipv6: bool,
 ) -> None:
     """Two loops of fixed length, which are compiled to copies of whole words."""
     if ipv6:
