@@ -272,24 +272,40 @@ def export_command(
             "Repeat for several, in order.",
         ),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Find out on the validation split of --store how wide predicted intervals should be; a few "
+            "minutes.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained model as safetensors, JSON configuration and vocabulary, usable without Orbax, with a card
     that says what it was trained on.
 
-    Example: `pinglm export --model runs/a --out exported --dtype bfloat16`
+    Examples: `pinglm export --model runs/a --out exported --dtype bfloat16` · `pinglm export --model runs/a
+    --store data/store.zarr --calibrate --out exported`
     """
+    from model.evaluate.temperature import with_temperature
     from model.inference.export import write_export
     from model.inference.ping_model import load_weights
     from model.inference.views import export_view, working
     from model.inference.weights import with_provenance
     from stores.union import open_stores
-    from stores.views import print_view
+    from stores.views import print_view, progress_bar
 
+    if calibrate and not store:
+        raise ConfigError("--calibrate: needs --store, the store that the model was trained on")
     paths = local_stores(store, silent=as_json) if store else None
-    with working("exporting", silent=as_json):
+    with working("loading the model", silent=as_json):
         weights = load_weights(model)
         if paths:
             weights = with_provenance(weights, open_stores(paths))
+    if paths and calibrate:
+        with progress_bar("calibrate", silent=as_json) as progress:
+            weights = with_temperature(weights, open_stores(paths), progress)
+    with working("exporting", silent=as_json):
         record = write_export(weights, out, dtype)
     print_json({"path": str(out), **record}) if as_json else print_view(export_view(out, record))

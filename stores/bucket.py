@@ -213,8 +213,8 @@ def _objects(url: str, scheme: str, writing: bool, retries: int) -> ObjectStore:
     if not writing:
         options["read_timeout"] = _SILENCE
     # options given here hide those of the environment
-    allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1")
-    if scheme == "http" or (scheme == "s3" and allowed):
+    variable = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP"}.get(scheme, "")
+    if scheme == "http" or os.environ.get(variable, "").lower() in ("true", "1"):
         options["allow_http"] = True
     common: dict[str, Any] = {
         "client_options": options,
@@ -239,7 +239,7 @@ _REASONS = (
     (r"dns error|failed to lookup", "the host's name is not known: is the URL right?"),
     (r"ConnectionRefused|Connection refused", "the server refuses the connection: does it run?"),
     (r"kind: Timeout|timed out", "the server does not answer: try again"),
-    (r"BadScheme", "plain http is not allowed: set AWS_ALLOW_HTTP=true"),
+    (r"BadScheme", "plain http is not allowed: set AWS_ALLOW_HTTP=true (gs://: GOOGLE_ALLOW_HTTP)"),
     (r"status code: 401|status: 401|Unauthenticated", "not signed in: check the credentials"),
     (r"status code: 403|status: 403|PermissionDenied", "access denied: check the credentials"),
     (r"status code: 404|status: 404", "there is no such file"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 from stores.codec import decode_rtts
 from stores.errors import DamagedStoreError
 from stores.grammar import parse_windows
-from stores.layout import SPLITS
 from stores.program import command
 from stores.progress import Progress
 from stores.reader import TokenStore
@@ -78,17 +78,22 @@ def is_ipv4(addresses: Words) -> NDArray[np.bool_]:
     return low
 
 
-def read_rows(store: Store, progress: Progress = lambda done, total: None) -> tuple[Rows, Rows]:
-    """Train and test rows of a store or of several, in stored order, with one address table.
+def read_rows(
+    store: Store,
+    progress: Progress = lambda done, total: None,
+    held_out: Literal["test", "validation"] = "test",
+) -> tuple[Rows, Rows]:
+    """Train and test (or validation) rows of a store or of several, in stored order, with one address table.
 
     Read from the `full` arrays, where every row has its time; the copies that further passes add are
     left out. Raises `DamagedStoreError` for a window that breaks the grammar. About 1 M rows/s, and
     24 bytes a row in memory.
     """
-    total = sum(store.windows(split, "full") for split in SPLITS)
+    splits = ("train", held_out)
+    total = sum(store.windows(split, "full") for split in splits)
     done = train_rows = 0
     blocks: list[Rows] = []
-    for split in SPLITS:
+    for split in splits:
         for part in store.parts:
             for windows, block in row_blocks(part, split):
                 blocks.append(block)
@@ -96,10 +101,10 @@ def read_rows(store: Store, progress: Progress = lambda done, total: None) -> tu
                 done += windows
                 progress(done, total)
     rows = _join(blocks)
-    train, test = rows.take(slice(train_rows)), rows.take(slice(train_rows, None))
+    train, others = rows.take(slice(train_rows)), rows.take(slice(train_rows, None))
     if any(part.manifest.passes > 1 for part in store.parts):
-        return _distinct(train), _distinct(test)
-    return train, test
+        return _distinct(train), _distinct(others)
+    return train, others
 
 
 def row_blocks(store: TokenStore, split: str) -> Iterator[tuple[int, Rows]]:

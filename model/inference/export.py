@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,8 +61,14 @@ class Description:
     weights_sha256: str
     provenance: Provenance | None = None
     """What the model was trained on; older exports do not say."""
+    rtt_temperature: float = 1.0
+    """Older exports have none."""
     config_sha256: str | None = None
     """Of the canonical JSON (sorted keys, no spaces, UTF-8) of all other fields; older exports have none."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rtt_temperature < math.inf:
+            raise ValueError(f"rtt_temperature {self.rtt_temperature}: expected a number above 0")
 
 
 def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> dict[str, Any]:
@@ -91,6 +98,7 @@ def write_export(weights: Weights, out: Path, dtype: DtypeName = "float32") -> d
         "model": asdict(weights.config),
         "origin": weights.origin,
         "provenance": asdict(weights.provenance) if weights.provenance else None,
+        "rtt_temperature": weights.rtt_temperature,
         "weights_sha256": sha256_file(out / WEIGHTS_FILE),
     }
     config["config_sha256"] = digest(config)
@@ -123,7 +131,8 @@ def read_export(path: Path) -> Weights:
         raise CheckpointError(f"{file}: cannot be read ({error})") from error
     check_finite(arrays, file)
     tables = restore_tables(arrays, config.prefix_rows, file)
-    return Weights(config, tables, fields["origin"], described.provenance)
+    temperature = described.rtt_temperature
+    return Weights(config, tables, fields["origin"], described.provenance, temperature)
 
 
 def digest(fields: dict[str, Any]) -> str:

@@ -78,6 +78,7 @@ class PingModel(TableAnswers):
         """What the model was trained on; `None` where nobody noted it."""
         self.decoder = Decoder(weights.model())
         self._known_first = known_first_bytes(weights.arrays)
+        self._temperature = weights.rtt_temperature
 
     def __repr__(self) -> str:
         """Its size, and what it was trained on."""
@@ -200,7 +201,8 @@ class PingModel(TableAnswers):
         """`predict_rtt` for each query: one device call per up to 16 prompts of similar length."""
 
         def answer(prompts: Prompts, _: list[RttQuery]) -> list[RttPrediction]:
-            return predictions(self.decoder.rtt_table(prompts), self._known_first)
+            table = self.decoder.rtt_table(prompts)
+            return predictions(table, self._known_first, self._temperature)
 
         return self._batched(queries, lambda query: 0, answer)
 
@@ -335,7 +337,7 @@ def load_weights(path: str | Path) -> Weights:
 
 
 def predictions(
-    table: RttTable, known_first: NDArray[np.bool_] | None = None
+    table: RttTable, known_first: NDArray[np.bool_] | None = None, temperature: float = 1.0
 ) -> list[RttPrediction]:
     """Predictions from the rows of a table on the device, normalized in float64."""
     failed, first, second = (np.asarray(x, np.float64) for x in jax.device_get(table))
@@ -343,5 +345,6 @@ def predictions(
     for row in range(len(failed)):
         codes = np.exp(first[row][:, None] + second[row]).ravel()
         shares = codes / codes.sum()
-        result.append(RttPrediction(float(np.exp(failed[row])), shares, known_first))
+        p_failed = float(np.exp(failed[row]))
+        result.append(RttPrediction(p_failed, shares, known_first, temperature))
     return result

@@ -29,13 +29,22 @@ percent, most of it on RTTs of hours and days."""
 QUANTILES = (0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975)
 
 
+def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Distributions (…, n) at a temperature: each probability to the power of 1 / temperature, normalized. The
+    bytes of a code are tempered one by one, as their tokens would be: so a first byte gains nothing from how
+    little is known of the second."""
+    powers: NDArray[np.float64] = probabilities ** (1 / temperature)
+    powers /= powers.sum(axis=-1, keepdims=True)
+    return powers
+
+
 @dataclass(frozen=True, eq=False)
 class RttPrediction:
     """The whole distribution of a ping's result: no answer, or one of 65,536 RTT codes.
 
     Everything but `p_failed` and `log_likelihood` assumes that the ping is answered. Mean, quantiles and CDF
-    leave out first bytes of the code that no training row has; `code_probabilities` and `log_likelihood` are
-    those of the tokens.
+    leave out first bytes of the code that no training row has, and are those at the model's `temperature`;
+    `code_probabilities` and `log_likelihood` are those of the tokens.
     """
 
     p_failed: float
@@ -44,6 +53,8 @@ class RttPrediction:
     """(65536,) of each RTT code, given an answer; they sum to 1."""
     known_first: NDArray[np.bool_] | None = None
     """(256,) first bytes of the code that some training row has; `None` if the model cannot tell."""
+    temperature: float = 1.0
+    """Above 1, the distribution is wider than the model's own. How it is found: `model.evaluate.temperature`."""
 
     def __repr__(self) -> str:
         """Median and 80 % interval, and how likely there is no answer."""
@@ -55,15 +66,22 @@ class RttPrediction:
 
     @cached_property
     def _plausible(self) -> NDArray[np.float64]:
-        """(65536,) `code_probabilities` without the noise; they sum to 1."""
+        """(65536,) `code_probabilities` without the noise, at the temperature; they sum to 1."""
         by_first = self.code_probabilities.reshape(256, 256)
         first = by_first.sum(axis=1)
         kept = self.known_first
         if kept is None or first[kept].sum() == 0:
             kept = first >= min(NOISE, float(first.max()))
-        plausible: NDArray[np.float64] = np.where(kept[:, None], by_first, 0.0).ravel()
+        kept = kept & (first > 0)
+        plausible = np.zeros_like(by_first)
+        plausible[kept] = by_first[kept]
+        if self.temperature != 1:
+            second = by_first[kept] / first[kept, None]
+            plausible[kept] = tempered(first[kept], self.temperature)[:, None] * tempered(
+                second, self.temperature
+            )
         plausible /= plausible.sum()
-        return plausible
+        return plausible.ravel()
 
     @cached_property
     def _cumulative(self) -> NDArray[np.float64]:

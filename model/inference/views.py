@@ -133,6 +133,7 @@ def export_view(out: Path, record: dict[str, Any]) -> RenderableType:
             f"{origin.get('chosen_on', 'test')} loss",
             "-" if loss is None else f"{loss:.2f} nats per measurement",
         ),
+        ("RTT temperature", f"{record['rtt_temperature']:g}"),
         ("data", _data_note(record.get("provenance"), origin.get("base"))),
         ("store", origin["store_digest"][:12]),
         ("code", origin["code_version"]),

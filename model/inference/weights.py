@@ -62,6 +62,8 @@ class Weights:
     """Where they come from, JSON-able: the fields of `Origin`."""
     provenance: Provenance | None = None
     """What they were trained on; `None` if nobody noted it."""
+    rtt_temperature: float = 1.0
+    """At which temperature RTTs are predicted (`model.inference.prediction.tempered`)."""
 
     def model(self) -> Transformer:
         """The transformer with these weights in float32; it computes in the device's precision.

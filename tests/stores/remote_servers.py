@@ -99,6 +99,8 @@ class Relay:
         self.spoil: Callable[[str, bytes], bytes] = lambda path, body: body
         self.fault: Callable[[str], str | None] = lambda path: None
         """What to do to a request that reads: "503" or "drop" (half of the body)."""
+        self.headers: dict[str, str] = {}
+        """Set in every request."""
         self._lock = threading.Lock()
 
     @contextmanager
@@ -122,7 +124,9 @@ class Relay:
                 if fault == "503":
                     return self.answer(503, b"<Error><Code>SlowDown</Code></Error>")
                 connection = http.client.HTTPConnection(relay.target)
-                connection.request(self.command, self.path, body, dict(self.headers))
+                sent = (*self.headers.items(), *relay.headers.items())
+                headers = {name.lower(): value for name, value in sent}
+                connection.request(self.command, self.path, body, headers)
                 got = connection.getresponse()
                 content = got.read()
                 connection.close()

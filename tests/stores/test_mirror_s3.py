@@ -15,7 +15,7 @@ from stores.errors import DamagedStoreError, NotAStoreError, RemoteError
 from stores.pull import pull
 from stores.push import push
 from stores.verify import verify_store
-from tests.s3_server import KEY, SECRET, TOKEN, change, new_bucket, s3_server, use
+from tests.s3_server import KEY, SECRET, TOKEN, change, google, new_bucket, s3_server, use
 from tests.stores.mirrors import ALL, CHUNK, ROOT, content_of, run
 from tests.stores.remote_servers import Relay, repeating
 
@@ -38,6 +38,20 @@ def test_a_store_goes_to_a_bucket_and_comes_back(s3: str, store_path: Path, tmp_
     there = push(store_path, s3)
     assert push(store_path, s3).sent_files == 0
     back = pull(s3, tmp_path / "back")
+    assert content_of(tmp_path / "back") == content_of(store_path)
+    assert there.digest == back.digest == TokenStore.open(tmp_path / "back").digest
+
+
+def test_a_store_goes_to_google_s_storage_and_comes_back(
+    server: str, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with google(monkeypatch, server, tmp_path):
+        url = f"{new_bucket(server).replace('s3://', 'gs://')}/some/pings"
+        there = push(store_path, url)
+        assert push(store_path, url).sent_files == 0
+        back = pull(url, tmp_path / "back")
+        with pytest.raises(NotAStoreError, match=r"^gs://"):
+            pull(f"{url}/other", tmp_path / "other")
     assert content_of(tmp_path / "back") == content_of(store_path)
     assert there.digest == back.digest == TokenStore.open(tmp_path / "back").digest
 

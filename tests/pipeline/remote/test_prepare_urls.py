@@ -14,7 +14,7 @@ from stores.errors import ConfigError, InputError
 from stores.verify import verify_store
 from tests.pipeline.remote.prepared import command, contents, digest, files_of
 from tests.pipeline.remote.web_server import Web
-from tests.s3_server import use
+from tests.s3_server import google, use
 from tests.stores.remote_servers import Relay
 
 
@@ -26,6 +26,19 @@ def test_a_bucket_gives_the_store_of_the_local_files(
     assert digest(given, tmp_path / "out", workers) == local[0]
     assert files_of(tmp_path / "out") == local[1]
     assert verify_store(tmp_path / "out/store.zarr").sound
+
+
+def test_google_s_storage_gives_the_store_of_the_local_files(
+    server: str,
+    bucket: str,
+    local: tuple[str, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with google(monkeypatch, server, tmp_path):
+        found = digest([bucket.replace("s3://", "gs://")], tmp_path / "out")
+    assert found == local[0]
+    assert files_of(tmp_path / "out") == local[1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
