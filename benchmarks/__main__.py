@@ -7,7 +7,17 @@ import sys
 
 from rich.console import Console
 
-NAMES = ("encode", "ingest", "prepare", "cluster", "streams", "loaders", "train_step", "service")
+NAMES = (
+    "encode",
+    "ingest",
+    "prepare",
+    "cluster",
+    "streams",
+    "loaders",
+    "first_batch",
+    "train_step",
+    "service",
+)
 
 
 def main() -> None:

@@ -65,6 +65,18 @@ class WindowMaps(dict[int, memoryview]):
                 self._release()
         return tokens
 
+    def read_ahead(self, chunks: Sequence[int], offsets: Sequence[int]) -> None:
+        """Ask the system to read windows at byte offsets (n,) of files (n,) from the disk, all at once and nothing
+        else, before they are gathered. Returns without waiting; about 1 µs each.
+
+        Otherwise each window that is not in the page cache waits for a disk read of 128 KiB around it.
+        """
+        for chunk, at in zip(chunks, offsets, strict=True):
+            mapped = self[chunk].obj
+            assert isinstance(mapped, mmap.mmap)
+            start = at // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_WILLNEED, start, at + ROW_BYTES - start)
+
     def _mapped_bytes(self) -> int:
         return sum(view.nbytes for view in list(self.values()))
 

@@ -314,16 +314,11 @@ def print_view(view: RenderableType) -> None:
 @contextmanager
 def progress_bar(title: str, silent: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error that disappears when done."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
     console = Terminal(stderr=True)
-    bar = Bar(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=silent or not console.is_terminal,
-    )
-    with bar:
+    title_column = TextColumn("{task.description}", markup=False)
+    columns = (title_column, BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    off = silent or not console.is_terminal
+    with Bar(*columns, console=console, transient=True, disable=off) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

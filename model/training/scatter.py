@@ -27,6 +27,9 @@ MODE = "none"  # windows without times
 MOST_WINDOWS = 1 << 17
 """Windows that are looked through for pairs, at most: some 6 M rows, in about four seconds."""
 BLOCK = 512  # windows read at once
+BLOCKS_AHEAD = 8  # that the disk is asked for at once
+FAR_APART = 4
+"""Of so many windows fewer than one is looked through where those between are better not read from the disk."""
 WINDOW, ORDER, ROW = range(3)  # what is drawn: each has its own numbers
 
 
@@ -58,7 +61,13 @@ class PairRows:
             seen = np.sort(permute(seen, windows, keyed(WINDOW)))
         lengths = store.lengths(split, MODE)
         pairs, places, sizes = [], [], []
-        for rows in np.array_split(seen, -(-len(seen) // BLOCK)):
+        blocks = np.array_split(seen, -(-len(seen) // BLOCK))
+        far_apart = windows > FAR_APART * MOST_WINDOWS
+        for number, rows in enumerate(blocks):
+            if far_apart and number % BLOCKS_AHEAD == 0:
+                soon = np.concatenate(blocks[number : number + BLOCKS_AHEAD])
+                chunks, offsets = store.locate(split, MODE, soon)
+                store.maps.read_ahead(chunks.tolist(), offsets.tolist())
             pool = read_pools(store.gather(split, MODE, rows)[None], lengths[rows][None])
             asks = np.flatnonzero(pool.asks)
             pairs.append(pool.pair[asks])

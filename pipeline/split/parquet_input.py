@@ -154,11 +154,15 @@ def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
         cut = pc.divide(ticks, 1000)  # towards zero
         ticks = pc.subtract(cut, pc.greater(pc.multiply(cut, 1000), ticks).cast(pa.int64()))
     limit = _MAX_TIME // factor
-    return pc.multiply(_held_between(ticks, -limit, limit), factor).cast(pa.timestamp("us"))
+    held = _held_between(ticks, -limit, limit)
+    return (pc.multiply(held, factor) if factor > 1 else held).cast(pa.timestamp("us"))
 
 
 def _held_between(column: pa.ChunkedArray, low: int, high: int) -> pa.ChunkedArray:
     """Integers with those below `low` or above `high` set to it; nulls stay."""
+    found = pc.min_max(column).as_py()
+    if found["min"] is None or low <= found["min"] <= found["max"] <= high:
+        return column  # as almost always
     low, high = (pa.scalar(bound, column.type) for bound in (low, high))
     raised = pc.max_element_wise(column, low, skip_nulls=False)
     return pc.min_element_wise(raised, high, skip_nulls=False)

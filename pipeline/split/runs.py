@@ -195,7 +195,8 @@ def _find_reasons(table: pa.Table, src: _Addresses, dst: _Addresses) -> NDArray[
     codes = np.full(len(table), _GOOD, np.uint8)
 
     def mark(wrong: NDArray[np.bool_], reason: Reason) -> None:
-        codes[wrong & (codes == _GOOD)] = _CODES[reason]
+        if wrong.any():
+            codes[wrong & (codes == _GOOD)] = _CODES[reason]
 
     for name, reason in _REASON_OF_NULL.items():
         column = table.column(name)

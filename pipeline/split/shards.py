@@ -80,6 +80,7 @@ def write_shard(
             use_dictionary=[*_DICTIONARY, *(["prb_id"] if with_probes else [])],
             column_encoding={"event_time": "DELTA_BINARY_PACKED"},
             row_group_size=1 << 20,
+            write_batch_size=1 << 16,  # the same bytes for a twentieth less than in the usual 1,024
             store_schema=False,  # plain strings and UTC times for every reader
             write_statistics=["src_addr", "event_time", "rtt"],
         )

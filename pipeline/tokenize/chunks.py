@@ -17,7 +17,7 @@ from pipeline.records import Record, to_json
 from pipeline.tokenize.encoder import encode_windows
 from pipeline.tokenize.shard_reader import Shard, read_shard
 from pipeline.tokenize.streams import Windows, lay_out
-from stores.files import start_writeback, write_bytes
+from stores.files import aligned, start_writeback, write_past_cache
 from stores.layout import chunk_file
 from stores.manifest import ChunkFile
 from stores.vocabulary import CONTEXT
@@ -103,7 +103,7 @@ def _lay_out(
 def _write(
     store: Path, path: Path, buffer: NDArray[np.uint16], files: dict[str, ChunkFile]
 ) -> NDArray[np.uint16]:
-    write_bytes(path, buffer.data)
+    write_past_cache(path, buffer.data)
     start_writeback(path)
     digest = hashlib.sha256(buffer.data).hexdigest()
     files[path.relative_to(store).as_posix()] = ChunkFile(buffer.nbytes, digest)
@@ -115,6 +115,9 @@ def _buffer(free: list[NDArray[np.uint16]], piece: Piece) -> NDArray[np.uint16]:
     pages costs as much as encoding into them."""
     shape = (piece.chunk_size, CONTEXT)
     match = next((i for i, buffer in enumerate(free) if buffer.shape == shape), None)
-    buffer = np.empty(shape, "<u2") if match is None else free.pop(match)
+    if match is None:
+        buffer = aligned(2 * piece.chunk_size * CONTEXT).view("<u2").reshape(shape)
+    else:
+        buffer = free.pop(match)
     buffer[piece.chunk_rows :] = 0
     return buffer

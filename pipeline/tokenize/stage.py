@@ -31,7 +31,7 @@ from pipeline.records import (
     to_json,
 )
 from pipeline.tokenize.chunks import Piece, WrittenChunks, write_chunks
-from pipeline.tokenize.shard_reader import read_shard
+from pipeline.tokenize.shard_reader import read_sizes
 from pipeline.tokenize.streams import lay_out
 from pipeline.units import Progress, Unit, run_units
 from stores.errors import ConfigError, InputError
@@ -144,10 +144,10 @@ def plan_shard(shard: Path, options: TokenizeOptions, out: Path) -> dict[str, An
 
     Returns the number of windows by "mode-pass".
     """
-    read = read_shard(shard)
+    sizes, streams = read_sizes(shard)
     arrays: dict[str, NDArray[np.uint16]] = {}
     for mode, pass_ in product(MODES, range(options.passes)):
-        windows = lay_out(read.fields, read.streams, mode, options.seed, pass_)
+        windows = lay_out(sizes, streams, mode, options.seed, pass_, shuffled=False)
         counts = np.diff(windows.starts).astype(np.uint16)
         arrays[f"{mode}-{pass_}"] = np.stack([windows.lengths, counts])
     write_arrays(out, arrays)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.addresses import Keys, hash_keys
 from pipeline.ordering import group_rows
-from pipeline.tokenize.encoder import EncodedFields, fit_windows, mix_word
+from pipeline.tokenize.encoder import Sizes, fit_windows, mix_word
 from stores.hashing import fold
 from stores.layout import MODES
 
@@ -56,8 +56,13 @@ def find_streams(src: NDArray[np.uint32], seconds: NDArray[np.int64], sources: K
     return Streams(stream, position, keys)
 
 
-def lay_out(fields: EncodedFields, streams: Streams, mode: str, seed: int, pass_: int) -> Windows:
-    """Lay out all rows of a shard in windows of one mode, each row in exactly one."""
+def lay_out(
+    sizes: Sizes, streams: Streams, mode: str, seed: int, pass_: int, shuffled: bool = True
+) -> Windows:
+    """Lay out all rows of a shard in windows of one mode, each row in exactly one.
+
+    Without `shuffled`, the rows of a window are in time order: where it begins and how long it is are the same.
+    """
     keys = streams.keys
     for word in (seed, pass_, MODES.index(mode)):
         keys = fold(keys, np.array([word], np.int64).astype(np.uint64))
@@ -67,12 +72,13 @@ def lay_out(fields: EncodedFields, streams: Streams, mode: str, seed: int, pass_
 
     if mode == "full":
         timed = np.ones(len(rows), np.bool_)
-        return Windows(rows, timed, *fit_windows(fields, rows, timed))
+        return Windows(rows, timed, *fit_windows(sizes, rows, timed))
     random = _random_words(rows, keys, streams.stream, streams.position)
     coins = random >= np.uint64(2**63)
     timed = coins if mode == "mixed" else np.zeros(len(rows), np.bool_)
-    starts, lengths = fit_windows(fields, rows, timed)
-    _shuffle_untimed(rows, timed, starts, fields.src, random)
+    starts, lengths = fit_windows(sizes, rows, timed)
+    if shuffled:
+        _shuffle_untimed(rows, timed, starts, sizes.src, random)
     return Windows(rows, timed, starts, lengths)
 
 

@@ -146,3 +146,14 @@ def test_an_unknown_benchmark_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["benchmarks", "nothing"])
     with pytest.raises(SystemExit, match="no benchmark nothing"):
         command_line.main()
+
+
+def test_first_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import first_batch
+
+    first_batch.main(["--rows", "20000", "--json"])
+    ((rows, states),) = printed(capsys).items()
+    assert rows == "20,000"
+    for numbers in states.values():
+        assert list(numbers["points"])[-1] == "first batch"
+        assert numbers["wall_s"] > 0

@@ -6,10 +6,11 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stores.errors import InputError, OutputError
-from stores.files import parse_json, read_json_lines, write_json
+from stores.files import aligned, parse_json, read_json_lines, write_json, write_past_cache
 from tests.helpers import Writes
 
 
@@ -78,3 +79,27 @@ def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None
     value = {"run": os.fsdecode(b"run-\xff")}
     write_json(tmp_path / "a.json", value)
     assert parse_json((tmp_path / "a.json").read_bytes()) == value
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 3 << 20, (3 << 20) + 2])
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_is_written_past_the_cache_is_whole(
+    size: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    if refused:
+        monkeypatch.setattr(os, "write", refuse)
+    data = aligned(size)
+    data[:] = np.random.default_rng(size).integers(0, 256, size)
+    path = tmp_path / "new" / "chunk"
+    write_past_cache(path, data.data)
+    assert path.read_bytes() == data.tobytes()
+    assert [file.name for file in path.parent.iterdir()] == ["chunk"]
+
+
+def test_what_cannot_be_written_past_the_cache_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="chunk: cannot write"):
+        write_past_cache(tmp_path / "file" / "chunk", aligned(4096).data)

@@ -14,6 +14,7 @@ from model.training.batches import Batches
 from model.training.scatter import MODE, PairRows, Scatterer
 from stores.codec import Measurement, decode_window
 from stores.layout import MODES, SPLITS
+from stores.maps import ROW_BYTES, WindowMaps
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
 from stores.vocabulary import BYTE0, FAILED, RTT_START
@@ -139,6 +140,19 @@ def test_of_a_large_split_some_windows_are_looked_through(
     some = PairRows.find(sampler.store, "train")
     assert len(np.unique(some.place // 1024)) == 20
     assert set(some.place.tolist()) < set(everything.place.tolist())
+
+
+def test_windows_that_lie_far_apart_are_read_ahead(
+    sampler: MixtureSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(WindowMaps, "read_ahead", lambda _, chunks, offsets: asked.extend(offsets))
+    PairRows.find(sampler.store, "train")
+    assert not asked
+    monkeypatch.setattr(scatter, "MOST_WINDOWS", 20)
+    monkeypatch.setattr(scatter, "FAR_APART", 1)
+    found = PairRows.find(sampler.store, "train")
+    assert sorted(asked) == (np.unique(found.place // 1024) * ROW_BYTES).tolist()
 
 
 def test_a_window_stays_as_it_is_where_no_row_asks_or_fits(

@@ -92,6 +92,16 @@ def test_windows_are_those_of_plain_next_fit_in_time_order(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_windows_are_the_same_size_before_they_are_shuffled(mode: str) -> None:
+    _, fields, streams = random_shard(2000, 8)
+    windows = lay_out(fields, streams, mode, 0, 0)
+    planned = lay_out(fields, streams, mode, 0, 0, shuffled=False)
+    assert planned.starts.tolist() == windows.starts.tolist()
+    assert planned.lengths.tolist() == windows.lengths.tolist()
+    assert (planned.rows.tolist() == windows.rows.tolist()) == (mode == "full")
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_every_measurement_is_in_exactly_one_window(mode: str) -> None:
     _, fields, streams = random_shard(2000, 3)
     windows = lay_out(fields, streams, mode, 0, 0)

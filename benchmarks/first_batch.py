@@ -1,0 +1,123 @@
+"""What `train` does before its first step, compiling aside: from a process's start to the first batch of a store.
+
+Each store, of the simulated Internet, is read twice: "cold", once its files have left the system's page
+cache, and "warm", from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROWS = [2_000_000, 10_000_000]
+
+_CHILD = """
+import json, resource, sys, time
+began = float(sys.argv[2])
+points = {}
+def reached(point):
+    points[point] = round(time.monotonic() - began - sum(points.values()), 3)
+from model.config import PRESETS
+from model.training.batches import make_batches
+from model.training.held_out import fixed_batches
+from stores.sampler import MixtureSampler
+from stores.union import open_stores
+reached("import")
+config = PRESETS["tiny"]
+train, context = config.train, config.model.context
+store = open_stores(sys.argv[1])
+reached("open")
+batches = make_batches(config, MixtureSampler(store, "train", train.batch_size, train.seed))
+reached("find pairs")
+fixed_batches(store, train.eval_batches, context, store.choosing_split)
+reached("held out")
+batches.batch(0)
+reached("first batch")
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps({
+    "wall_s": round(sum(points.values()), 2),
+    "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
+    "read_mb": usage.ru_inblock // 2048,
+    "points": points,
+}))
+"""
+
+
+def run(rows: list[int], stores: list[Path], folder: Path | None = None) -> dict[str, Any]:
+    """Seconds of wall and CPU time, and megabytes read from the disk, cold and warm, by number of rows or store."""
+    result: dict[str, Any] = {str(store): _cold_and_warm(store) for store in stores}
+    for count in rows:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            prepare = [sys.executable, "cli.py", "prepare", "--rows", str(count), "--out", scratch]
+            subprocess.run([*prepare, "--json"], check=True, stdout=subprocess.DEVNULL)
+            result[f"{count:,}"] = _cold_and_warm(Path(scratch, "store.zarr"))
+    return result
+
+
+def _cold_and_warm(store: Path) -> dict[str, Any]:
+    for file in filter(Path.is_file, store.rglob("*")):
+        _forget(file)
+    return {state: _first_batch(store) for state in ("cold", "warm")}
+
+
+def _forget(file: Path) -> None:
+    """Take a file out of the page cache."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # what is not on disk yet would stay
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
+
+
+def _first_batch(store: Path) -> dict[str, Any]:
+    command = [sys.executable, "-c", _CHILD, str(store), str(time.monotonic())]
+    found: dict[str, Any] = json.loads(
+        subprocess.run(command, check=True, capture_output=True).stdout
+    )
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks first_batch", description=__doc__)
+    parser.add_argument("--rows", type=int, action="append", help="repeatable; 2 M and 10 M")
+    parser.add_argument("--store", type=Path, action="append", help="one that is there, instead")
+    parser.add_argument("--folder", type=Path, help="where to put the scratch files")
+    parser.add_argument("--json", action="store_true", help="print only JSON")
+    options = parser.parse_args(argv)
+    rows = options.rows or ([] if options.store else ROWS)
+    result = run(rows, options.store or [], options.folder)
+    if options.json:
+        json.dump(result, sys.stdout, indent=1)
+        print()
+        return
+    table = Table(title="From start to first batch", title_justify="left", box=None)
+    for column in ("store", "page cache"):
+        table.add_column(column)
+    for column in ("wall s", "CPU s", "MB read"):
+        table.add_column(column, justify="right")
+    table.add_column("of the wall time")
+    for name, states in result.items():
+        for state, numbers in states.items():
+            points = ", ".join(
+                f"{point} {seconds:.2f}" for point, seconds in numbers["points"].items()
+            )
+            table.add_row(
+                name,
+                state,
+                f"{numbers['wall_s']:.1f}",
+                f"{numbers['cpu_s']:.1f}",
+                f"{numbers['read_mb']:,}",
+                points,
+            )
+    Console(width=120).print(table)
