@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,17 +43,20 @@ class WideTable:
         self, console: Console, options: ConsoleOptions, count: int, rest: Sequence[Sequence[str]]
     ) -> int:
         unlimited = options.update(width=10_000)
-        return Measurement.get(console, unlimited, self._table(rest[:count], None)).minimum
+        return Measurement.get(console, unlimited, self._table(rest[:count], None)).maximum
 
     def _table(self, columns: Sequence[Sequence[str]], title: str | None) -> Table:
         table = Table(title=title, title_justify="left")
         heading, *names = self.names
         table.add_column(heading, no_wrap=True)
         for column in columns:
-            widest = max(
-                map(cell_len, column[1:]), default=0
-            )  # numbers are not broken, nor their marks
-            table.add_column(column[0], justify="right", min_width=widest)
+            unbroken = [
+                *column[0].split(),
+                *column[1:],
+            ]  # words of the heading, and numbers with their marks
+            widest = max(map(cell_len, unbroken))
+            heading = "\n".join(textwrap.wrap(column[0], widest))
+            table.add_column(heading, justify="right", no_wrap=True)
         for row, name in enumerate(names):
             cells = [column[row + 1] for column in columns]
             table.add_row(name, *cells, style="dim" if row < self.dim else None)

@@ -32,7 +32,7 @@ def printed(width: int) -> list[str]:
     return console.export_text().splitlines()
 
 
-@pytest.mark.parametrize(("width", "parts"), [(120, 1), (80, 2), (50, 3)])
+@pytest.mark.parametrize(("width", "parts"), [(120, 1), (70, 2), (50, 3)])
 def test_no_number_is_cut_off_and_names_are_repeated(width: int, parts: int) -> None:
     lines = printed(width)
     assert max(map(len, lines)) <= width
