@@ -146,7 +146,7 @@ def _distributions_table(report: Report, group: str) -> WideTable:
         [heading]
         for heading in (
             *("MAE ms", "relative p50", "relative p90", "CRPS ms"),
-            *("in 50\u00a0%", "in 80\u00a0%", "in 95\u00a0%", "AUC failure"),
+            *("in 50%", "in 80%", "in 95%", "AUC failure"),
         )
     ]
     for name, errors in report.rtt.items():
