@@ -202,12 +202,14 @@ def test_the_content_of_every_store_is_checked(several: Several, tmp_path: Path)
         check_content(open_stores([*several.parts[:2], damaged]))
 
 
-def test_one_simulated_store_makes_all_of_it_simulated(several: Several, tmp_path: Path) -> None:
+def test_one_simulated_store_among_others_makes_the_data_mixed(
+    several: Several, tmp_path: Path
+) -> None:
     simulated = Path(shutil.copytree(several.parts[1], tmp_path / "simulated"))
     manifest = read_manifest(simulated)
     configuration = manifest.configuration | {"simulate": {"seed": 0}}
     write_manifest(simulated, replace(manifest, configuration=configuration))
-    assert survey(open_stores([several.parts[0], simulated])).data == "simulated"
+    assert survey(open_stores([several.parts[0], simulated])).data == "mixed"
     assert survey(open_stores(several.parts[:2])).data == "real"
 
 

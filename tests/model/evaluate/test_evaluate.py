@@ -159,7 +159,7 @@ def test_the_table_is_short_and_names_the_report(out: Path) -> None:
     report = read_report(out / "report.json")
     text = printed(report)
     assert "untrained" in text
-    assert "pair not in" in text
+    assert "context" in text
     assert "folder/report.html" in text
     assert "…" not in text.replace(report.store.digest[:16] + "…", "")
     assert f"{next(iter(report.search.values())).searches} searches" in " ".join(text.split())
