@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def test_the_printed_next_step_works_where_it_is_printed(called: str, tmp_path: 
     assert look == f"{called} inspect-store 'my data/store.zarr'"
     assert "1,800 train" in shell(look) or "train/full" in shell(look)
     assert learn == f"{called} train --store 'my data/store.zarr' --out 'runs/my data'"
-    assert "tiny" in shell(f"{learn} --preset tiny --dry-run")
+    if find_spec("jax"):  # other Pythons are tested without what trains
+        assert "tiny" in shell(f"{learn} --preset tiny --dry-run")
 
 
 def test_where_nobody_called_the_program_hints_have_its_name() -> None:
