@@ -14,7 +14,7 @@ from model.inference.export import write_export
 from model.inference.ping_model import load_weights
 from model.inference.weights import Weights
 from stores.errors import OutputError
-from stores.provenance import Provenance, survey
+from stores.provenance import Provenance, in_turn, survey
 from stores.reader import TokenStore
 from tests.model.inference.plain import random_weights
 
@@ -63,6 +63,20 @@ def test_prose_of_real_and_of_unknown_data_claims_no_more_than_is_known(
     assert "No loss on the test rows was noted" in readme(
         card_of(replace(weights, origin=blank)), 1234
     )
+
+
+def test_prose_of_simulated_and_real_data_says_so_and_promises_no_licence(weights: Weights) -> None:
+    assert weights.provenance is not None
+    both = in_turn(
+        replace(weights.provenance, data="simulated"), replace(weights.provenance, data="real")
+    )
+    origin = {**weights.origin, "base": "b" * 64}
+    card = card_of(replace(weights, provenance=both, origin=origin))
+    text = readme(card, 1234)
+    assert "of which some were measured and others are those of a simulated Internet" in text
+    assert "- A part of its data is a simulated Internet" in text
+    assert f"began as those of a model trained on the store `{'b' * 64}`" in text
+    assert card["licence"] is None
 
 
 def test_somebody_elses_readme_is_not_overwritten(weights: Weights, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from model.inference.views import noted
 from stores.codec import Measurement
 from stores.errors import QueryError
 from stores.files import write_json
-from stores.provenance import Provenance, survey
+from stores.provenance import Provenance, in_turn, survey
 from stores.reader import TokenStore
 from tests.model.inference.plain import V4, random_weights
 from tests.model.inference.test_answer_views import text_of
@@ -53,6 +53,14 @@ def test_a_simulation_says_so_whatever_is_asked(provenance: Provenance) -> None:
     assert met == Grounds("simulated", {}, (SIMULATED,))
     for query in (SampleQuery(KNOWN, 20.0), CompletionQuery("11")):  # type: ignore[arg-type]
         assert find_grounds(provenance, query) == met
+
+
+def test_a_model_of_simulated_and_of_real_pings_says_that_a_part_is_simulated(
+    provenance: Provenance,
+) -> None:
+    both = in_turn(provenance, replace(provenance, data="real"))
+    met = find_grounds(both, RttQuery(KNOWN, OTHER))  # type: ignore[arg-type]
+    assert met == Grounds("mixed", {}, ("from a model trained in part on a simulated Internet",))
 
 
 def test_an_address_of_a_network_that_training_did_not_have_is_marked(
