@@ -18,8 +18,8 @@ from stores.errors import DamagedStoreError
 from stores.union import Store
 from stores.verify import check_content
 
-RATE = 200e6
-"""Bytes per second at most while steps are taken: a tenth of a core, and more than any training reads."""
+RATE = 100e6
+"""Bytes per second at most while steps are taken: a fourteenth of a core, and more than any training reads."""
 PATIENCE = 5.0
 """Seconds that a run which has taken its last step gives the check to end."""
 
