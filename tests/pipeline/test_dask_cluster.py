@@ -134,7 +134,9 @@ def test_work_that_no_worker_is_left_for_ends_in_one_line(
     (worker,) = dask.add_workers(1)
 
     def kill(stage: str, done: int, total: int) -> None:
-        if stage == "split: shards" and done and dask.workers:  # it may report what was done by then
+        if (
+            stage == "split: shards" and done and dask.workers
+        ):  # it may report what was done by then
             dask.kill(worker)
 
     with pytest.raises(
