@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.training.window_writer import ABSOLUTE, DELTA4, RowPlaces, time_tokens, write_windows
 from stores.cut import TokenRows
 from stores.hashing import keyed
 from stores.rows import seconds_of
@@ -42,7 +43,6 @@ TIMED = 0.35  # share of the composed windows that keep the times that their row
 PER_PAIR = 4  # rows of one pair that are taken on purpose
 OTHERS = 0.25  # share that may be chosen of the rows that name an address after the result
 MOST_REPEATS = 0.7  # share of the window that rows of returning pairs may take, at most
-ABSOLUTE, DELTA1, DELTA4 = (1 + PAYLOAD_BYTES[role] for role in range(TIMESTAMP_ABS, RTT_START))
 
 # What is drawn: each has its own numbers.
 TIMES, REACH, SHARE_OF_REPEATS, OTHER, ROW, PAIR, SOURCE, COMPOSED = range(8)
@@ -155,7 +155,7 @@ def choose_rows(pool: Pool, keys: NDArray[np.uint64], room: int) -> tuple[Mask, 
     has_time = (pool.time_at >= 0) & timed[of]
     mine = (pool.source == pool.source[_first_row(pool, keys)][of]) & (pool.window < reach[of])
     mine &= ~has_time | _ascending(of, pool.seconds, mine & has_time)
-    old = np.where(pool.time_at >= 0, _time_tokens(pool), 0)
+    old = time_tokens(pool.tokens, pool.time_at)
     size = pool.end - pool.start - old + np.where(has_time, DELTA4, 0)
     budget = (room - np.where(timed, ABSOLUTE - DELTA4, 0)).astype(
         np.float64
@@ -184,40 +184,11 @@ def choose_rows(pool: Pool, keys: NDArray[np.uint64], room: int) -> tuple[Mask, 
 def compose(pool: Pool, chosen: Mask, timed: Mask, context: int) -> TokenRows:
     """The chosen measurements of each pool as one valid window: tokens (P, context), lengths (P,).
 
-    Their order is that of the store. Times are written anew where `timed` (P,), as what has passed since
-    the last one kept, and left out elsewhere.
+    Their order is that of the store. Times are written anew where `timed` (P,), and left out elsewhere.
     """
     rows = np.flatnonzero(chosen)
-    of, start, end = pool.pool[rows], pool.start[rows], pool.end[rows]
-    has_time = pool.time_at[rows] >= 0
-    old = np.where(has_time, _time_tokens(pool)[rows], 0)
-    role, value = _new_times(of, pool.seconds[rows], has_time & timed[of])
-    new = np.where(role > 0, 1 + np.array(PAYLOAD_BYTES)[role], 0)
-
-    size = end - start - old + new
-    lengths = np.bincount(of, size, minlength=len(timed)).astype(np.int64)
-    row_start = np.cumsum(size) - size
-    row_start += of * context - (np.cumsum(lengths) - lengths)[of]
-    out = np.zeros(len(timed) * context, np.uint16)
-
-    # All tokens but times: those behind a time move by what it has become longer.
-    length = end - start
-    at = np.repeat(start, length) + _within(length)
-    time_at = np.where(has_time, pool.time_at[rows], end)
-    after = at >= np.repeat(time_at + old, length)
-    kept = after | (at < np.repeat(time_at, length))
-    target = (
-        np.repeat(row_start - start, length) + at + np.where(after, np.repeat(new - old, length), 0)
-    )
-    out[target[kept]] = pool.tokens[at[kept]]
-
-    at_time = row_start + time_at - start
-    out[at_time[new > 0]] = role[new > 0]
-    for place in range(1, ABSOLUTE):
-        written = place < new
-        shift = (8 * (new - 1 - place))[written]
-        out[at_time[written] + place] = BYTE0 + ((value[written] >> shift) & 0xFF)
-    return out.reshape(-1, context), lengths.astype(np.uint16)
+    places = RowPlaces(pool.start[rows], pool.end[rows], pool.time_at[rows], pool.seconds[rows])
+    return write_windows(pool.tokens, places, pool.pool[rows], timed, context)
 
 
 def _hash_address(flat: NDArray[np.uint16], role_at: Ints) -> NDArray[np.uint64]:
@@ -230,25 +201,6 @@ def _hash_address(flat: NDArray[np.uint16], role_at: Ints) -> NDArray[np.uint64]
         byte = flat[np.where(has, role_at + place, 0)].astype(np.uint64)
         total = np.where(has, (total ^ byte) * np.uint64(0x100000001B3), total)
     return total
-
-
-def _time_tokens(pool: Pool) -> Ints:
-    """Tokens of each measurement's time; any number for those without."""
-    role = pool.tokens[pool.time_at].astype(np.int64)
-    return 1 + np.array(PAYLOAD_BYTES)[np.minimum(role, BYTE0 - 1)]
-
-
-def _new_times(of: Ints, seconds: Ints, has_time: Mask) -> tuple[Ints, Ints]:
-    """Role and value of each time field, as the tokenizer writes them; role 0: none."""
-    role, value = np.zeros(len(of), np.int64), np.zeros(len(of), np.int64)
-    timed = np.flatnonzero(has_time)
-    now, pool = seconds[timed], of[timed]
-    passed = np.diff(now, prepend=now[:1])
-    absolute = (np.diff(pool, prepend=-1) != 0) | (passed < 0) | (passed >= 2**32)
-    small = np.where(passed < 256, TIMESTAMP_DELTA1, TIMESTAMP_DELTA4)
-    role[timed] = np.where(absolute, TIMESTAMP_ABS, small)
-    value[timed] = np.where(absolute, now, passed)
-    return role, value
 
 
 def _fitting(of: Ints, order: Ints, allowed: Mask, size: Ints, budget: NDArray[Any]) -> Mask:
@@ -300,9 +252,3 @@ def _runs(order: Ints, *columns: NDArray[Any]) -> tuple[Ints, Ints]:
     run[order] = np.cumsum(starts) - 1
     place[order] = np.arange(len(order)) - np.repeat(begin, np.diff(np.append(begin, len(order))))
     return run, place
-
-
-def _within(lengths: Ints) -> Ints:
-    """0 … length - 1 for each length, one after the other."""
-    places: Ints = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return places

@@ -5,8 +5,9 @@ The store's windows teach that badly, in two ways. A batch of eight windows has 
 optimizer like Adam moves what is known of a source about as far for one row as for twenty. And a few pairs
 have most of the rows, so that they are known by heart before the many others have said anything.
 
-A scattered window has one row of each of some pairs: rows that ask (the result comes after both addresses),
-without times. Over the steps, all pairs come up about equally often.
+A scattered window has one row of each of some pairs: rows that ask (the result comes after both addresses).
+A share of these windows is in the order of time, and tells it. Over the steps, all pairs come up about
+equally often.
 """
 
 from __future__ import annotations
@@ -16,44 +17,53 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.training.compose import read_pools
+from model.training.compose import TIMED, read_pools
+from model.training.window_writer import (
+    ABSOLUTE,
+    DELTA4,
+    LONGEST_DELTA,
+    RowPlaces,
+    time_tokens,
+    write_windows,
+)
 from stores.hashing import keyed
 from stores.permutation import permute
 from stores.sampler import MixtureSampler
 from stores.union import Store
 from stores.vocabulary import CONTEXT
 
-MODE = "none"  # windows without times
+MODE = "full"  # windows whose rows all have times
 MOST_WINDOWS = 1 << 17
 """Windows that are looked through for pairs, at most: some 6 M rows, in about four seconds."""
 BLOCK = 512  # windows read at once
 BLOCKS_AHEAD = 8  # that the disk is asked for at once
 FAR_APART = 4
 """Of so many windows fewer than one is looked through where those between are better not read from the disk."""
-WINDOW, ORDER, ROW = range(3)  # what is drawn: each has its own numbers
+WINDOW, ORDER, ROW, TIMES = range(4)  # what is drawn: each has its own numbers
+TIMED_UP_TO = np.uint64(TIMED * 2**64)
 
 
 @dataclass(frozen=True)
 class PairRows:
-    """Where the rows that ask stand in a split's windows without times, pair by pair."""
+    """Where the rows that ask stand in a split's windows, pair by pair."""
 
-    place: NDArray[np.int64]
-    """Window · 1024 + position of a row's first token, (rows,)."""
+    places: RowPlaces
+    """(rows,) each; a position is window · 1024 + position in the window."""
     size: NDArray[np.int64]
-    """Its tokens, (rows,)."""
-    start: NDArray[np.int64]
+    """Tokens of a row without those of its time, (rows,)."""
+    first: NDArray[np.int64]
     """The first row of each pair, and the number of rows, (pairs + 1,)."""
 
     @property
     def pairs(self) -> int:
         """How many there are."""
-        return len(self.start) - 1
+        return len(self.first) - 1
 
     @classmethod
     def find(cls, store: Store, split: str) -> PairRows:
         """Look through the windows of a split; of a large one, through `MOST_WINDOWS` of them.
 
-        About 0.6 s per million rows, and 16 bytes for each that asks.
+        About 0.8 s per million rows, and 40 bytes for each that asks.
         """
         windows = store.windows(split, MODE)
         seen = np.arange(min(windows, MOST_WINDOWS))
@@ -70,16 +80,19 @@ class PairRows:
                 store.maps.read_ahead(chunks.tolist(), offsets.tolist())
             pool = read_pools(store.gather(split, MODE, rows)[None], lengths[rows][None])
             asks = np.flatnonzero(pool.asks)
+            start, end, time_at = pool.start[asks], pool.end[asks], pool.time_at[asks]
+            moved = rows[pool.window[asks]] * CONTEXT - pool.window[asks] * CONTEXT
             pairs.append(pool.pair[asks])
-            places.append(rows[pool.window[asks]] * CONTEXT + pool.start[asks] % CONTEXT)
-            sizes.append((pool.end - pool.start)[asks])
+            sizes.append(end - start - time_tokens(pool.tokens, time_at))
+            seconds = pool.seconds[asks]
+            places.append(RowPlaces(start + moved, end + moved, time_at + moved, seconds))
         pair = np.concatenate(pairs)
         order = np.argsort(pair, kind="stable")
-        begin = np.flatnonzero(np.diff(pair[order], prepend=~pair[order][:1]))
+        first = np.flatnonzero(np.diff(pair[order], prepend=~pair[order][:1]))
         return cls(
-            np.concatenate(places)[order],
+            RowPlaces(*(np.concatenate(field)[order] for field in zip(*places, strict=True))),
             np.concatenate(sizes)[order],
-            np.append(begin, len(pair)),
+            np.append(first, len(pair)),
         )
 
 
@@ -117,26 +130,29 @@ class Scatterer:
         """Scattered windows by their number (n,) in the sequence of all: tokens (n, context), lengths (n,)."""
         draw = number[:, None] * self.drawn + np.arange(self.drawn)
         pair = self._pair(draw.ravel())
-        begin, stop = self.rows.start[pair], self.rows.start[pair + 1]
+        begin, stop = self.rows.first[pair], self.rows.first[pair + 1]
         among = keyed(self.seed, ROW, draw.ravel()) % (stop - begin).astype(np.uint64)
-        row = begin + among.astype(np.int64)
+        row = (begin + among.astype(np.int64)).reshape(draw.shape)
 
-        size = self.rows.size[row].reshape(draw.shape)
-        end = np.cumsum(size, axis=1)
-        fits = end <= self.context
-        lengths = np.where(fits, size, 0).sum(axis=1)
-        window, at = np.divmod(self.rows.place[row][fits.ravel()], CONTEXT)
-        size, end = size[fits], end[fits]
+        seconds = self.rows.places.seconds[row]
+        timed = keyed(self.seed, TIMES, number) < TIMED_UP_TO
+        timed &= np.ptp(seconds, axis=1) <= LONGEST_DELTA
+        size = self.rows.size[row] + np.where(timed, DELTA4, 0)[:, None]
+        room = self.context - np.where(timed, ABSOLUTE - DELTA4, 0)  # the first time is absolute
+        fits = np.cumsum(size, axis=1) <= room[:, None]
+        of, _ = np.nonzero(fits)
+        row, seconds = row[fits], np.where(timed[:, None], seconds, 0)[fits]
+        row = row[np.lexsort((seconds, of))]
 
-        held, window = np.unique(window, return_inverse=True)
-        source = self.sampler.store.gather(self.sampler.split, MODE, held).ravel()
-        token = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)  # of its row
-        out = np.zeros((len(number), self.context), np.uint16)
-        to = np.nonzero(fits)[0] * self.context + end - size
-        out.ravel()[np.repeat(to, size) + token] = source[
-            np.repeat(window * CONTEXT + at, size) + token
-        ]
-        return out, lengths.astype(np.uint16)
+        places = RowPlaces(*(field[row] for field in self.rows.places))
+        window = places.start // CONTEXT
+        held, held_at = np.unique(window, return_inverse=True)
+        tokens = self.sampler.store.gather(self.sampler.split, MODE, held).ravel()
+        moved = (held_at - window) * CONTEXT
+        places = places._replace(
+            start=places.start + moved, end=places.end + moved, time_at=places.time_at + moved
+        )
+        return write_windows(tokens, places, of, timed, self.context)
 
     def _pair(self, draw: NDArray[np.int64]) -> NDArray[np.int64]:
         """The pair of each draw: all of them once, in an order of their own, before any comes again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from model.training import scatter
 from model.training.batches import Batches
 from model.training.scatter import MODE, PairRows, Scatterer
 from stores.codec import Measurement, decode_window
+from stores.hashing import keyed
 from stores.layout import MODES, SPLITS
 from stores.maps import ROW_BYTES, WindowMaps
+from stores.permutation import permute
 from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
-from stores.vocabulary import BYTE0, FAILED, RTT_START
+from stores.vocabulary import BYTE0, FAILED, RTT_START, TIMESTAMP_ABS, TIMESTAMP_DELTA4
 from tests.helpers import random_measurements, windows_of_mode, write_store
 
 CONTEXT = 256
@@ -38,9 +41,10 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> MixtureSampler:
             target = by_family[source.src.version][other].dst
             often = 30 if other % 10 == 0 else 1 + other % 3
             rows += [
-                Measurement(source.src, target, float(rtt_ms), 1_600_000_000)
-                for rtt_ms in random.uniform(1, 300, often)
+                Measurement(source.src, target, float(rtt_ms), 1_600_000_000 + int(later))
+                for rtt_ms, later in random.uniform(1, [300, 500_000], (often, 2))
             ]
+    rows.sort(key=lambda row: row.time or 0)
     return store_of(rows, tmp_path_factory.mktemp("pairs") / "store.zarr", batch=8)
 
 
@@ -53,7 +57,7 @@ def store_of(rows: list[Measurement], path: Path, batch: int = 1) -> MixtureSamp
 
 @pytest.fixture(scope="module")
 def asking(sampler: MixtureSampler) -> dict[Pair, set[Measurement]]:
-    """By pair, the rows of the store whose result comes last, found with the plain decoder."""
+    """By pair, the rows of the store whose result comes after both addresses, found with the plain decoder."""
     lengths = sampler.store.lengths("train", MODE)
     windows = sampler.store.gather("train", MODE, np.arange(len(lengths)))
     found: dict[Pair, set[Measurement]] = {}
@@ -65,8 +69,9 @@ def asking(sampler: MixtureSampler) -> dict[Pair, set[Measurement]]:
             pairwise(starts),
             strict=True,
         ):
-            last_role = live[start:end][live[start:end] < BYTE0][-1]
-            if last_role in (RTT_START, FAILED):
+            roles = live[start:end][live[start:end] < BYTE0]
+            untimed = roles[(roles < TIMESTAMP_ABS) | (roles > TIMESTAMP_DELTA4)]
+            if untimed[-1] in (RTT_START, FAILED):
                 found.setdefault((row.src, row.dst), set()).add(row)
     return found
 
@@ -82,8 +87,28 @@ def test_rows_are_those_that_ask_and_end_within_the_context(
     assert windows.shape == (40, CONTEXT)
     for row, rows in enumerate(decoded(windows, lengths)):
         assert not windows[row, lengths[row] :].any()
-        assert all(m in asking[m.src, m.dst] for m in rows)
+        for m in rows:
+            assert m in asking[m.src, m.dst] or m in {
+                replace(known, time=None) for known in asking[m.src, m.dst]
+            }
     assert lengths.mean() > 0.8 * CONTEXT
+
+
+def test_a_share_of_the_windows_tells_all_times_and_in_their_order(
+    sampler: MixtureSampler,
+) -> None:
+    windows = decoded(*Scatterer(sampler, CONTEXT, 0, 0.5).windows(np.arange(300)))
+    timed = [[m.time for m in rows if m.time is not None] for rows in windows]
+    assert all(len(times) in (0, len(rows)) for times, rows in zip(timed, windows, strict=True))
+    assert all(times == sorted(times) for times in timed)
+    assert 0.25 < sum(map(bool, timed)) / len(windows) < 0.45
+
+
+def test_times_that_no_delta_holds_are_left_out(tmp_path: Path) -> None:
+    rows = [replace(row, time=n * 2**33) for n, row in enumerate(random_measurements(40))]
+    scatterer = Scatterer(store_of(rows, tmp_path / "store.zarr"), CONTEXT, 0, 0.5)
+    for window in decoded(*scatterer.windows(np.arange(20))):
+        assert len(window) == 1 or all(row.time is None for row in window)
 
 
 def test_all_pairs_come_up_about_equally_often_however_many_rows_they_have(
@@ -138,8 +163,8 @@ def test_of_a_large_split_some_windows_are_looked_through(
     everything = PairRows.find(sampler.store, "train")
     monkeypatch.setattr(scatter, "MOST_WINDOWS", 20)
     some = PairRows.find(sampler.store, "train")
-    assert len(np.unique(some.place // 1024)) == 20
-    assert set(some.place.tolist()) < set(everything.place.tolist())
+    assert len(np.unique(some.places.start // 1024)) <= 20
+    assert set(some.places.start.tolist()) < set(everything.places.start.tolist())
 
 
 def test_windows_that_lie_far_apart_are_read_ahead(
@@ -151,8 +176,9 @@ def test_windows_that_lie_far_apart_are_read_ahead(
     assert not asked
     monkeypatch.setattr(scatter, "MOST_WINDOWS", 20)
     monkeypatch.setattr(scatter, "FAR_APART", 1)
-    found = PairRows.find(sampler.store, "train")
-    assert sorted(asked) == (np.unique(found.place // 1024) * ROW_BYTES).tolist()
+    PairRows.find(sampler.store, "train")
+    windows = permute(np.arange(20), sampler.store.windows("train", MODE), keyed(scatter.WINDOW))
+    assert sorted(asked) == (np.sort(windows) * ROW_BYTES).tolist()
 
 
 def test_a_window_stays_as_it_is_where_no_row_asks_or_fits(
