@@ -56,9 +56,9 @@ SHIPPED := --preset tiny --steps 16000 --eval-every 1000 --save-every 500 --set 
 BUILD := build/pretrained
 
 pretrained: setup
-	$(BIN)/python cli.py prepare --out $(BUILD)
+	$(BIN)/python cli.py prepare --out $(BUILD) --validation 0.02
 	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(BIN)/python cli.py train --store $(BUILD)/store.zarr --out $(BUILD)/run $(SHIPPED)
-	$(BIN)/python cli.py export --model $(BUILD)/run --store $(BUILD)/store.zarr --dtype bfloat16 --out model/pretrained
+	$(BIN)/python cli.py export --model $(BUILD)/run --store $(BUILD)/store.zarr --dtype bfloat16 --calibrate --out model/pretrained
 	$(BIN)/python cli.py evaluate --store $(BUILD) --model pretrained --truth $(BUILD)/truth/world.npz --limit 3000 --out $(BUILD)/report
 	$(BIN)/python cli.py model-card --run $(BUILD)/run --report $(BUILD)/report/report.json --store $(BUILD)/store.zarr \
 	    --truth $(BUILD)/truth/world.npz --out model/pretrained
