@@ -96,7 +96,7 @@ def test_shells_complete_commands(asked: dict[str, str]) -> None:
     assert "sample-ips" not in shown.stdout
 
 
-def test_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_interrupted_command_says_how_to_continue(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "cli.py"), "prepare", "--rows", "20000000"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "out"), "--workers", "1"],

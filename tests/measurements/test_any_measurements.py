@@ -86,7 +86,7 @@ def test_a_bomb_is_refused_at_its_limit() -> None:
         list(read_rows(io.BytesIO(packed), "x", 1 << 20).rows)
 
 
-def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"src": ["8.8.8.8"], "rtt_ms": [1.0]}), path)
     with pytest.raises(InputError, match=r"a.parquet: column dst is missing: expected src, dst"):

@@ -212,7 +212,7 @@ PROGRAM = "import model.inference.bulk_file as bulk_file; bulk_file.ROWS_AT_ONCE
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_killed_run_goes_on_where_it_stopped(
+def test_a_killed_run_continues_where_it_stopped(
     suffix: str, model: PingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_file, "ROWS_AT_ONCE", 16)
@@ -258,7 +258,7 @@ def begun(model: PingModel, pairs: Path, tmp_path: Path) -> BulkQuestion:
     return question
 
 
-def test_what_was_begun_for_another_question_is_not_gone_on_with(
+def test_what_was_begun_for_another_question_is_not_continued(
     begun: BulkQuestion, model: PingModel, pairs: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"a.csv.parts: holds .* \(time differ\): remove it"):
@@ -288,7 +288,7 @@ def test_no_pairs_give_no_rows(suffix: str, model: PingModel, pairs: Path, tmp_p
     assert read(out) == []
 
 
-def test_pairs_from_standard_input(tmp_path: Path) -> None:
+def test_pairs_are_read_from_standard_input(tmp_path: Path) -> None:
     out = tmp_path / "a.csv"
     words = ["predict-rtt", "--pairs", "-", "--out", str(out), "--time", "1751000000"]
     text = "src,dst\n9.9.9.9,8.8.8.8\n9.9.9.9,8.8.4.4\n9.9.9.9,1.1.1.1\n"
@@ -313,7 +313,9 @@ def test_pairs_from_standard_input(tmp_path: Path) -> None:
         (["--pairs", "/none.csv", "--out", "OUT/b.csv"], 1, "error: /none.csv: cannot be read: No such file"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_said(words: list[str], code: int, message: str, tmp_path: Path) -> None:
+def test_wrong_usage_is_refused_in_words(
+    words: list[str], code: int, message: str, tmp_path: Path
+) -> None:
     filled = [word.replace("OUT", str(tmp_path)) for word in words]
     done = subprocess.run(
         [sys.executable, "cli.py", "predict-rtt", *filled], cwd=ROOT, capture_output=True, text=True,

@@ -17,7 +17,7 @@ from tests.pipeline.ingest.results import ping
 from tests.pipeline.remote.prepared import digest
 
 
-def test_what_it_wrote_goes_through_prepare(server: tuple[Api, str], tmp_path: Path) -> None:
+def test_what_fetch_wrote_goes_through_prepare(server: tuple[Api, str], tmp_path: Path) -> None:
     api, url = server
     api.private, api.faults = {1004}, ["", "500", "drop"]
     done = execute(command(url, tmp_path / "d"), **{KEY_VARIABLE: KEY})
@@ -43,7 +43,7 @@ def test_what_it_wrote_goes_through_prepare(server: tuple[Api, str], tmp_path: P
 
 
 @pytest.mark.parametrize("moment", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_or_killed_it_goes_on_where_it_stopped(
+def test_an_interrupted_or_killed_fetch_continues_where_it_stopped(
     moment: signal.Signals, server: tuple[Api, str], tmp_path: Path
 ) -> None:
     api, url = server

@@ -24,7 +24,7 @@ def question(**changes: Any) -> Question:
     return make_question(**given, every=every)
 
 
-def test_times_lists_and_days() -> None:
+def test_times_and_lists_have_one_form_and_slices_end_with_days() -> None:
     asked = question(
         url="https://h/api/", measurements="1004, 1001,1004", probes="30-40,2,1",
         start="2024-01-01T22:00+01:00", stop=str(JAN + 2 * DAY + 5),
@@ -45,7 +45,7 @@ def test_times_lists_and_days() -> None:
     assert [(s.stop - s.start) // 60 for s in hours] == [30, 60]
 
 
-def test_what_is_missing_and_what_is_here_are_all_of_it_and_nothing_twice() -> None:
+def test_what_is_missing_and_what_is_here_add_up_to_all_and_nothing_comes_twice() -> None:
     rng = random.Random(0)
     for _ in range(300):
         here: list[Slice] = []

@@ -191,7 +191,7 @@ def command(*arguments: Any) -> list[str]:
     return [sys.executable, str(ROOT / "cli.py"), "ingest", *map(str, arguments)]
 
 
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(
+def test_a_stage_killed_at_any_moment_and_run_again_gives_the_same_bytes(
     many: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     out, rng = tmp_path / "out", random.Random(7)
