@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.folder import open_folder
+from tests.helpers import limited_to
 from tests.pipeline.ingest.results import lines, ping
 from tests.pipeline.remote.prepared import ROOT, digest
 from tests.pipeline.tables import measurement_table, write_parquet
@@ -110,8 +111,7 @@ def test_empty_input_and_a_terminal_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_lack_of_space_for_it_is_reported_and_nothing_is_left(tmp_path: Path) -> None:
-    limited = ["bash", "-c", 'ulimit -f 10; exec "$0" "$@"']  # 10 KiB a file
-    words = [*limited, *command(tmp_path / "out", stage="prepare")]
+    words = [*limited_to(10), *command(tmp_path / "out", stage="prepare")]
     done = subprocess.run(words, input=RESULTS, capture_output=True, timeout=120)
     assert refused(done) == f"error: {tmp_path}/out/.pinglm/stdin: cannot write: File too large"
     assert {path.name for path in (tmp_path / "out/.pinglm").iterdir()} == {"lock"}

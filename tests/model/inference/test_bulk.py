@@ -273,6 +273,15 @@ def test_what_was_begun_for_another_question_is_not_continued(
     assert ask(model, begun).rows == 6
 
 
+def test_parts_whose_question_was_lost_with_the_power_are_not_continued(
+    begun: BulkQuestion, model: PingModel
+) -> None:
+    (begun.out.with_name("a.csv.parts") / "plan.json").write_bytes(b"\0" * 64)
+    with pytest.raises(ConfigError, match=r"a.csv.parts: holds the beginning of other answers"):
+        ask(model, begun)
+    assert not begun.out.exists()
+
+
 def test_two_processes_do_not_write_one_file(begun: BulkQuestion, model: PingModel) -> None:
     with open(begun.out.with_name("a.csv.parts") / "lock") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.fetch.api import KEY as KEY_VARIABLE
+from tests.helpers import limited_to
 from tests.pipeline.fetch.atlas_api import KEY, Api
 from tests.pipeline.fetch.downloads import JAN, command, execute, expected, files, lines, run
 from tests.pipeline.ingest.results import ping
@@ -86,8 +87,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(
     server: tuple[Api, str], tmp_path: Path
 ) -> None:
     _, url = server
-    limited = ["bash", "-c", 'ulimit -f 10; exec "$0" "$@"']  # 10 KiB a file
-    full = execute([*limited, *command(url, tmp_path / "d")])
+    full = execute([*limited_to(10), *command(url, tmp_path / "d")])
     assert full.returncode == 1
     first = f"{tmp_path}/d/1001-20240101T000000Z-20240102T000000Z.ndjson"
     assert full.stderr == f"error: {first}: cannot write: File too large\n"

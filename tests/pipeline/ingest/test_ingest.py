@@ -30,6 +30,7 @@ from pipeline.records import IngestedTotals
 from stores.errors import ConfigError, OutputError
 from stores.manifest import InputDigest
 from stores.measurements.atlas_result import REASONS
+from tests.helpers import limited_to
 from tests.pipeline.ingest.results import lines, outputs, ping, rejects, run, table
 
 ROOT = Path(__file__).parents[3]
@@ -257,9 +258,8 @@ def test_rejects_of_other_stages_are_left_alone(mixed: Path, tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_one_clear_line(many: Path, tmp_path: Path) -> None:
-    limited = ["bash", "-c", 'ulimit -f 100; exec "$0" "$@"']  # 100 KiB a file
     arguments = command("--input", many, "--out", tmp_path / "out", "--workers", 1)
-    done = subprocess.run([*limited, *arguments], capture_output=True, text=True)
+    done = subprocess.run([*limited_to(100), *arguments], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "cannot write" in done.stderr
