@@ -21,7 +21,7 @@ import pytest
 
 from model.inference import bulk_file
 from model.inference.bulk import COLUMNS, Contexts, answer_pairs, matrix_of, pairs_of
-from model.inference.bulk_file import BulkQuestion, answer_file, weights_digest
+from model.inference.bulk_file import BulkQuestion, answer_file, check_out, weights_digest
 from model.inference.ping_model import PingModel, load_weights
 from model.inference.prompts import PAIR_ROWS, SHORTEST_MEASUREMENT
 from stores.codec import Measurement
@@ -280,6 +280,18 @@ def test_parts_whose_question_was_lost_with_the_power_are_not_continued(
     with pytest.raises(ConfigError, match=r"a.csv.parts: holds the beginning of other answers"):
         ask(model, begun)
     assert not begun.out.exists()
+
+
+def test_a_folder_in_place_of_a_file_and_a_context_without_a_use_are_refused(
+    model: PingModel, pairs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"--out .*\.csv: is a folder, expected a file"):
+        check_out(tmp_path / "folder.csv")
+    context = tmp_path / "context.json"
+    context.write_text('[{"prb_id": 1, "msm_id": 2, "type": "dns"}]')
+    with pytest.raises(InputError, match=r"context.json: no usable measurement: other_type 1"):
+        ask(model, BulkQuestion(str(pairs), tmp_path / "b.csv", context=context))
 
 
 def test_two_processes_do_not_write_one_file(begun: BulkQuestion, model: PingModel) -> None:
