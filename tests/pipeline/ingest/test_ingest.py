@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import json
@@ -190,6 +191,23 @@ def test_bytes_do_not_depend_on_the_number_of_workers(
 
 def command(*arguments: Any) -> list[str]:
     return [sys.executable, str(ROOT / "cli.py"), "ingest", *map(str, arguments)]
+
+
+def test_on_a_file_system_without_hard_links_the_bytes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_bytes(lines([ping(i) for i in range(20)]))
+    run(find_inputs([tmp_path / "a.json"]), tmp_path / "linked")
+    tried = []
+
+    def link(source: Path, target: Path) -> None:
+        tried.append(target)
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    run(find_inputs([tmp_path / "a.json"]), tmp_path / "copied")
+    assert tried
+    assert outputs(tmp_path / "copied") == outputs(tmp_path / "linked")
 
 
 def test_a_stage_killed_at_any_moment_and_run_again_gives_the_same_bytes(
