@@ -15,6 +15,7 @@ NAMES = (
     "streams",
     "loaders",
     "first_batch",
+    "content_check",
     "train_step",
     "service",
 )

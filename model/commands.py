@@ -72,7 +72,8 @@ def train_command(
         bool, typer.Option("--profile", help="Write an XLA trace of a few early steps.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="First compare all files with their digests.")
+        bool,
+        typer.Option("--verify", help="Compare all files with their digests first, not meanwhile."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan.")] = False,
     devices: Annotated[
@@ -193,6 +194,7 @@ def train_command(
             progress=progress,
             profile=profile,
             peers=peers,
+            verified=verify,
         )
     if not peers.process:
         if peers.processes > 1 and result.finished:

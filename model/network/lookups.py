@@ -103,8 +103,9 @@ class Lookups(nnx.Module):
         destination = _look_up(self.factors[...], rows.destination)
         # (1 + s)(1 + d) - 1: alive though all factors start at 0, and neutral where one is unknown.
         pair = source + destination + source * destination
+        flat = pair.reshape(-1, pair.shape[-1])  # as in `model.network.transformer.Linear`
         x = (
-            pair @ self.of_factors[...]
+            (flat @ self.of_factors[...]).reshape(*pair.shape[:-1], -1)
             + _look_up(self.prefix[...], rows.prefix)
             + _look_up(self.carried[...], rows.source)
             + _look_up(self.carried[...], rows.destination)

@@ -178,9 +178,12 @@ class Transformer(nnx.Module):
         The padding is cut off again before anyone sees it, so no probability can land there.
         """
         x = self.final_norm(x)
-        padded = _pad_to_multiple(self.head[...], 1).astype(self.dtype)
-        logits = jnp.matmul(x, padded, preferred_element_type=jnp.float32)
-        logits = logits[..., : self.config.vocabulary]
+        head = self.head[...].astype(self.dtype)
+        if jax.default_backend() != "cpu":  # where the padding would only cost
+            head = _pad_to_multiple(head, 1)
+        flat = x.reshape(-1, x.shape[-1])  # as in `Linear`
+        logits = jnp.matmul(flat, head, preferred_element_type=jnp.float32)
+        logits = logits.reshape(*x.shape[:-1], -1)[..., : self.config.vocabulary]
         if self.nearness is None:
             return logits
         assert rows is not None
@@ -261,12 +264,24 @@ def rotate(x: jax.Array, angles: Angles) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
+class Linear(nnx.Linear):
+    """A matrix without bias, applied to (B, T, C) as to (B · T, C).
+
+    The same numbers, but XLA multiplies the gradients of two axes on CPUs at twice the speed of those of three.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:  # type: ignore[override]
+        """(B, T, C) to (B, T, outputs)."""
+        flat: jax.Array = super().__call__(x.reshape(-1, x.shape[-1]))
+        return flat.reshape(*x.shape[:-1], -1)
+
+
 def _linear(
     fan_in: int, fan_out: int, gain: float, dtype: jnp.dtype[Any], rngs: nnx.Rngs
-) -> nnx.Linear:
-    """A matrix without bias; its weights are normal with standard deviation gain / √fan_in."""
+) -> Linear:
+    """A matrix whose weights are normal with standard deviation gain / √fan_in."""
     init = nnx.initializers.normal(gain * fan_in**-0.5)
-    return nnx.Linear(fan_in, fan_out, use_bias=False, dtype=dtype, kernel_init=init, rngs=rngs)
+    return Linear(fan_in, fan_out, use_bias=False, dtype=dtype, kernel_init=init, rngs=rngs)
 
 
 def _residual_gain(config: ModelConfig) -> float:

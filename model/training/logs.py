@@ -19,6 +19,7 @@ from model.run_folder import (
     MetricsLine,
 )
 from model.training.events import Events
+from model.training.run import Run
 from stores.errors import OutputError
 from stores.files import read_json_lines, write_synced
 
@@ -91,6 +92,11 @@ class NoLogs(Logs):
 
     def __exit__(self, *exception: object) -> None:
         pass
+
+
+def logs_of(run: Run, step: int, config: Config, chosen_on: str) -> Logs:
+    """The logs of a run, which only one of its processes writes."""
+    return NoLogs() if run.peers.process else Logs(run.path, step, config, chosen_on)
 
 
 def tagged(line: dict[str, Any], split: str) -> list[tuple[str, float]]:

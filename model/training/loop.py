@@ -28,10 +28,11 @@ from model.run_folder import (
 )
 from model.training.batches import DeviceBatches, make_batches
 from model.training.checkpoint import Checkpoints
+from model.training.content_check import content_check_of
 from model.training.context_free import ContextFree
 from model.training.failures import device_failure
 from model.training.held_out import HeldOutLoss, rows_on
-from model.training.logs import Logs, NoLogs
+from model.training.logs import Logs, logs_of
 from model.training.loss import summarize
 from model.training.peers import Peers
 from model.training.progress import TrainingProgress
@@ -61,13 +62,15 @@ def train(
     progress: TrainingProgress | None = None,
     profile: bool = False,
     peers: Peers | None = None,
+    verified: bool = False,
 ) -> RunResult:
     """Train up to `config.train.steps`, or until a signal asks to stop; the same call then continues.
 
     `start` are weights by name to begin with, of the model `base`, which has the same shape; a run that is
     continued goes on from its own. Several stores are trained on as one (`open_stores`). `peers` are the
     processes that train together (`model.training.cluster.joined`); all make this call, and process 0 alone
-    reports and writes anything but checkpoints.
+    reports and writes anything but checkpoints. All files of the store are compared with their digests while it
+    trains, unless they have been before (`verified`).
 
     Returns the content of RUN/result.json; after SIGTERM or SIGUSR1, the same with `finished` false and
     `stopped_by` set, and RUN/result.json is not written. SIGINT saves and raises `KeyboardInterrupt`.
@@ -92,7 +95,7 @@ def train(
             progress.warn(store.new_sources)
         try:
             with stop_requests() as asked:
-                trainer = Trainer(config, store, run, start, progress, profile, began)
+                trainer = Trainer(config, store, run, start, progress, profile, began, verified)
                 stop = SharedStop(asked, trainer.devices)
                 steps = trainer.train(stop)
                 result = run.share(lambda: trainer.result(steps, stop))
@@ -122,6 +125,7 @@ class Trainer:
         progress: TrainingProgress,
         profile: bool,
         began: float,
+        verified: bool = False,
     ):
         self.config = config
         self.store = store
@@ -129,8 +133,7 @@ class Trainer:
         self.initial = initial
         self.progress = progress
         self.devices = visible_devices(config.train.fsdp)
-        self.first = self.devices.host == 0  # of the processes, the one that writes
-        self.profile = profile and self.first
+        self.profile = profile and self.devices.host == 0  # of the processes, the one that writes
         self.devices.check_batch(config.train.batch_size)
         sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
         self.batches = make_batches(config, sampler.shard(self.devices.host, self.devices.hosts))
@@ -145,6 +148,7 @@ class Trainer:
         self.chosen: Evaluation | None = None  # the last one, on the split that chooses
         self.test: Evaluation | None = None  # the last one on test
         self.began = began
+        self.verified = verified
         self.first_step_seconds: float | None = None
 
     def batches_of(self, split: str) -> HeldOutLoss:
@@ -159,10 +163,11 @@ class Trainer:
         with (
             Checkpoints(path / CHECKPOINTS_FOLDER, train.keep_checkpoints) as self.checkpoints,
             surveyor_of(self.store, self.run) as self.surveyor,
+            content_check_of(self.store, self.run, self.verified) as check,
         ):
             state, first = self.start()
             with (
-                self.open_logs(first) as logs,
+                logs_of(self.run, first, self.config, self.held_out.split) as logs,
                 DeviceBatches(
                     self.batches, self.devices, first, train.steps, same=train.overfit_one_batch
                 ) as batches,
@@ -185,6 +190,7 @@ class Trainer:
                         stop.hear(answer)
                     self.watch.steps += 1
                     self.progress.step(step)
+                    check.raise_damage()
 
                     final, stopping = step == train.steps, bool(stop)
                     if final or step % train.log_every == 0:
@@ -204,13 +210,9 @@ class Trainer:
             if step == train.steps:
                 self.surveyor.note(self.progress, wait=True)
             self.checkpoints.wait()
+            if step == train.steps:
+                check.finish(self.progress)
         return step
-
-    def open_logs(self, first: int) -> Logs:
-        """The logs of the run, which only one of its processes writes."""
-        if not self.first:
-            return NoLogs()
-        return Logs(self.run.path, first, self.config, self.held_out.split)
 
     def start(self) -> tuple[TrainState, int]:
         """The state to continue from, and how many steps it has done."""

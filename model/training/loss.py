@@ -115,22 +115,23 @@ def next_token_loss(
     mean, second bytes `second_byte_weight` times; what the best model predicts is the same for any
     weights, and the tally is never weighted.
     """
-    logits, targets = logits[:, :-1], tokens[:, 1:]  # (B, T-1, V), (B, T-1)
-    position = jax.lax.broadcasted_iota(jnp.int32, targets.shape, 1) + 1
+    # The last position has no target and is never live: cutting it off would copy all logits.
+    targets = _next(tokens)
+    position = jax.lax.broadcasted_iota(jnp.int32, targets.shape, 1) + 1  # of the target
     live = position < lengths[:, None]
     log_normalizer = jax.nn.logsumexp(logits, axis=-1)
     target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    nats = jnp.where(live, log_normalizer - target_logits, 0.0)  # (B, T-1)
-    kinds = jnp.where(live, token_kinds(tokens)[:, 1:], -1)
+    nats = jnp.where(live, log_normalizer - target_logits, 0.0)  # (B, T)
+    kinds = jnp.where(live, _next(token_kinds(tokens)), -1)
     if answer_weight == second_byte_weight == 1:
         loss = nats.sum() / jnp.maximum(live.sum(), 1).astype(jnp.float32)
     else:
-        coarse, fine = (of_tokens[:, 1:] for of_tokens in answers(tokens))
+        coarse, fine = map(_next, answers(tokens))
         weights = jnp.where(coarse, answer_weight, jnp.where(fine, second_byte_weight, 1.0))
         total = jnp.where(live, weights, 0.0).sum()
         loss = (nats * weights).sum() / jnp.maximum(total, 1.0)
 
-    member = jax.nn.one_hot(kinds, len(KINDS), dtype=jnp.float32)  # (B, T-1, kinds); dead: no kind
+    member = jax.nn.one_hot(kinds, len(KINDS), dtype=jnp.float32)  # (B, T, kinds); dead: no kind
     correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
     starts = (tokens == MEASUREMENT_START) & (
         jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1) < lengths[:, None]
@@ -142,6 +143,11 @@ def next_token_loss(
         measurements=starts.sum(dtype=jnp.int32),
     )
     return loss, jax.lax.stop_gradient(tally)
+
+
+def _next(of_tokens: jax.Array) -> jax.Array:
+    """At each position (B, T) what is of the next token; at the last one, anything."""
+    return jnp.roll(of_tokens, -1, axis=1)
 
 
 def summarize(tally: Tally) -> LossSummary:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future
+from typing import Self
 
+from model.training.background import Background
 from model.training.progress import TrainingProgress
 from model.training.run import Run
 from stores.errors import DamagedStoreError
@@ -12,26 +12,20 @@ from stores.provenance import Provenance, survey
 from stores.union import Store
 
 
-class Left(Exception):
-    """Nobody waits for the result any more."""
-
-
-class Surveyor:
+class Surveyor(Background[Provenance]):
     """Surveys the store of a run in a thread, unless the run knows already what that holds. Use this as a context
     manager: leaving it ends the thread."""
 
     def __init__(self, store: Store, run: Run) -> None:
+        super().__init__("survey")
         self._store = store
         self._run = run
-        self._left = threading.Event()
-        self._found: Future[Provenance] = Future()
-        self._thread = threading.Thread(target=self._survey, name="survey", daemon=True)
         self._known = run.record.provenance
 
     def found(self, wait: bool) -> Provenance | None:
         """What the store holds; `None` if that is not known yet, unless told to `wait` for it. Raises
         `DamagedStoreError`."""
-        return self._found.result() if wait or self._found.done() else None
+        return self._result.result() if wait or self._result.done() else None
 
     def note(self, progress: TrainingProgress, wait: bool) -> None:
         """Add to the run what its store holds, as in `found`; a damaged store is a warning. Told to `wait`, all
@@ -47,23 +41,8 @@ class Surveyor:
         if wait:
             self._run.peers.share(None)
 
-    def _survey(self) -> None:
-        try:
-            self._found.set_result(self._known or survey(self._store, self._check))
-        except BaseException as error:  # for the thread that asks
-            self._found.set_exception(error)
-
-    def _check(self, done: int, total: int) -> None:
-        if self._left.is_set():
-            raise Left
-
-    def __enter__(self) -> Surveyor:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._left.set()
-        self._thread.join()
+    def _find(self) -> Provenance:
+        return self._known or survey(self._store, self._go_on)
 
 
 class NoSurveyor(Surveyor):
@@ -78,7 +57,7 @@ class NoSurveyor(Surveyor):
         if wait:
             self._run.peers.share(None)
 
-    def __enter__(self) -> Surveyor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks import encode
+from tests.helpers import build_store
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("batch_size=2", "layers=1")  # a model that trains in milliseconds
@@ -165,3 +166,18 @@ def test_first_batch_prints_the_time_of_every_point_up_to_it(
     for numbers in states.values():
         assert list(numbers["points"])[-1] == "first batch"
         assert numbers["wall_s"] > 0
+
+
+def test_content_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import content_check
+
+    monkeypatch.setattr(content_check, "STEPS", 2)
+    monkeypatch.setattr(content_check, "INTERVALS", 8)
+    store = build_store(tmp_path / "store.zarr", train=3000, test=300)
+    content_check.main(["--store", str(store), "--batch-size", "2", "--context", "64"])
+    result = printed(capsys)
+    assert result["intervals"] == 3
+    assert result["with_check_over_without"] > 0
+    assert result["cpu_s_per_gb"] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from model.training.checkpoint import Checkpoints
 from model.training.loop import train
 from stores.errors import ConfigError
 from stores.files import read_json_lines
+from stores.layout import chunk_file
 from stores.provenance import survey
 from stores.reader import TokenStore
 from tests.model.conftest import command, losses, small_config
@@ -49,7 +51,7 @@ def free_port() -> int:
 
 @contextmanager
 def started(
-    store: Path | str, out: Path, processes: int, rates: tuple[float, ...] = ()
+    store: Path | str, out: Path, processes: int, rates: tuple[float, ...] = (), **overrides: Any
 ) -> Iterator[list[subprocess.Popen[str]]]:
     """A run of that many processes, each with one device and, if given, its own learning rate."""
     coordinator = f"127.0.0.1:{free_port()}"
@@ -60,7 +62,7 @@ def started(
                 out,
                 *("--coordinator", coordinator),
                 *("--processes", str(processes), "--process", str(process)),
-                **CONFIG | ({"learning_rate": rates[process]} if rates else {}),
+                **CONFIG | overrides | ({"learning_rate": rates[process]} if rates else {}),
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -201,6 +203,20 @@ def test_a_store_at_a_url_is_pulled_by_one_of_them(
         assert "has learning_rate=0.002, process 0 has 0.001: " in errors
     asked = [path for path in files.asked if path != "/zarr.json"]
     assert len(asked) == len(set(asked))
+
+
+def test_damage_that_one_finds_in_the_store_ends_both(store: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copytree(store, tmp_path / "store.zarr"))
+    file = chunk_file(damaged, "train", "none", "tokens")
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1  # a last tail, which nothing but a digest looks at
+    file.write_bytes(data)
+    with started(damaged, tmp_path / "run", 2, steps=100_000) as processes:
+        (status, _, said), (other_status, _, other_said) = finish(processes)
+    assert (status, other_status) == (1, 1)
+    assert said.startswith(f"error: {file}: SHA-256 is ")
+    assert other_said.startswith(f"error: process 0 of 2 has failed: {file}: SHA-256 is ")
+    assert said.count("\n") == other_said.count("\n") == 1
 
 
 def test_a_process_with_other_options_is_named_by_all(store: Path, tmp_path: Path) -> None:
