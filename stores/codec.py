@@ -72,11 +72,10 @@ def encode_rtt(rtt_ms: float) -> int:
     if not 0 <= rtt_ms < float("inf"):
         raise ValueError(f"RTT {rtt_ms} ms has no code: expected a finite number, 0 or more")
     us = min(max(rtt_ms * 1000.0, 1.0), MAX_MANTISSA * 2.0**31)
-    for exponent in range(32):
-        mantissa = round(us / (1 << exponent))
-        if mantissa <= MAX_MANTISSA:
-            return exponent << 11 | mantissa
-    return 31 << 11 | MAX_MANTISSA
+    exponent = 0
+    while (mantissa := round(us / (1 << exponent))) > MAX_MANTISSA:
+        exponent += 1
+    return exponent << 11 | mantissa
 
 
 def decode_rtt(code: int) -> float:

@@ -158,6 +158,13 @@ def flip_bit(folder: Path, rng: random.Random) -> Path:
     return file
 
 
+def limited_to(kib: int) -> list[str]:
+    """The words to put before a command so that it can write no larger file, as on a full disk. What it
+    executes is not counted as covered: that would be written to such a file, too."""
+    limit = f"unset COVERAGE_PROCESS_CONFIG; ulimit -f {kib}"
+    return ["bash", "-c", f'{limit}; exec "$0" "$@"']
+
+
 class Writes:
     """Which files were synced, and when, relative to their renaming; the system's own calls still run."""
 

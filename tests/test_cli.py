@@ -96,7 +96,7 @@ def test_shells_complete_commands(asked: dict[str, str]) -> None:
     assert "sample-ips" not in shown.stdout
 
 
-def test_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_interrupted_command_says_how_to_continue(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "cli.py"), "prepare", "--rows", "20000000"]
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "out"), "--workers", "1"],
@@ -150,3 +150,30 @@ def test_a_missing_package_of_no_extra_is_not_explained_away() -> None:
     failed = run_without("typer", "--help")
     assert failed.returncode == 1
     assert "ModuleNotFoundError" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/full/a\nb"),
+            "/full/a b: No space left on device",
+        ),
+        (OSError(24, "Too many open files"), "Too many open files"),
+        (TimeoutError("timed out"), "timed out"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line_that_names_the_file(
+    error: OSError,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"error: {said}\n"

@@ -1,4 +1,4 @@
-"""The Dockerfile without a daemon: linted, and held against the code it copies and the command it runs."""
+"""The Dockerfile without a daemon: linted, and compared with the code it copies and the command it runs."""
 
 from __future__ import annotations
 

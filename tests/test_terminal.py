@@ -101,7 +101,7 @@ def test_names_and_strings_of_a_store_are_shown_escaped(command: str, evil_store
         assert "owned" in shown.stdout
 
 
-def test_a_name_that_is_no_utf8_is_shown_and_reads_back(store: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_shown_and_reads_back(store: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(store, tmp_path / os.fsdecode(b"\xff")))
     page = tmp_path / "page.html"
     assert r"\udcff" in run("inspect-store", path, "--plot", page).stdout

@@ -83,6 +83,12 @@ def serve(
     if model.status == "failed to start":
         sys.exit(1)
     console.print("stopped", highlight=False)
+    if (
+        not model.ready
+    ):  # its thread still compiles, and Python aborts where it cannot stop a thread
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def listen(host: str, port: int) -> socket.socket:

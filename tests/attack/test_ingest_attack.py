@@ -1,4 +1,4 @@
-"""Files that are made to hurt, given to `ingest` and `prepare` as users would."""
+"""Files made to do harm, given to `ingest` and `prepare` as users would."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_of_two_at_once_one_makes_the_store(tmp_path: Path) -> None:
+def test_of_two_runs_at_once_one_makes_the_store(tmp_path: Path) -> None:
     path = write_parquet(measurement_table(20_000), tmp_path / "a.parquet")
     command = ("prepare", "--input", path, "--workers", 1, "--json", "--out")
     both = [start(*command, tmp_path / "out") for _ in range(2)]

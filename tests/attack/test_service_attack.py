@@ -29,7 +29,7 @@ CHECKED = (
     "unsupported_method,ignored_auth,missing_required_header"
 )
 """All but that whatever fits the schema is answered: it cannot say which prefixes and which addresses are
-public. `test_openapi.py` holds the rest against it."""
+public. `test_openapi.py` checks the rest against it."""
 
 
 def test_schemathesis_finds_nothing_in_the_description(url: str, tmp_path: Path) -> None:
@@ -57,7 +57,9 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
 SECONDS, CLIENTS = 60, 64
 
 
-def test_64_clients_for_a_minute_and_then_sigterm(exported: Path, compile_cache: Path) -> None:
+def test_64_clients_for_a_minute_and_then_sigterm_leave_no_traceback(
+    exported: Path, compile_cache: Path
+) -> None:
     async def ask(client: httpx.AsyncClient, seed: int) -> None:
         rng = random.Random(seed)
         while time.monotonic() < stop_at + 5:

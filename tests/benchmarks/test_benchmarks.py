@@ -27,7 +27,9 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encode_prints_its_rates_and_the_error_of_its_rtts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(encode, "TURNS", 1)
     monkeypatch.setattr(encode, "PLAIN_WINDOWS", 2)
     encode.main(["--rows", "2000", "--json"])
@@ -37,7 +39,7 @@ def test_encode(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert result["rtt_relative_error_max"] < 1 / 2000
 
 
-def test_ingest(
+def test_ingest_prints_its_rows_and_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
@@ -64,7 +66,7 @@ def test_ingest(
     assert numbers["wall_s"] > 0
 
 
-def test_ingest_of_a_large_file(
+def test_ingest_of_a_large_file_prints_what_each_core_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
@@ -90,7 +92,7 @@ def test_ingest_without_data_says_so(
     assert "PINGLM_REAL_DATA is not set" in capsys.readouterr().err
 
 
-def test_prepare(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_prints_the_time_of_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
     from benchmarks import prepare
 
@@ -100,7 +102,9 @@ def test_prepare(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["polars_sort_split"]["5000"]["rows_per_s"] > 0
 
 
-def test_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cluster_prints_what_parent_and_workers_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
     pytest.importorskip("distributed", reason="Dask, of the extra `cluster`, is not installed")
     from benchmarks import cluster
@@ -121,7 +125,7 @@ def test_cluster(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert few["pair_bytes"] > 0
 
 
-def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_prints_the_peak_of_each_size(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("psutil", reason="psutil, of the extra `bench`, is not installed")
     from benchmarks import streams
 
@@ -129,7 +133,9 @@ def test_streams(capsys: pytest.CaptureFixture[str]) -> None:
     assert [(row["rows"], row["peak_bytes"] > 0) for row in printed(capsys)] == [(5000, True)] * 2
 
 
-def test_train_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_step_prints_the_time_of_a_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from benchmarks import train_step
 
     monkeypatch.setattr(train_step, "WARM_UP", 1)
@@ -149,7 +155,9 @@ def test_an_unknown_benchmark_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         command_line.main()
 
 
-def test_first_batch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_first_batch_prints_the_time_of_every_point_up_to_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from benchmarks import first_batch
 
     first_batch.main(["--rows", "20000", "--json"])

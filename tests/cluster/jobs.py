@@ -133,7 +133,7 @@ def test_prepare_is_preempted_and_makes_the_store_of_one_process(
 
 
 def train_options(store: Path, out: Path) -> list[str]:
-    """Of a run that takes a few seconds."""
+    """The options of a run that takes a few seconds."""
     options = command(store, out, **SMALL | CONFIG | {"steps": STEPS})
     return options[options.index("--store") :]
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def on(node: int) -> tuple[str, ...]:
-    """Words before a command that is to run on a node."""
+    """The words to put before a command that is to run on a node."""
     return ("ip", "netns", "exec", f"node{node}")
 
 

@@ -86,7 +86,7 @@ def test_a_bomb_is_refused_at_its_limit() -> None:
         list(read_rows(io.BytesIO(packed), "x", 1 << 20).rows)
 
 
-def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_table_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"src": ["8.8.8.8"], "rtt_ms": [1.0]}), path)
     with pytest.raises(InputError, match=r"a.parquet: column dst is missing: expected src, dst"):
@@ -100,6 +100,35 @@ def test_what_is_wrong_with_a_table_is_said(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 and nothing more")
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_context_file(path)
+
+
+def test_text_that_is_not_utf_8_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("src,dst,rtt_ms\n8.8.8.8,9.9.9.9,1\nZürich,9.9.9.9,2\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"a.csv: cannot be read \('utf-8' codec"):
+        read_context_file(path)
+
+
+def test_a_broken_line_among_results_is_left_out_and_counted(tmp_path: Path) -> None:
+    path = write_form(tmp_path, "results.ndjson")
+    first, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(first + b'\n{"broken": \n' + rest)
+    earlier = read_earlier(path)
+    assert earlier.measurements == EXPECTED
+    assert earlier.left_out["bad_json"] == 1
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.dictionary(pa.int32(), pa.string()), pa.string_view(), pa.large_string()], ids=str
+)
+def test_addresses_of_every_type_of_text_are_read(kind: pa.DataType, tmp_path: Path) -> None:
+    table = pq.read_table(write_form(tmp_path, "short.parquet"))
+    for name in ("src", "dst"):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, table.column(name).combine_chunks().cast(kind))
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert pq.read_schema(tmp_path / "a.parquet").field("src").type == kind
+    assert read_earlier(tmp_path / "a.parquet").measurements == EXPECTED
 
 
 def test_results_of_other_kinds_alone_are_an_error_that_says_so(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_more_spans_than_fit_at_once_all_come(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_the_separators_of_rfc_7464_are_no_records(indent: int | None, block: int) -> None:
+def test_the_separators_of_rfc_7464_are_not_records(indent: int | None, block: int) -> None:
     texts = [b"\x1e" + json.dumps(result, indent=indent).encode() + b"\n" for result in RESULTS]
     if indent is None:
         block = max(block, 1 << 10)  # whether it is NDJSON is seen in the first block

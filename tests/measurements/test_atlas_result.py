@@ -97,17 +97,17 @@ def test_lost_and_answered_packets_mix() -> None:
     assert row({"result": packets}, drop=("sent", "rcvd"))[7] == 2
 
 
-def test_more_received_than_sent_is_no_negative_count() -> None:
+def test_more_received_than_sent_is_not_a_negative_count() -> None:
     assert row({"sent": 0, "rcvd": 3})[7] == 0
 
 
 @pytest.mark.parametrize("rtt", [0, 0.0, "12.5", 16_500.25])
-def test_unusual_rtts_are_taken(rtt: Any) -> None:
+def test_unusual_rtts_are_accepted(rtt: Any) -> None:
     assert row({"result": [{"rtt": rtt}]})[5] == float(rtt)
 
 
 @pytest.mark.parametrize("rtt", [-3.0, -1, "fast", True, [1], 10**400])
-def test_an_rtt_that_is_none_is_rejected(rtt: Any) -> None:
+def test_what_is_not_an_rtt_is_rejected(rtt: Any) -> None:
     assert parse({"result": [{"rtt": 5.0}, {"rtt": rtt}]}) in ("bad_rtt", "bad_json")
 
 
@@ -151,12 +151,12 @@ def test_addresses_are_written_in_canonical_form() -> None:
 
 
 @pytest.mark.parametrize("where", ["addr", "dst_name", "name"])
-def test_an_old_name_of_the_destination_will_do(where: str) -> None:
+def test_an_old_name_of_the_destination_is_accepted(where: str) -> None:
     changes = {"dst_name": "dns.example", where: "8.8.4.4"}
     assert row(changes, drop=("dst_addr", "af"))[3:5] == ("8.8.4.4", 4)
 
 
-def test_a_private_destination_is_taken() -> None:
+def test_a_private_destination_is_accepted() -> None:
     assert row({"dst_addr": "10.0.0.1"})[3] == "10.0.0.1"
 
 
@@ -212,7 +212,7 @@ def test_a_timestamp_out_of_range_is_rejected(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, "x", 1 << 63, 10**30, 0.5, True, {}])
-def test_an_id_that_is_no_integer_is_rejected(value: Any) -> None:
+def test_an_id_that_is_not_an_integer_is_rejected(value: Any) -> None:
     assert parse({"msm_id": value}) == "missing_msm_id"
     assert parse({"prb_id": value}) == "missing_prb_id"
 
@@ -231,7 +231,7 @@ def test_a_ping_without_a_list_of_packets_is_rejected(result: Any) -> None:
 @pytest.mark.parametrize(
     "text", [b'{"prb_id": }', b'{"prb_id": 1', b'{"rtt": NaN}', b'{"a": "\xff"}', b"[]", b""]
 )
-def test_text_that_is_no_object_is_bad_json(text: bytes) -> None:
+def test_text_that_is_not_an_object_is_bad_json(text: bytes) -> None:
     assert make_parser()(text) in ("bad_json", "missing_type")
     assert make_parser()(text) in REASONS
 
@@ -267,7 +267,7 @@ def test_an_rtt_may_be_any_number_in_a_string(text: str, rtt: float) -> None:
     assert row({"result": [{"rtt": text}]})[5] == rtt
 
 
-def test_an_integer_in_a_string_is_not_cut() -> None:
+def test_an_integer_in_a_string_is_not_truncated() -> None:
     assert row({"msm_id": "0" * 30 + "17"})[0] == 17
     assert row({"prb_id": "0" * 30})[8] == 0
     assert row({"msm_id": str(2**63 - 1)})[0] == 2**63 - 1

@@ -64,7 +64,7 @@ def test_the_driver_decides(driver: str, extra: str, fake) -> None:
 @pytest.mark.parametrize(
     "script", ["echo No devices were found; exit 6", "exit 9", "echo '[N/A]'", "echo"]
 )
-def test_a_driver_that_does_not_answer_is_none(script: str, fake) -> None:
+def test_a_driver_that_does_not_answer_counts_as_none(script: str, fake) -> None:
     fake(script)
     assert find_driver() is None
     assert chosen().stdout.strip() == ""
@@ -108,7 +108,7 @@ def test_an_unused_gpu_is_named_with_the_command_that_helps(
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="JAX uses the GPU of this machine")
-def test_train_says_so_before_it_begins(fake, tmp_path: Path) -> None:
+def test_train_names_an_unused_gpu_before_it_begins(fake, tmp_path: Path) -> None:
     environment = fake("echo 580.82.07")
     done = run_train(tmp_path / "nothing", tmp_path / "run", env=environment)
     first, last = done.stderr.splitlines()

@@ -22,7 +22,7 @@ def test_addresses_come_back_and_sort_as_numbers(addresses: list) -> None:
     assert numbers == [int(address) for address in addresses]
 
 
-def test_text_that_is_no_address_has_the_empty_key() -> None:
+def test_text_that_is_not_an_address_has_the_empty_key() -> None:
     wrong = ["", " 8.8.8.8", "8.8.8", "08.8.8.8", "256.1.1.1", "fe80::1%eth0", "::g", "a.b", None]
     keys = parse_addresses([*wrong, "8.8.8.8"])
     assert families(keys).tolist() == [0] * len(wrong) + [4]

@@ -148,7 +148,7 @@ def test_work_that_no_worker_is_left_for_ends_in_one_line(
     dask.kill_workers()
 
 
-def test_a_unit_that_workers_die_of_is_one_line(
+def test_a_unit_that_kills_its_workers_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")  # of three
@@ -161,7 +161,7 @@ def test_a_unit_that_workers_die_of_is_one_line(
             run_units("split", [Unit("a", os._exit, (1,))], tmp_path, executor, lambda *_: None)
 
 
-def test_a_cluster_that_no_worker_comes_to_is_named(
+def test_a_cluster_that_no_worker_joins_is_named(
     dask: LocalDask,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -176,7 +176,7 @@ def test_a_cluster_that_no_worker_comes_to_is_named(
 
 
 def hidden(folder: Path) -> list[str]:
-    """Words before a command that make it see `folder` empty."""
+    """The words to put before a command so that it sees `folder` empty."""
     script = f'mount -t tmpfs none {folder} && exec "$@"'
     return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
 

@@ -56,7 +56,7 @@ def test_parquet_is_known_by_its_first_bytes_or_its_suffix(folder: Path) -> None
     }
 
 
-def test_a_named_file_is_taken_whatever_it_is(folder: Path) -> None:
+def test_a_named_file_is_accepted_whatever_it_is(folder: Path) -> None:
     assert names(folder / "README", folder / ".hidden.json") == [".hidden.json", "README"]
 
 
@@ -160,7 +160,7 @@ def test_a_glob_through_links_in_circles_takes_each_file_once(loops: int, tmp_pa
     assert names(f"{tmp_path}/d/**/**/b.json", f"{tmp_path}/d/a.json") == ["a.json", "e/b.json"]
 
 
-def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "itself").symlink_to(tmp_path / "itself")
     assert names(f"{tmp_path}/**/*.json") == ["a.json"]

@@ -146,7 +146,7 @@ def units_done(out: Path) -> int:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_any_moment_it_continues_to_the_same_digest(
+def test_a_run_killed_at_any_moment_continues_to_the_same_digest(
     workers: int, mixed_input: Path, tmp_path: Path
 ) -> None:
     undisturbed = prepare(mixed_input, tmp_path / "whole", *SHARDS)

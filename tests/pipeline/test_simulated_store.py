@@ -11,8 +11,8 @@ from tests.pipeline.tables import measurement_table, write_parquet
 from tests.pipeline.test_prepare import prepare, run
 
 
-def test_a_store_of_simulated_rows_says_so_also_from_a_file_of_them(tmp_path: Path) -> None:
-    """And one of the user's rows does not."""
+def test_a_store_of_simulated_rows_says_so_even_if_they_came_in_a_file(tmp_path: Path) -> None:
+    """A store of the user's own rows does not."""
     small = ("--rows", 4000, "--workers", 1)
     file, own, given = tmp_path / "sim.parquet", tmp_path / "own", tmp_path / "given"
     assert run("simulate", "--out", file, *small, "--networks", 16).returncode == 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.folder import open_folder
+from tests.helpers import limited_to
 from tests.pipeline.ingest.results import lines, ping
 from tests.pipeline.remote.prepared import ROOT, digest
 from tests.pipeline.tables import measurement_table, write_parquet
@@ -49,7 +50,7 @@ def store_of(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 @pytest.mark.parametrize("kind", ["ndjson", "gzip", "parquet"])
-def test_it_gives_the_store_of_a_file(kind: str, tmp_path: Path) -> None:
+def test_standard_input_gives_the_store_of_a_file(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "in/stdin"
     file.parent.mkdir()
     if kind == "parquet":
@@ -62,7 +63,7 @@ def test_it_gives_the_store_of_a_file(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out/.pinglm/stdin").exists()
 
 
-def test_it_may_be_one_of_several_inputs(tmp_path: Path) -> None:
+def test_standard_input_may_be_one_of_several_inputs(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(lines([ping(i) for i in range(3000, 3100)]))
     done = run(tmp_path / "out", RESULTS, "--input", tmp_path / "a.json", stage="ingest")
     assert done.returncode == 0, done.stderr
@@ -72,7 +73,7 @@ def test_it_may_be_one_of_several_inputs(tmp_path: Path) -> None:
     }
 
 
-def test_killed_it_goes_on_with_the_same_input_and_no_other(tmp_path: Path) -> None:
+def test_a_killed_run_continues_with_the_same_input_and_no_other(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (tmp_path / "text").write_bytes(RESULTS)
     with open(tmp_path / "text", "rb") as text:
@@ -91,7 +92,7 @@ def test_killed_it_goes_on_with_the_same_input_and_no_other(tmp_path: Path) -> N
     assert not (out / ".pinglm/stdin").exists()
 
 
-def test_nothing_and_a_terminal_are_refused(tmp_path: Path) -> None:
+def test_empty_input_and_a_terminal_are_refused(tmp_path: Path) -> None:
     assert refused(run(tmp_path / "out", b"")) == (
         "error: standard input: is empty, expected results: did what writes it fail?"
     )
@@ -109,9 +110,8 @@ def test_nothing_and_a_terminal_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_without_space_for_it_that_is_said_and_nothing_is_left(tmp_path: Path) -> None:
-    limited = ["bash", "-c", 'ulimit -f 10; exec "$0" "$@"']  # 10 KiB a file
-    words = [*limited, *command(tmp_path / "out", stage="prepare")]
+def test_a_lack_of_space_for_it_is_reported_and_nothing_is_left(tmp_path: Path) -> None:
+    words = [*limited_to(10), *command(tmp_path / "out", stage="prepare")]
     done = subprocess.run(words, input=RESULTS, capture_output=True, timeout=120)
     assert refused(done) == f"error: {tmp_path}/out/.pinglm/stdin: cannot write: File too large"
     assert {path.name for path in (tmp_path / "out/.pinglm").iterdir()} == {"lock"}

@@ -70,7 +70,7 @@ def process_number(_: int) -> dict[str, Any]:
     return {"process": os.getpid()}
 
 
-def test_workers_are_as_many_as_the_memory_suffices_for() -> None:
+def test_there_are_only_as_many_workers_as_the_memory_suffices_for() -> None:
     assert affordable_workers(1) == 1
     assert 1 <= affordable_workers(10**9) <= 2 * available_memory() // WORKER_BYTES
 
@@ -102,7 +102,7 @@ def test_memory_is_what_is_free_or_what_a_container_is_allowed(
     assert available_memory(tmp_path / "proc", tmp_path / "groups") == expected
 
 
-def test_without_any_of_these_memory_is_that_of_the_machine(tmp_path: Path) -> None:
+def test_where_the_system_names_neither_memory_is_that_of_the_machine(tmp_path: Path) -> None:
     assert available_memory(tmp_path, tmp_path) >= available_memory()
 
 

@@ -26,7 +26,7 @@ class Several(NamedTuple):
 def build_several(
     folder: Path, rows: dict[str, tuple[int, int]], per_chunk: dict[str, int] | None = None
 ) -> Several:
-    """Stores by name, of so many (train, test) rows; `per_chunk` forces small chunk files.
+    """Stores by name, of that many (train, test) rows; `per_chunk` forces small chunk files.
 
     All have the same sources and pairs, each a day after the one before it: what is known of them is in all.
     """
@@ -51,6 +51,6 @@ def build_several(
 
 
 def _later(count: int, seconds: int) -> list[Measurement]:
-    """So many random measurements, the same ones but for their time."""
+    """That many random measurements, always the same except for their time."""
     rows = random_measurements(count)
     return [replace(row, time=row.time + seconds) for row in rows if row.time is not None]

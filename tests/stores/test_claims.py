@@ -1,4 +1,4 @@
-"""What a manifest claims is held against itself and against the files before anything relies on it."""
+"""What a manifest claims is checked against itself and against the files before anything relies on it."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_any_damage_to_a_manifest_is_refused_or_harmless(damaged: Path) -> None:
         "\xff",
     ],
 )
-def test_a_root_that_is_no_manifest_is_one_line(text: str, damaged: Path) -> None:
+def test_a_root_that_is_not_a_manifest_is_one_line(text: str, damaged: Path) -> None:
     (damaged / "zarr.json").write_bytes(text.encode("latin-1"))
     assert "not a pinglm manifest" in refusal(damaged)
 
@@ -304,7 +304,7 @@ def test_damaged_metadata_of_a_group_is_named(name: str, text: str, damaged: Pat
         (1_000, "adds up to"),
     ],
 )
-def test_lengths_that_cannot_be_are_refused_when_a_store_is_opened(
+def test_impossible_lengths_are_refused_when_a_store_is_opened(
     length: int, message: str, damaged: Path
 ) -> None:
     file = chunk_file(damaged, "train", "none", "length")

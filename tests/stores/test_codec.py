@@ -190,7 +190,7 @@ def test_both_encoders_agree_on_every_finite_rtt(rtt_ms: float) -> None:
 
 
 @pytest.mark.parametrize("rtt_ms", [-1.0, math.nan, math.inf])
-def test_rtt_that_is_no_rtt_has_no_code(rtt_ms: float) -> None:
+def test_what_is_not_an_rtt_has_no_code(rtt_ms: float) -> None:
     with pytest.raises(ValueError, match="no code"):
         encode_rtt(rtt_ms)
 

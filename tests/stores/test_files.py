@@ -74,8 +74,8 @@ def test_a_record_that_cannot_be_synced_is_an_error_that_names_it(
     assert (tmp_path / "a.json").read_text() == "old"
 
 
-def test_a_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
-    """Such as that of a run's own folder in its result."""
+def test_a_name_that_is_not_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    """The result of a run, for example, holds the name of its folder."""
     value = {"run": os.fsdecode(b"run-\xff")}
     write_json(tmp_path / "a.json", value)
     assert parse_json((tmp_path / "a.json").read_bytes()) == value

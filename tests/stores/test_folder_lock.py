@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_that_its_holder_takes_away_at_the_end_is_not_ours(
+def test_a_lock_that_its_holder_removes_at_the_end_is_not_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever comes next would make another one, and lock that."""
@@ -94,7 +94,7 @@ def test_turns_are_taken_one_after_the_other_and_waiting_names_the_holder(tmp_pa
     assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
 
 
-def test_a_holder_is_waited_for_as_long_as_it_gets_on(
+def test_a_holder_is_waited_for_as_long_as_it_makes_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = tmp_path / "lock"
@@ -112,7 +112,7 @@ def test_a_holder_is_waited_for_as_long_as_it_gets_on(
 
 
 class Clock:
-    """A quarter of an hour passes while one sleeps, in which the holder of a lock gets on, the first times."""
+    """A quarter of an hour passes with each sleep; during the first ones the holder of a lock makes progress."""
 
     def __init__(self, get_on: Callable[[], None], times: int) -> None:
         self.minutes = 0

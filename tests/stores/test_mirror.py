@@ -142,6 +142,15 @@ def test_a_damaged_store_is_not_pushed(
         pull((tmp_path / "bucket").as_uri(), tmp_path / "back")
 
 
+def test_a_store_with_damaged_metadata_is_not_pushed(store_path: Path, tmp_path: Path) -> None:
+    """The manifest has no digests of these files."""
+    damaged = Path(shutil.copytree(store_path, tmp_path / "store.zarr"))
+    truncate(damaged / "train" / "full" / "tokens" / "zarr.json")
+    with pytest.raises(DamagedStoreError, match="train/full/tokens"):
+        push(damaged, (tmp_path / "bucket").as_uri())
+    assert not (tmp_path / "bucket").exists()
+
+
 @pytest.mark.parametrize("harm", [flip, truncate, Path.unlink])
 def test_pulling_again_mends_a_damaged_copy(
     harm: Callable[[Path], None], store_path: Path, bucket: Path, tmp_path: Path

@@ -49,7 +49,7 @@ def test_faults_that_stay_are_one_line_and_the_rerun_completes(
 
 
 @pytest.mark.parametrize("moment", [1, 2, 20, 50, ALL])
-def test_a_killed_pull_is_no_store_and_the_rerun_completes(
+def test_a_killed_pull_is_not_a_store_and_the_rerun_completes(
     moment: int, files: Files, store_path: Path, tmp_path: Path
 ) -> None:
     back = tmp_path / "back"

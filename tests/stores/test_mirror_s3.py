@@ -77,7 +77,7 @@ def test_a_damaged_object_is_named_and_pushing_again_mends_it(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("moment", [1, 30, ALL])
-def test_a_killed_push_is_no_store_and_the_rerun_completes(
+def test_a_killed_push_is_not_a_store_and_the_rerun_completes(
     moment: int,
     when: str,
     server: str,

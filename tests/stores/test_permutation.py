@@ -61,7 +61,7 @@ def test_a_key_an_index_equals_one_key_at_a_time() -> None:
     np.testing.assert_array_equal(together, apart)
 
 
-def test_index_outside_is_refused() -> None:
+def test_an_index_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"index 10 is outside \[0, 10\)"):
         permute([0, 10], 10, 1)
 
@@ -103,7 +103,7 @@ def test_all_orders_of_three_come_equally_often() -> None:
     assert chi_square(counts) < 1 + 5 * np.sqrt(2 / 5)
 
 
-def test_an_epoch_is_no_run_of_neighbours() -> None:
+def test_an_epoch_is_not_a_run_of_neighbours() -> None:
     image = permute(np.arange(10_000), 10_000, 5)
     assert abs(np.corrcoef(np.arange(10_000), image)[0, 1]) < 0.05
     assert (np.abs(np.diff(image)) == 1).mean() < 0.002

@@ -58,7 +58,7 @@ def test_a_survey_counts_the_train_split_alone(tmp_path: Path) -> None:
             assert (found.prefixes(field).unmet(address) is None) == met  # type: ignore[arg-type]
 
 
-def test_a_source_is_no_destination_and_a_prefix_is_named(tmp_path: Path) -> None:
+def test_a_source_is_not_a_destination_and_a_prefix_is_named(tmp_path: Path) -> None:
     rows = [
         Measurement(ip_address("9.8.7.6"), ip_address("11.12.13.14"), 5.0, 1_700_000_000),
         Measurement(ip_address("2a00::1"), ip_address("2a01:4f8::1"), 5.0, 1_700_000_060),

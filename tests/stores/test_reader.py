@@ -270,7 +270,7 @@ def test_reading_needs_nothing_but_numpy(store_path: Path) -> None:
 
 
 def sparse_store(path: Path, windows: int, per_chunk: int) -> Path:
-    """A store of that many windows of one token a train array, whose chunk files take no disk space."""
+    """A store of that many windows of one token per train array, whose chunk files take no disk space."""
     arrays, files = {}, {}
     for split, mode in ARRAYS:
         count = windows if (split, mode) == ("train", "full") else 0

@@ -138,7 +138,7 @@ def test_verify_store_says_sound_or_names_the_damage(store_path: Path, tmp_path:
 
 
 @pytest.mark.parametrize("command", ["inspect-store", "decode", "verify-store"])
-def test_what_is_no_store_is_one_line_and_exit_1(command: str, tmp_path: Path) -> None:
+def test_what_is_not_a_store_is_one_line_and_exit_1(command: str, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         done = run(command, path)
         assert (done.returncode, done.stdout) == (1, "")

@@ -133,7 +133,7 @@ def test_saved_world_is_the_same_world_in_the_same_bytes(internet, tmp_path):
         )
 
 
-def test_a_file_that_is_no_world_is_one_clear_error(internet, tmp_path):
+def test_a_file_that_is_not_a_world_is_one_clear_error(internet, tmp_path):
     world, _ = internet
     missing, garbage = tmp_path / "missing.npz", tmp_path / "garbage.npz"
     short, other, empty = (tmp_path / f"{name}.npz" for name in ("short", "other", "empty"))

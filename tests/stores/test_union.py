@@ -156,7 +156,7 @@ def test_a_validation_split_that_only_one_store_has_rows_of_chooses(tmp_path: Pa
 
 
 @pytest.mark.parametrize("rows", [[0, 10**6], [-1], [0.5], [[1]]])
-def test_rows_that_there_are_not_are_refused_as_by_one_store(
+def test_rows_that_do_not_exist_are_refused_as_by_one_store(
     union: StoreUnion, whole: TokenStore, rows: list[object]
 ) -> None:
     messages = []

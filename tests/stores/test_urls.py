@@ -44,7 +44,7 @@ def test_what_tells_files_from_each_other_is_kept() -> None:
     assert without_secrets("https://host") == "https://host"
 
 
-def test_a_path_is_no_url() -> None:
+def test_a_path_is_not_a_url() -> None:
     assert is_url("s3://bucket/x")
     assert is_url("HTTPS://host/x")
     assert not any(map(is_url, ("/a/b", "a://"[1:], "./s3:/x", "C:\\x", "")))

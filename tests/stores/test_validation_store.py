@@ -28,7 +28,7 @@ def divided(tmp_path: Path) -> Path:
     return build_store(tmp_path / "store.zarr", train=300, validation=90, test=60)
 
 
-def test_it_is_opened_verified_and_inspected_whole(divided: Path) -> None:
+def test_a_store_with_validation_is_opened_verified_and_inspected_whole(divided: Path) -> None:
     assert verify_store(divided).problems == []
     assert verify_store(divided).measurements == 3 * 450
     store = TokenStore.open(divided)
@@ -56,14 +56,14 @@ def test_commands_take_the_split_and_say_when_there_is_none(divided: Path, store
         assert "no array validation/full: the split is one of train, test" in refused.stderr
 
 
-def test_it_goes_to_a_bucket_and_back(divided: Path, tmp_path: Path) -> None:
+def test_a_store_with_validation_goes_to_a_bucket_and_back(divided: Path, tmp_path: Path) -> None:
     url = (tmp_path / "bucket").as_uri()
     push(divided, url)
     pull(url, tmp_path / "back.zarr")
     assert content_of(tmp_path / "back.zarr") == content_of(divided)
 
 
-def test_damage_in_it_is_found(divided: Path) -> None:
+def test_damage_in_the_validation_split_is_found(divided: Path) -> None:
     file = chunk_file(divided, "validation", "full", "tokens")
     content = bytearray(file.read_bytes())
     content[5] ^= 1
@@ -98,7 +98,7 @@ def test_without_the_split_test_is_chosen_on(store: Path) -> None:
         OverlapCounts(train=5, test=3, both=3, validation=1, validation_both=2),
     ],
 )
-def test_counts_that_cannot_be_are_refused(divided: Path, counts: OverlapCounts) -> None:
+def test_impossible_counts_are_refused(divided: Path, counts: OverlapCounts) -> None:
     write_manifest(divided, replace(read_manifest(divided), overlap={"sources": counts}))
     with pytest.raises(DamagedStoreError, match=r"overlap: . sources in train and"):
         read_manifest(divided)

@@ -194,7 +194,7 @@ def test_a_report_is_read_back_as_it_was_written(out: Path, tmp_path: Path) -> N
 
 
 def test_without_a_truth_measured_pairs_are_what_is_known(simulated: Path, model: Path) -> None:
-    """And progress is told of everything that is asked."""
+    """Progress is told of everything that is asked, too."""
     last: dict[str, tuple[int, int]] = {}
 
     def note(what: str, done: int, total: int) -> None:
@@ -315,7 +315,7 @@ def test_a_card_says_what_the_run_and_the_report_say(
     )  # nobody's rows without a simulation's truth
 
 
-def test_a_card_of_no_model_is_refused(
+def test_a_card_of_what_is_not_a_model_is_refused(
     baselines: Report, simulated: Path, run: Path, tmp_path: Path
 ) -> None:
     write_report_json(tmp_path / "report.json", baselines)
@@ -336,8 +336,8 @@ def test_the_truth_of_another_simulation_is_refused(simulated: Path, tmp_path: P
         make_report(simulated, truth=tmp_path / "o.world.npz", limit=100)
 
 
-def test_reports_repeat_from_their_seed(simulated: Path, asked_model: dict[str, Any]) -> None:
-    """In another process, and whoever else is asked."""
+def test_the_same_seed_gives_the_same_report(simulated: Path, asked_model: dict[str, Any]) -> None:
+    """In another process too, and whatever other predictors are asked."""
     again = report_json(make_report(simulated, truth=simulated / "truth" / "world.npz", limit=4))
     for table in ("rtt", "calibration", "rtt_by_context"):
         for name, numbers in again[table].items():

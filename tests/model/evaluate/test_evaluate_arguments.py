@@ -26,7 +26,7 @@ def test_two_predictors_of_one_name_are_refused() -> None:
         compare(None, [Constant(1.0), Constant(2.0)])  # type: ignore[arg-type]
 
 
-def test_a_model_that_is_none_is_refused_before_the_store_is_read(simulated: Path) -> None:
+def test_what_is_not_a_model_is_refused_before_the_store_is_read(simulated: Path) -> None:
     told: list[str] = []
     with pytest.raises(CheckpointError, match="does not exist"):
         make_report(simulated, ["nowhere"], progress=lambda what, done, total: told.append(what))

@@ -66,13 +66,13 @@ def test_intervals_surround_their_number_and_need_no_more_than_one_row() -> None
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (0, 24), (24, 24)])
-def test_a_share_of_nothing_or_of_all_is_not_certain(hits: int, count: int) -> None:
+def test_a_share_of_none_or_of_all_is_not_certain(hits: int, count: int) -> None:
     low, high = of_share(hits, count)
     assert 0 <= low <= hits / count <= high <= 1
     assert high - low > 0.1
 
 
-def test_every_baseline_says_when_its_fall_back_answers() -> None:
+def test_every_baseline_says_when_its_fallback_answers() -> None:
     """Of A everything is known, but not its pair with Y; of Y only what B measured."""
     rows = [(A, X, 1, 5.0), (A, X, 2, 6.0), (B, X, 3, 9.0), (B, Y, 4, 20.0)]
     train, test = make_rows(rows, [(A, X, 10, 5.0), (A, Y, 11, 20.0)])

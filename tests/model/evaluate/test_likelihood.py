@@ -142,7 +142,7 @@ def test_bytes_of_addresses_are_counted_by_position(known: Any) -> None:
     assert "again" not in report["ipv6"]["dst"]
 
 
-def test_one_who_knows_the_next_token_has_no_nats(store: Path) -> None:
+def test_a_model_that_knows_the_next_token_has_no_nats(store: Path) -> None:
     told: list[int] = []
     model = FakeModel(UNIFORM, knows_next=True)
     report = likelihood_report(model, TokenStore.open(store), 9, told.append)  # type: ignore[arg-type]

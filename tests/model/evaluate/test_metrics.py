@@ -23,7 +23,7 @@ def test_cdf_of_errors_rises_to_the_largest() -> None:
     assert cdf == pytest.approx(list(range(1, 100)))
 
 
-def test_metrics_of_nothing_are_none_and_json_able() -> None:
+def test_metrics_of_no_rows_are_none_and_can_be_written_as_json() -> None:
     none = np.zeros(0)
     assert rtt_metrics(none, none).mae_ms is None
     assert error_cdf(none, none) == []

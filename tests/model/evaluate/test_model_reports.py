@@ -226,7 +226,7 @@ def searched(found: list[str], truth: Any) -> SearchScores:
     return report
 
 
-def test_found_destinations_are_held_against_the_truth() -> None:
+def test_found_destinations_are_compared_with_the_truth() -> None:
     found = [B, C, "198.51.100.9", "198.51.100.10", D, "192.0.2.8"]  # 7, 8, 9, 10, unknown, 8 ms
     report = searched(found, Ruler(every_pair=True))
     assert (report.searches, report.found) == (1, 6)

@@ -96,7 +96,7 @@ def test_without_validation_rows_there_is_nothing_to_calibrate_on(
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "warm"])
-def test_a_temperature_that_is_none_is_refused(wrong: object, model: Path, tmp_path: Path) -> None:
+def test_an_impossible_temperature_is_refused(wrong: object, model: Path, tmp_path: Path) -> None:
     copied = tmp_path / "model"
     copied.mkdir()
     for file in model.iterdir():

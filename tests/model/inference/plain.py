@@ -1,4 +1,4 @@
-"""Untrained weights, and plain forward passes of them, to hold a model's answers against."""
+"""Untrained weights, and plain forward passes of them, to compare a model's answers with."""
 
 from __future__ import annotations
 

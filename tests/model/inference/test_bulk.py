@@ -21,7 +21,7 @@ import pytest
 
 from model.inference import bulk_file
 from model.inference.bulk import COLUMNS, Contexts, answer_pairs, matrix_of, pairs_of
-from model.inference.bulk_file import BulkQuestion, answer_file, weights_digest
+from model.inference.bulk_file import BulkQuestion, answer_file, check_out, weights_digest
 from model.inference.ping_model import PingModel, load_weights
 from model.inference.prompts import PAIR_ROWS, SHORTEST_MEASUREMENT
 from stores.codec import Measurement
@@ -212,7 +212,7 @@ PROGRAM = "import model.inference.bulk_file as bulk_file; bulk_file.ROWS_AT_ONCE
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_killed_run_goes_on_where_it_stopped(
+def test_a_killed_run_continues_where_it_stopped(
     suffix: str, model: PingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_file, "ROWS_AT_ONCE", 16)
@@ -258,7 +258,7 @@ def begun(model: PingModel, pairs: Path, tmp_path: Path) -> BulkQuestion:
     return question
 
 
-def test_what_was_begun_for_another_question_is_not_gone_on_with(
+def test_what_was_begun_for_another_question_is_not_continued(
     begun: BulkQuestion, model: PingModel, pairs: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"a.csv.parts: holds .* \(time differ\): remove it"):
@@ -271,6 +271,27 @@ def test_what_was_begun_for_another_question_is_not_gone_on_with(
     assert not begun.out.exists()
     pairs.write_text(PAIRS)
     assert ask(model, begun).rows == 6
+
+
+def test_parts_whose_question_was_lost_with_the_power_are_not_continued(
+    begun: BulkQuestion, model: PingModel
+) -> None:
+    (begun.out.with_name("a.csv.parts") / "plan.json").write_bytes(b"\0" * 64)
+    with pytest.raises(ConfigError, match=r"a.csv.parts: holds the beginning of other answers"):
+        ask(model, begun)
+    assert not begun.out.exists()
+
+
+def test_a_folder_in_place_of_a_file_and_a_context_without_a_use_are_refused(
+    model: PingModel, pairs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"--out .*\.csv: is a folder, expected a file"):
+        check_out(tmp_path / "folder.csv")
+    context = tmp_path / "context.json"
+    context.write_text('[{"prb_id": 1, "msm_id": 2, "type": "dns"}]')
+    with pytest.raises(InputError, match=r"context.json: no usable measurement: other_type 1"):
+        ask(model, BulkQuestion(str(pairs), tmp_path / "b.csv", context=context))
 
 
 def test_two_processes_do_not_write_one_file(begun: BulkQuestion, model: PingModel) -> None:
@@ -288,7 +309,7 @@ def test_no_pairs_give_no_rows(suffix: str, model: PingModel, pairs: Path, tmp_p
     assert read(out) == []
 
 
-def test_pairs_from_standard_input(tmp_path: Path) -> None:
+def test_pairs_are_read_from_standard_input(tmp_path: Path) -> None:
     out = tmp_path / "a.csv"
     words = ["predict-rtt", "--pairs", "-", "--out", str(out), "--time", "1751000000"]
     text = "src,dst\n9.9.9.9,8.8.8.8\n9.9.9.9,8.8.4.4\n9.9.9.9,1.1.1.1\n"
@@ -313,7 +334,9 @@ def test_pairs_from_standard_input(tmp_path: Path) -> None:
         (["--pairs", "/none.csv", "--out", "OUT/b.csv"], 1, "error: /none.csv: cannot be read: No such file"),
     ],
 )  # fmt: skip
-def test_wrong_usage_is_said(words: list[str], code: int, message: str, tmp_path: Path) -> None:
+def test_wrong_usage_is_refused_in_words(
+    words: list[str], code: int, message: str, tmp_path: Path
+) -> None:
     filled = [word.replace("OUT", str(tmp_path)) for word in words]
     done = subprocess.run(
         [sys.executable, "cli.py", "predict-rtt", *filled], cwd=ROOT, capture_output=True, text=True,

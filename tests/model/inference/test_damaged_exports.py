@@ -148,7 +148,7 @@ def test_a_model_that_the_files_do_not_hold_is_refused_at_once(
     assert time.monotonic() - began < 2
 
 
-def test_a_consistent_claim_is_held_against_the_weights(exported: Path) -> None:
+def test_a_consistent_claim_is_checked_against_the_weights(exported: Path) -> None:
     """The configuration agrees with itself, but not with the other file."""
 
     def deepen(config: dict[str, Any]) -> None:
@@ -203,7 +203,7 @@ def test_what_is_missing_or_of_the_wrong_type_is_named(
     "content",
     [b"", b"[]", b"null", b"3", b"[" * 100_000, b'{"a": NaN}', b'{"a": 1e999}', b"\xff\xfe", b" " * (2 << 20)],
 )  # fmt: skip
-def test_what_is_no_json_object_is_refused(exported: Path, content: bytes) -> None:
+def test_what_is_not_a_json_object_is_refused(exported: Path, content: bytes) -> None:
     for name in ("vocabulary.json", "config.json"):
         (exported / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
@@ -261,7 +261,7 @@ def test_weights_that_are_not_finite_are_not_exported(exported: Path, weights: W
 
 
 @pytest.mark.parametrize("change", [{"layers": HUGE}, {"width": HUGE, "heads": 1}])
-def test_the_command_says_so_in_one_line(exported: Path, change: dict[str, int]) -> None:
+def test_the_command_names_the_damage_in_one_line(exported: Path, change: dict[str, int]) -> None:
     edit(exported, lambda config: config.pop("config_sha256"))
     edit(exported, lambda config: config["model"].update(change))
     command = [sys.executable, "cli.py", "predict-rtt", "193.0.2.1", "193.0.2.9", "--model"]

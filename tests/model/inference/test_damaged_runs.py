@@ -80,7 +80,7 @@ def test_a_flipped_bit_in_a_run_is_an_error_or_harmless(copied: Path, tmp_path: 
 def test_a_checkpoint_that_claims_another_model_is_refused_at_once(
     copied: Path, claim: dict[str, int]
 ) -> None:
-    """As it can be in one without digests."""
+    """A checkpoint without digests may have been edited to claim one."""
     checkpoint = copied / "checkpoints" / "20"
     (checkpoint / DIGESTS_FILE).unlink()
     file = checkpoint / "record" / "metadata"

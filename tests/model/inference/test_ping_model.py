@@ -124,7 +124,7 @@ def test_answers_of_one_shape_compile_nothing_more(model: PingModel) -> None:
 
 
 @pytest.mark.parametrize(("pair", "seen"), [(V4, 0), (V4, 2), (V4, 12), (V6, 1)])
-def test_rtt_distribution_is_that_of_brute_force(
+def test_the_rtt_distribution_is_that_of_brute_force(
     model: PingModel, plain: Plain, pair: tuple[str, str], seen: int
 ) -> None:
     query = RttQuery(*pair, 1_700_200_000, context(seen))

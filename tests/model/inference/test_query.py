@@ -256,7 +256,7 @@ def test_a_wrong_context_file_is_an_error_that_names_the_line(text: str, message
 
 
 @pytest.mark.parametrize("case", CONTEXT_CASES, ids=lambda case: case["name"])
-def test_the_shared_cases_of_context_text(case: dict[str, Any]) -> None:
+def test_the_shared_cases_of_context_text_read_as_they_say(case: dict[str, Any]) -> None:
     """The page's JavaScript is tested with the same ones."""
     if "error_line" in case:
         with pytest.raises(InputError, match=f"^paste:{case['error_line']}: "):

@@ -37,6 +37,6 @@ def test_a_time_is_unix_seconds_or_iso_8601_in_utc_where_it_names_no_zone(text: 
         ("9999-12-31T23:59:59-23:59", "expected Unix seconds from 0 to the end of 2099"),
     ],
 )
-def test_a_text_that_is_no_time_is_refused_in_words(text: str, problem: str) -> None:
+def test_text_that_is_not_a_time_is_refused_in_words(text: str, problem: str) -> None:
     with pytest.raises(QueryError, match=re.escape(problem)):
         parse_time("time", text)

@@ -47,7 +47,7 @@ def test_a_small_file_cannot_ask_for_a_large_table() -> None:
 
 
 @pytest.mark.parametrize("numbers", [[3, 3], [5, 4], [-1, 4], [4, 1000]])
-def test_row_numbers_that_cannot_be_are_refused(numbers: list[int]) -> None:
+def test_impossible_row_numbers_are_refused(numbers: list[int]) -> None:
     arrays = {
         "lookups.prefix": np.ones((2, 6), np.float32),
         "lookups.prefix.rows": np.array(numbers, np.int32),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from model.config import PRESETS, ModelConfig, make_config
+from model.config import PRESETS, ModelConfig, make_config, parse_assignments
 from model.network.attention import attend, choose_attention, probe_cudnn
 from model.network.dropout import dropout, dropout_keys, keep_mask
 from model.network.flops import (
@@ -224,11 +224,24 @@ def test_memory_estimate_falls_with_remat_and_rises_with_the_batch() -> None:
         ({"scan": "maybe"}, "scan 'maybe': expected true or false"),
         ({"widht": 3}, "no field 'widht'"),
         ({"eval_batches": 1}, "eval_batches 1"),
+        ({"vocabulary": 266}, "vocabulary 266: expected 267 or more"),
+        ({"prefix_rows": -1}, "prefix_rows -1: expected 0 to"),
+        ({"composed": 1.5}, "composed 1.5: expected 0 to 1"),
+        ({"hidden_sources": float("nan")}, "hidden_sources nan: expected 0 to 1"),
+        ({"seed": -1}, "seed -1: expected 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay nan: expected 0 or more"),
     ],
 )
 def test_a_wrong_field_is_an_error_that_names_it(overrides: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         small_config(**overrides)
+
+
+def test_an_unknown_preset_and_an_assignment_without_a_value_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"preset 'huge': expected one of .*tiny"):
+        make_config("huge", {})
+    with pytest.raises(ConfigError, match="--set 'steps': expected FIELD=VALUE"):
+        parse_assignments(["seed=1", "steps"])
 
 
 def test_any_field_can_be_set_from_text() -> None:

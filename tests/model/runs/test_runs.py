@@ -52,7 +52,7 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, R
     return folder, result
 
 
-def test_what_each_run_reached(runs: tuple[Path, RunResult]) -> None:
+def test_each_run_shows_what_it_reached(runs: tuple[Path, RunResult]) -> None:
     folder, result = runs
     rows = {Path(row.run).name: row for row in read_runs([folder])}
     assert list(rows) == ["a", "b", "c", "d"]
@@ -102,7 +102,7 @@ def test_only_what_differs_is_shown(runs: tuple[Path, RunResult]) -> None:
     assert "ms" not in bare
 
 
-def test_the_command_needs_no_jax_and_refuses_what_is_no_run(
+def test_the_command_needs_no_jax_and_refuses_what_is_not_a_run(
     runs: tuple[Path, RunResult], tmp_path: Path
 ) -> None:
     folder, _ = runs

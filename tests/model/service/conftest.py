@@ -90,8 +90,12 @@ def serving(
             until_ready(process, url)
         yield process, url
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()  # gently, because a killed one tells no coverage
+        try:
+            process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 @contextmanager

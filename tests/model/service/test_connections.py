@@ -131,7 +131,7 @@ def test_half_open_connections_lock_nobody_out(server: Server, connect: Connect)
 
 @pytest.fixture
 def own_server(exported: Path, compile_cache: Path) -> Iterator[Server]:
-    """As `server`, but no test before has left it anything to count."""
+    """Like `server`, but no earlier test has left it anything to count."""
     options = {"descriptors": DESCRIPTORS}
     with listening(exported, compile_cache, free_port(), **options) as (process, url):
         yield process, url

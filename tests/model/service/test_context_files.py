@@ -62,7 +62,9 @@ def test_a_file_of_any_form_is_read_into_measurements(name: str, url: str) -> No
         (b"src,dst,failed\n" + b"9.9.9.9,8.8.8.8,yes\n" * 50_001, "file: more than 50,000 rows"),
     ],
 )
-def test_what_is_no_file_of_measurements_is_refused(content: bytes, message: str, url: str) -> None:
+def test_what_is_not_a_file_of_measurements_is_refused(
+    content: bytes, message: str, url: str
+) -> None:
     answer = httpx.post(f"{url}/context", content=content, timeout=60)
     assert answer.status_code == 422
     [problem] = answer.json()["detail"]

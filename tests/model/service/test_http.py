@@ -95,7 +95,9 @@ def test_a_batch_has_the_answers_of_its_queries_in_order(url: str) -> None:
     assert answers[7]["median_ms"] == pytest.approx(single["median_ms"], rel=1e-3)
 
 
-def test_of_200_requests_at_once_none_gets_anothers_answer(url: str, model: PingModel) -> None:
+def test_none_of_200_requests_at_once_gets_the_answer_to_another(
+    url: str, model: PingModel
+) -> None:
     """Three times what may wait: some are refused with 503, the others are right, then all is well."""
 
     async def ask_all() -> list[httpx.Response]:
@@ -202,10 +204,10 @@ def test_whatever_comes_in_is_answered_in_one_shape_without_a_trace(
         ("text/plain;application/json", "Content-Type is 'text/plain;application/json'"),
     ],
 )
-def test_a_body_that_is_not_said_to_be_json_is_refused_in_words(
+def test_a_body_that_is_not_declared_as_json_is_refused_in_words(
     url: str, given: str | None, found: str
 ) -> None:
-    """Once it was read as a text, and "should be a valid dictionary" was all that a user heard."""
+    """It was once read as text, and "should be a valid dictionary" was all that a user heard."""
     headers = {} if given is None else {"Content-Type": given}
     refused = httpx.post(f"{url}/predict_rtt", content=json.dumps(PLAIN), headers=headers)
     assert refused.status_code == 415
@@ -285,7 +287,9 @@ def test_it_says_warming_up_then_ready_and_stops_cleanly(
         assert f"ready: {url}" in errors
 
 
-def test_past_the_time_limit_it_says_504_and_goes_on(exported: Path, compile_cache: Path) -> None:
+def test_past_the_time_limit_the_service_answers_504_and_continues(
+    exported: Path, compile_cache: Path
+) -> None:
     with serving(exported, compile_cache, free_port(), "--timeout", "0.1") as (_, url):
         slow = {"queries": [{"src": SRC, "target_rtt_ms": 20, "n": 256}] * 64}
         response = httpx.post(f"{url}/sample_ips/batch", json=slow, timeout=60)

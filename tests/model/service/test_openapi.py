@@ -52,7 +52,7 @@ class Description:
         return self.document["components"]["schemas"][name]["examples"][0]
 
     def bounds(self) -> set[float]:
-        """Of all numbers."""
+        """The bounds of all numbers."""
         names = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
         def found(part: Any) -> Iterator[float]:
@@ -120,7 +120,7 @@ def bodies(example: Any, numbers: list[float]) -> Iterator[Any]:
 
 
 def check(client: httpx.Client, description: Description, path: str, body: Any) -> int:
-    """Send it, and hold the answer against the description."""
+    """Send it, and check the answer against the description."""
     content = json.dumps(body)  # with Infinity, which httpx would not send
     response = client.post(path, content=content, headers={"content-type": "application/json"})
     allowed = description.body(path).is_valid(body)

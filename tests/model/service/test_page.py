@@ -179,7 +179,7 @@ def test_a_newer_query_is_not_overwritten_by_a_slow_older_one(page: Page) -> Non
 
 
 @pytest.mark.parametrize("tab", ["predict", "sample", "complete"])
-def test_at_360_pixels_nothing_sticks_out(page: Page, tab: str) -> None:
+def test_at_360_pixels_nothing_overflows(page: Page, tab: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.click(f"#tab-{tab}")
     field, value = {
@@ -215,7 +215,7 @@ def test_in_light_and_dark_text_stands_out(page: Page) -> None:
     assert len(backgrounds) == 2
 
 
-def test_a_server_that_goes_away_is_said_and_the_page_recovers(
+def test_a_server_that_goes_away_is_reported_and_the_page_recovers(
     browser: Browser, exported: Path, compile_cache: Path
 ) -> None:
     port = free_port()

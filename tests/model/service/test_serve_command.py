@@ -1,11 +1,15 @@
-"""`serve` before there is a server."""
+"""`serve` before its model is ready."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.model.service.conftest import free_port, listening
 
 START = "import sys; sys.modules[sys.argv.pop(1)] = None; import cli; cli.main()"
 
@@ -42,3 +46,15 @@ def test_a_malformed_host_name_is_one_line() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: --allowed-host 'http://pings.example.org': expected one")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_service_that_still_compiles_stops_cleanly(
+    number: signal.Signals, exported: Path, tmp_path: Path
+) -> None:
+    """Python used to abort: the thread that compiles cannot be stopped."""
+    with listening(exported, tmp_path / "empty", free_port()) as (process, _):
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert errors.splitlines()[-1] == "stopped"
+    assert process.returncode == 0

@@ -52,7 +52,7 @@ def test_requests_are_counted_by_route_and_status_with_their_time(url: str) -> N
     assert grown["pinglm_request_seconds_sum /predict_rtt"] > 0
 
 
-def test_batches_and_the_queue_are_seen(url: str) -> None:
+def test_batches_and_the_queue_are_counted(url: str) -> None:
     before = series(url)
     queries = {"queries": [{"prefix": "198.51", "k": 1}] * 20}
     assert httpx.post(f"{url}/complete_ip/batch", json=queries).status_code == 200

@@ -29,7 +29,7 @@ def link(tab: str, context: str = CONTEXT, **fields: str) -> str:
 
 
 def opened(page: Page, url: str, fragment: str) -> None:
-    """Open it as from elsewhere: the page itself stays the same where only the fragment differs."""
+    """Open a link as if from elsewhere: the page itself stays the same where only the fragment differs."""
     page.goto("about:blank")
     page.goto(f"{url}/{fragment}")
 
@@ -171,14 +171,14 @@ def test_without_measurements_there_are_no_destinations(page: Page) -> None:
     expect(page.locator("#context-error")).to_contain_text("no destination of the family of")
 
 
-def test_a_destination_that_is_no_address_is_named_by_its_line(page: Page) -> None:
+def test_a_destination_that_is_not_an_address_is_named_by_its_line(page: Page) -> None:
     page.fill("#context", CONTEXT + f"{SRC},nowhere,5,\n")
     page.click("#tab-each")
     page.press("#each-src", "Enter")
     expect(page.locator("#context-error")).to_contain_text("line 4: dst")
 
 
-def test_all_destinations_fit_a_narrow_window(page: Page, url: str) -> None:
+def test_the_table_of_all_destinations_fits_a_narrow_window(page: Page, url: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     long = "2001:db9:1111:2222:3333:4444:5555:6666"
     opened(page, url, link("each", f"src,dst,rtt_ms,time\n{long},{long},5,\n"))

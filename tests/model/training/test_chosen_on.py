@@ -27,7 +27,7 @@ CONFIG = small_config(steps=4, eval_every=2, save_every=2)
 
 
 class Told(TrainingProgress):
-    """Keeps what it is told must not be overlooked."""
+    """Keeps the warnings that it is given."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -133,7 +133,7 @@ def test_a_sweep_has_both_losses_and_chooses_by_validation(
     assert row_of(text, "1e+30") == ["1e+30", "-", "-", "-", "-", "not finite"]
 
 
-def test_new_sources_are_said_before_and_after(
+def test_new_sources_are_reported_before_and_after(
     swept: tuple[Path, RunResult, list[SweepRow], list[str]],
 ) -> None:
     _, result, _, warnings = swept

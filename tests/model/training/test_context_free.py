@@ -78,7 +78,7 @@ def test_loss_is_that_of_the_frequencies(store: Path) -> None:
     assert ours == pytest.approx(theirs, rel=1e-6)
 
 
-def test_smoothing_is_the_kindest_for_each_kind(store: Path) -> None:
+def test_each_kind_has_the_smoothing_with_the_lowest_loss(store: Path) -> None:
     opened = TokenStore.open(store)
     batches = fixed_batches(opened, 10, 1024)
     model = ContextFree(opened)

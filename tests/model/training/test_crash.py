@@ -116,9 +116,10 @@ def test_the_same_command_prints_the_finished_run(store: Path, undisturbed: Path
 
 
 def test_a_save_that_cannot_be_written_leaves_the_previous_checkpoint(
-    store: Path, tmp_path: Path
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file may grow past 150 kB from step 50 on: the next checkpoint needs one of 190 kB."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # nor could a file of coverage
     out = tmp_path / "run"
     process = start_and_wait_for(store, out, 50)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (150_000, 150_000))

@@ -51,7 +51,7 @@ def test_only_sources_change_and_alike_over_a_window() -> None:
     assert 20 < changed < 44
 
 
-def test_nothing_false_is_looked_up() -> None:
+def test_no_false_address_is_looked_up() -> None:
     tokens = jnp.asarray(windows()[0])
     disguise = draw_disguise(1, jnp.int32(0), 64, 0.5)
     hidden, rows = hide_sources(tokens, disguise, CONFIG)

@@ -143,7 +143,7 @@ def test_the_fine_answer_is_the_byte_behind_the_coarse_one() -> None:
     np.testing.assert_array_equal(fine & live, expected & live)
 
 
-def test_second_byte_weight_counts_second_bytes_so_often() -> None:
+def test_second_byte_weight_counts_second_bytes_that_many_times() -> None:
     tokens, lengths = (jnp.asarray(part) for part in some_batch(4))
     logits = some_logits(np.asarray(tokens))
     loss, _ = next_token_loss(logits, tokens, lengths, 9.0, 5.0)
@@ -156,7 +156,7 @@ def test_second_byte_weight_counts_second_bytes_so_often() -> None:
     np.testing.assert_allclose(loss, (np.asarray(nats) * weights).sum() / weights.sum(), rtol=1e-5)
 
 
-def test_answer_weight_counts_answers_so_often_and_leaves_the_tally_alone() -> None:
+def test_answer_weight_counts_answers_that_many_times_and_leaves_the_tally_alone() -> None:
     tokens, lengths = (jnp.asarray(part) for part in some_batch(4))
     logits = some_logits(np.asarray(tokens))
     plain, tally = next_token_loss(logits, tokens, lengths)

@@ -148,7 +148,7 @@ def test_what_process_0_knows_all_know_and_strangers_are_turned_away() -> None:
         stranger.close()
 
 
-def test_who_does_not_come_is_named() -> None:
+def test_a_process_that_does_not_come_is_named() -> None:
     port = free_port()
     found: dict[int, object] = {}
     thread = in_thread(Place("127.0.0.1", port, 3, 1), found)

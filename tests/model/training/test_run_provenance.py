@@ -44,7 +44,7 @@ def found(store: Path) -> Provenance:
 
 
 def forget(run: Path, to: Path, *, checkpoints: bool, record: bool) -> Path:
-    """A copy as of a run that did not note it, or noted it only after its checkpoints."""
+    """A copy as if the run had not noted its data, or only after its checkpoints."""
     copied = shutil.copytree(run, to)
     for file in copied.glob("checkpoints/*/record/metadata") if checkpoints else ():
         values = json.loads(file.read_text())
@@ -111,10 +111,10 @@ def new_run(path: Path, store: TokenStore, peers: Peers, known: Provenance | Non
     return Run(path, RunRecord(store.digest, small_config(), "0.1.0", known), peers)
 
 
-def test_nobody_waits_for_a_survey_but_the_end_of_the_run(
+def test_only_the_end_of_a_run_waits_for_the_survey(
     store: Path, found: Provenance, tmp_path: Path
 ) -> None:
-    """A save before that takes what is known."""
+    """An earlier save notes what is known by then."""
     opened = TokenStore.open(store)
     with Surveyor(opened, new_run(tmp_path, opened, Peers())) as surveyor:
         assert surveyor.found(wait=False) in (None, found)

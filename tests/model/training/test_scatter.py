@@ -157,7 +157,7 @@ def test_hosts_scatter_their_part_of_the_same_batch(sampler: MixtureSampler) -> 
     np.testing.assert_array_equal(np.concatenate([p[1] for p in parts])[changed], whole[1][changed])
 
 
-def test_of_a_large_split_some_windows_are_looked_through(
+def test_only_some_windows_of_a_large_split_are_searched(
     sampler: MixtureSampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = PairRows.find(sampler.store, "train")

@@ -134,7 +134,7 @@ def found(store: Path, out: Path) -> dict[str, Any]:
     return printed
 
 
-def test_parts_do_not_change_the_losses_nor_does_going_on_with_fewer(
+def test_parts_do_not_change_the_losses_nor_does_continuing_with_fewer(
     found: dict[str, Any], out: Path
 ) -> None:
     whole = found["losses"]["1"]

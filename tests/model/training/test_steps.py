@@ -72,7 +72,9 @@ def test_tables_alone_decay_by_their_own_rate() -> None:
         {"answer_weight": 10, "second_byte_weight": 10},
     ],
 )
-def test_switches_train(store: Path, tmp_path: Path, switch: dict[str, Any]) -> None:
+def test_a_run_learns_with_every_switch(
+    store: Path, tmp_path: Path, switch: dict[str, Any]
+) -> None:
     config = small_config(steps=30, learning_rate=0.01, eval_every=100, save_every=100, **switch)
     result = train(config, store, tmp_path / "run")
     assert result.losses[-1][1] < result.losses[0][1] - 0.1

@@ -87,7 +87,9 @@ def test_two_days_from_the_command_line_and_no_other_list_continues_them(
             train(small_config(steps=4), other, out)
 
 
-def test_what_is_said_and_added_later_is_of_all_stores(several: Several, tmp_path: Path) -> None:
+def test_what_is_printed_and_noted_later_covers_all_stores(
+    several: Several, tmp_path: Path
+) -> None:
     monday, tuesday = several.parts
     assert f"evaluate --store {monday} --store {tuesday} --model" in evaluation_command(
         several.parts, tmp_path

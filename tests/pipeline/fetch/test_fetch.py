@@ -135,7 +135,7 @@ def test_other_probes_servers_and_folders_are_refused(
         ("418", "the server answers 418"),
     ],
 )  # fmt: skip
-def test_answers_that_are_none(
+def test_what_is_not_an_answer_is_named_and_leaves_no_file(
     fault: str, said: str, server: tuple[Api, str], tmp_path: Path
 ) -> None:
     api, url = server

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.fetch.api import KEY as KEY_VARIABLE
+from tests.helpers import limited_to
 from tests.pipeline.fetch.atlas_api import KEY, Api
 from tests.pipeline.fetch.downloads import JAN, command, execute, expected, files, lines, run
 from tests.pipeline.ingest.results import ping
 from tests.pipeline.remote.prepared import digest
 
 
-def test_what_it_wrote_goes_through_prepare(server: tuple[Api, str], tmp_path: Path) -> None:
+def test_what_fetch_wrote_goes_through_prepare(server: tuple[Api, str], tmp_path: Path) -> None:
     api, url = server
     api.private, api.faults = {1004}, ["", "500", "drop"]
     done = execute(command(url, tmp_path / "d"), **{KEY_VARIABLE: KEY})
@@ -43,7 +44,7 @@ def test_what_it_wrote_goes_through_prepare(server: tuple[Api, str], tmp_path: P
 
 
 @pytest.mark.parametrize("moment", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_or_killed_it_goes_on_where_it_stopped(
+def test_an_interrupted_or_killed_fetch_continues_where_it_stopped(
     moment: signal.Signals, server: tuple[Api, str], tmp_path: Path
 ) -> None:
     api, url = server
@@ -86,8 +87,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half(
     server: tuple[Api, str], tmp_path: Path
 ) -> None:
     _, url = server
-    limited = ["bash", "-c", 'ulimit -f 10; exec "$0" "$@"']  # 10 KiB a file
-    full = execute([*limited, *command(url, tmp_path / "d")])
+    full = execute([*limited_to(10), *command(url, tmp_path / "d")])
     assert full.returncode == 1
     first = f"{tmp_path}/d/1001-20240101T000000Z-20240102T000000Z.ndjson"
     assert full.stderr == f"error: {first}: cannot write: File too large\n"

@@ -127,7 +127,9 @@ def test_prepare_takes_tables_beside_results(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["totals"]["rows"] == 600
 
 
-def test_bytes_that_are_no_address_and_text_that_is_no_utf_8_are_rejected(tmp_path: Path) -> None:
+def test_bytes_that_are_not_an_address_and_text_that_is_not_utf_8_are_rejected(
+    tmp_path: Path,
+) -> None:
     good = bigquery_table([ping(1), ping(2)], packed=True)
     at = good.schema.get_field_index("dst_addr")
     short = good.set_column(at, "dst_addr", pa.array([b"\x08\x08\x08", bytes([8, 8, 8, 8])]))

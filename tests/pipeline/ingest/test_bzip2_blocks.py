@@ -37,7 +37,7 @@ def test_the_blocks_are_the_text(level: int, size: int, tmp_path: Path) -> None:
     assert len(found) >= 1 + size // (100_000 * level)
 
 
-def test_streams_one_after_another(tmp_path: Path) -> None:
+def test_streams_one_after_another_are_one_text(tmp_path: Path) -> None:
     texts = [text_of(1, 250_000), b"", b"x", text_of(2, 150_000)]
     found = blocks(b"".join(bz2.compress(text, 1) for text in texts), tmp_path)
     assert b"".join(block.text for block in found) == b"".join(texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import json
@@ -30,6 +31,7 @@ from pipeline.records import IngestedTotals
 from stores.errors import ConfigError, OutputError
 from stores.manifest import InputDigest
 from stores.measurements.atlas_result import REASONS
+from tests.helpers import limited_to
 from tests.pipeline.ingest.results import lines, outputs, ping, rejects, run, table
 
 ROOT = Path(__file__).parents[3]
@@ -191,7 +193,24 @@ def command(*arguments: Any) -> list[str]:
     return [sys.executable, str(ROOT / "cli.py"), "ingest", *map(str, arguments)]
 
 
-def test_killed_at_any_moment_and_run_again_gives_the_same_bytes(
+def test_on_a_file_system_without_hard_links_the_bytes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.json").write_bytes(lines([ping(i) for i in range(20)]))
+    run(find_inputs([tmp_path / "a.json"]), tmp_path / "linked")
+    tried = []
+
+    def link(source: Path, target: Path) -> None:
+        tried.append(target)
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    run(find_inputs([tmp_path / "a.json"]), tmp_path / "copied")
+    assert tried
+    assert outputs(tmp_path / "copied") == outputs(tmp_path / "linked")
+
+
+def test_a_stage_killed_at_any_moment_and_run_again_gives_the_same_bytes(
     many: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     out, rng = tmp_path / "out", random.Random(7)
@@ -257,9 +276,8 @@ def test_rejects_of_other_stages_are_left_alone(mixed: Path, tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_one_clear_line(many: Path, tmp_path: Path) -> None:
-    limited = ["bash", "-c", 'ulimit -f 100; exec "$0" "$@"']  # 100 KiB a file
     arguments = command("--input", many, "--out", tmp_path / "out", "--workers", 1)
-    done = subprocess.run([*limited, *arguments], capture_output=True, text=True)
+    done = subprocess.run([*limited_to(100), *arguments], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "cannot write" in done.stderr

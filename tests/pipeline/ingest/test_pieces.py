@@ -139,7 +139,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(
 
 
 @pytest.mark.parametrize("units", [1, 4, 9, 14, 30])
-def test_interrupted_and_run_again_gives_the_same_bytes(
+def test_a_stage_interrupted_and_run_again_gives_the_same_bytes(
     units: int, large: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     left = units
@@ -240,7 +240,7 @@ def test_damage_is_reported_as_by_the_reader_of_whole_files(name: str, tmp_path:
         assert "\n" not in whole
 
 
-def test_bits_that_look_like_a_mark_inside_a_block(tmp_path: Path) -> None:
+def test_bits_inside_a_block_that_look_like_a_mark_change_nothing(tmp_path: Path) -> None:
     """A block says which bytes it has by one bit for each, so text can be chosen to give the bits of a mark."""
     mark = f"{0x314159265359:048b}"
     used = bytes(0x80 + i for i in range(48) if mark[i] == "1")
@@ -255,7 +255,7 @@ def test_bits_that_look_like_a_mark_inside_a_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("container", ["array", "indented"])
-def test_what_is_no_ndjson_is_not_cut(container: str, tmp_path: Path) -> None:
+def test_what_is_not_ndjson_is_not_cut(container: str, tmp_path: Path) -> None:
     records = [ping(i, x=noise(random.Random(i), 400)) for i in range(600)]
     path = tmp_path / "pings.bz2"
     indent = 1 if container == "indented" else None

@@ -72,7 +72,7 @@ def test_a_server_that_knows_little_gives_the_store_of_the_local_files(
 
 
 @pytest.mark.parametrize("moment", [8, 14])
-def test_killed_at_a_request_it_continues_to_the_same_digest(
+def test_a_run_killed_at_a_request_continues_to_the_same_digest(
     moment: int, web: tuple[Web, list[str]], local_files: str, tmp_path: Path
 ) -> None:
     at, urls = web
@@ -95,7 +95,7 @@ def test_killed_at_a_request_it_continues_to_the_same_digest(
     assert json.loads(done.stdout)["store"]["digest"] == local_files
 
 
-def test_killed_while_it_reads_a_bucket_it_continues_to_the_same_digest(
+def test_a_run_killed_while_it_reads_a_bucket_continues_to_the_same_digest(
     server: str,
     bucket: str,
     local: tuple[str, dict[str, str]],

@@ -43,7 +43,9 @@ def put(server: str, bucket: str, *keys: str) -> None:
         change(server, f"{bucket}/{key}", b"{}\n" if not key.endswith("/") else b"")
 
 
-def test_objects_folders_and_globs(server: str, bucket: str) -> None:
+def test_urls_of_objects_folders_and_globs_mean_what_local_paths_do(
+    server: str, bucket: str
+) -> None:
     put(
         server, bucket, "pings/2023-12/a.bz2", "pings/2024-01/a.bz2", "pings/2024-01/b.bz2", "pings/",
         "pings/2024-02/a.bz2", "pings/2024-02/README", "pings/2024-02/.hidden.json", "pings/x.parquet",
@@ -84,7 +86,7 @@ def test_objects_folders_and_globs(server: str, bucket: str) -> None:
             names(f"{bucket}/{missing}")
 
 
-def test_kinds(server: str, bucket: str) -> None:
+def test_a_table_is_known_by_its_first_bytes_or_its_suffix(server: str, bucket: str) -> None:
     change(server, f"{bucket}/table", b"PAR1....")
     put(server, bucket, "b.PARQUET", "results")
     kinds = {

@@ -1,4 +1,4 @@
-"""What `prepare` shows of URLs, and what of it local files load."""
+"""What `prepare` shows of URLs, and that local files load nothing that only URLs need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.s3_server import KEY, SECRET, TOKEN
 SIGNED = "X-Amz-Signature=neverprinted&X-Amz-Credential=neverprinted%2F2026&token=neverprinted"
 
 
-def test_signatures_are_nowhere_and_may_change(
+def test_signatures_appear_nowhere_and_may_change(
     web: tuple[Web, list[str]], local_files: str, tmp_path: Path
 ) -> None:
     at, urls = web
@@ -46,7 +46,7 @@ def test_signatures_are_nowhere_and_may_change(
     }
 
 
-def test_keys_of_a_bucket_are_nowhere(bucket: str, tmp_path: Path) -> None:
+def test_keys_of_a_bucket_appear_nowhere(bucket: str, tmp_path: Path) -> None:
     environment = {**os.environ, "RUST_LOG": "debug"}
     done = subprocess.run(
         command([bucket], tmp_path / "out"),
@@ -87,7 +87,7 @@ def test_without_the_extra_a_bucket_says_what_to_install_and_the_web_needs_none(
     assert run(web[1][0]).returncode == 0
 
 
-def test_local_files_load_nothing_of_it(folder: Path, tmp_path: Path) -> None:
+def test_local_files_load_nothing_that_only_urls_need(folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pipeline.inputs import find_inputs, find_left_out\n"

@@ -208,7 +208,7 @@ def test_retry_after_is_obeyed(server: tuple[Web, str], monkeypatch: pytest.Monk
     assert waits[1] < 0.01
 
 
-def test_pieces_from_anywhere(server: tuple[Web, str]) -> None:
+def test_pieces_are_read_from_anywhere_in_the_file(server: tuple[Web, str]) -> None:
     from pipeline.hashed_file import open_hashed
 
     at, url = server

@@ -210,7 +210,7 @@ def test_two_processes_write_the_bytes_of_one(million, tmp_path):
     assert digests(tmp_path / "two") == digests(million[0])
 
 
-def test_killed_and_run_again_ends_in_the_same_bytes(million, tmp_path):
+def test_a_simulation_killed_and_run_again_ends_in_the_same_bytes(million, tmp_path):
     path = tmp_path / "killed"
     code = f"""
 from pathlib import Path

@@ -109,7 +109,7 @@ def test_rows_that_do_not_say_which_file_they_came_from_are_those_of_this_one(
     )
 
 
-def test_a_table_whose_files_are_all_unknown_is_taken(tmp_path: Path, run_split) -> None:
+def test_a_table_whose_files_are_all_unknown_is_accepted(tmp_path: Path, run_split) -> None:
     table = measurement_table(10)
     for field in INGESTED_SCHEMA:
         if field.name not in SCHEMA.names:
@@ -122,7 +122,7 @@ def test_a_table_whose_files_are_all_unknown_is_taken(tmp_path: Path, run_split)
 
 
 def peak(path: Path, out: Path) -> tuple[int, str]:
-    """Peak memory in bytes of `split`, and its last line of errors."""
+    """Peak memory in bytes of `split`, and the last line of its errors."""
     command = ["split", "--input", path, "--out", out, "--workers", 1]
     program = (
         "import resource, subprocess, sys;"
@@ -184,7 +184,9 @@ def test_names_in_place_of_addresses_are_rejected_row_by_row(tmp_path: Path, run
 
 
 @pytest.mark.parametrize("name", ["src_addr", "source_file"])
-def test_text_that_is_no_utf_8_is_rejected_or_unknown(name: str, tmp_path: Path, run_split) -> None:
+def test_text_that_is_not_utf_8_is_rejected_or_unknown(
+    name: str, tmp_path: Path, run_split
+) -> None:
     table = measurement_table(4)
     for field in INGESTED_SCHEMA:
         if field.name not in SCHEMA.names:

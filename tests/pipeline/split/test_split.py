@@ -79,7 +79,7 @@ def test_keys_of_test_never_occur_in_train(by: str, key: list, tmp_path: Path, r
     assert 0.02 < record.totals.test / 4000 < 0.25
 
 
-def test_overlap_counts_what_is_distinct(tmp_path: Path, run_split) -> None:
+def test_the_overlap_counts_what_is_distinct(tmp_path: Path, run_split) -> None:
     table = measurement_table(3000)
     out = tmp_path / "out"
     record = run_split([write_parquet(table, tmp_path / "a.parquet")], out, rows_per_shard=300)
@@ -196,7 +196,7 @@ def test_each_bad_row_is_rejected_with_its_reason(tmp_path: Path, run_split) -> 
     assert totals.rejected["duplicate"] == 2
 
 
-def test_rows_that_differ_in_one_column_are_no_duplicates(tmp_path: Path, run_split) -> None:
+def test_rows_that_differ_in_one_column_are_not_duplicates(tmp_path: Path, run_split) -> None:
     one = measurement_table(1)
     variants = [one]
     for name, value in [("msm_id", 5), ("rtt", 3.25), ("size", 7), ("packet_error_count", 9)]:
@@ -234,7 +234,7 @@ TIME_TYPES = [pa.timestamp(unit, tz) for unit in ("s", "ms", "us", "ns") for tz 
 
 @pytest.mark.parametrize("address", ADDRESS_TYPES, ids=str)
 @pytest.mark.parametrize("time", TIME_TYPES[::3], ids=str)
-def test_every_spelling_of_the_table_is_taken(address, time, tmp_path: Path, run_split) -> None:
+def test_every_spelling_of_the_table_is_accepted(address, time, tmp_path: Path, run_split) -> None:
     table = measurement_table(300)
     whole = pa.array(seconds(table)).cast(pa.timestamp("s")).cast(SCHEMA.field("event_time").type)
     table = with_column(table, "event_time", whole)
@@ -248,7 +248,7 @@ def test_every_spelling_of_the_table_is_taken(address, time, tmp_path: Path, run
     assert read_split(tmp_path / "out", "train")[0].schema.equals(SCHEMA)
 
 
-def test_files_written_by_polars_with_categories_are_taken(tmp_path: Path, run_split) -> None:
+def test_files_written_by_polars_with_categories_are_accepted(tmp_path: Path, run_split) -> None:
     table = measurement_table(300)
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)

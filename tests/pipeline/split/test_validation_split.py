@@ -66,7 +66,7 @@ def test_a_stream_of_several_shards_is_whole_in_every_split(
     assert sorted(found) == as_rows(table)
 
 
-def test_overlap_counts_validation_too(tmp_path: Path, run_split) -> None:
+def test_the_overlap_counts_validation_too(tmp_path: Path, run_split) -> None:
     out = tmp_path / "out"
     file = write_parquet(measurement_table(3000, sources=40), tmp_path / "a.parquet")
     overlap = run_split([file], out, validation=0.2, rows_per_shard=300).overlap
@@ -104,7 +104,7 @@ def test_the_store_has_three_splits_and_is_sound(tmp_path: Path, run_split, run_
 def test_without_it_records_and_store_are_what_they_were(
     tmp_path: Path, run_split, run_tokenize
 ) -> None:
-    """Also in JSON, so that a folder of an earlier version continues and a digest is the same."""
+    """In JSON too, so that a folder of an earlier version continues and its digest is the same."""
     out = tmp_path / "out"
     run_split([write_parquet(measurement_table(2000), tmp_path / "a.parquet")], out)
     run_tokenize(out)
@@ -122,7 +122,7 @@ def test_a_share_that_leaves_no_rows_is_refused(share: float, tmp_path: Path, ru
         run_split([file], tmp_path / "out", validation=share)
 
 
-def test_a_folder_that_began_without_it_says_so(tmp_path: Path, run_split) -> None:
+def test_a_folder_that_began_without_validation_says_so(tmp_path: Path, run_split) -> None:
     file = write_parquet(measurement_table(500), tmp_path / "a.parquet")
     run_split([file], tmp_path / "out")
     with pytest.raises(ConfigError, match=r"was started with validation None, not 0\.1"):
@@ -142,7 +142,7 @@ def test_prepare_and_the_stages_make_the_same_store(tmp_path: Path) -> None:
     assert sum(report["totals"][split] for split in WITH_VALIDATION) == 3000
 
 
-def test_an_empty_validation_split_is_said_and_not_chosen_on(tmp_path: Path) -> None:
+def test_an_empty_validation_split_is_reported_and_not_chosen_on(tmp_path: Path) -> None:
     table = measurement_table(300)
     seconds = np.where(np.arange(300) < 250, 1_750_000_000, 1_750_000_100) * 1_000_000
     times = pa.array(seconds).cast(table.schema.field("event_time").type)

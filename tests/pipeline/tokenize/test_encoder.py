@@ -132,7 +132,7 @@ def test_none_is_shuffled_and_mixed_keeps_the_time_of_half() -> None:
         assert 0.4 < (np.diff(rows) > 0).mean() < 0.6  # in time order it would be near 1
 
 
-def test_passes_and_seeds_differ_and_repeat() -> None:
+def test_each_pass_and_each_seed_has_an_order_of_its_own_that_repeats() -> None:
     _, fields, streams = random_shard(1500, 6, sources=12)
     for mode in MODES:
         first = lay_out(fields, streams, mode, 0, 0).rows.tolist()

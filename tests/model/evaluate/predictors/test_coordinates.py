@@ -129,7 +129,7 @@ def test_neighbours_meet_only_their_own_and_all_of_them() -> None:
     assert met == {((6, 60.0), (5, 50.0)), ((6, 60.0), (7, 40.0))}
 
 
-def test_fits_repeat_from_their_seed() -> None:
+def test_the_same_seed_gives_the_same_fit() -> None:
     pairs, queries, _ = split_pairs(plane())
     for make in (Vivaldi, Dmfsgd):
         said = [

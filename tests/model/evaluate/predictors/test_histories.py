@@ -99,7 +99,7 @@ def test_failure_rates_follow_the_rows_and_lean_on_coarser_ones() -> None:
     assert abs(source[0] - 1 / 4) < 0.05
 
 
-def test_exponential_average_is_the_loop() -> None:
+def test_the_exponential_average_is_that_of_a_plain_loop() -> None:
     rtts = np.random.default_rng(3).uniform(1, 100, 50)
     train, _ = make_rows([(A, X, at, rtt) for at, rtt in enumerate(rtts)])
     value = rtts[0]
