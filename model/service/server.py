@@ -83,9 +83,8 @@ def serve(
     if model.status == "failed to start":
         sys.exit(1)
     console.print("stopped", highlight=False)
-    if (
-        not model.ready
-    ):  # its thread still compiles, and Python aborts where it cannot stop a thread
+    if not model.ready:
+        # Its thread still compiles, and Python aborts where it cannot stop a thread.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
