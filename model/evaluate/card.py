@@ -107,8 +107,7 @@ def make_example(questions: Questions, world: World) -> dict[str, Any]:
     """A question of the test split for the web page to start with, and the true median RTT.
 
     It is the first unseen IPv4 pair whose context has ten answered measurements, none of the pair itself.
-    It has no timestamps: the last training rows lie further back than any gap between two rows that the
-    model was trained on."""
+    It has no timestamps: they are optional, and little of an RTT depends on them."""
     queries = questions.queries.with_context(EXAMPLE_CONTEXT)
     fits = (
         questions.groups(queries)["unseen_pairs"]
