@@ -19,6 +19,10 @@ from model.training.meeting import gather, visit
 from model.training.peers import Peers, Place
 from stores.errors import ConfigError
 
+FIRST_PORT, PORTS = 61_440, 4_096
+"""JAX takes the number of a SLURM job modulo this many."""
+STEP_STRIDE = 181
+"""Ports between two steps of a job, so that those of a job do not meet those of the next hundred jobs."""
 GRACE = 2.0
 """Seconds that a failed process waits for the news that another one has died, which would be why."""
 
@@ -39,7 +43,7 @@ def find_place(
     host, port = cluster.get_coordinator_address(None, None).rsplit(":", 1)
     return Place(
         host,
-        int(port),
+        _port_of_step(int(port)) if cluster.name == "slurm" else int(port),
         cluster.get_process_count(),
         cluster.get_process_id(),
         _own_device(cluster.get_local_process_id()),
@@ -64,6 +68,12 @@ def _clusters() -> tuple[Any, ...]:
             ) from error
         return ()
     return OmpiCluster, SlurmCluster
+
+
+def _port_of_step(port_of_job: int) -> int:
+    """Another port for each step of a job: two `srun` in one job are two runs, perhaps on the same nodes."""
+    step = int(os.environ.get("SLURM_STEP_ID", "0"))
+    return FIRST_PORT + (port_of_job - FIRST_PORT + step * STEP_STRIDE) % PORTS
 
 
 def _in_shell_of_salloc(cluster: Any) -> bool:

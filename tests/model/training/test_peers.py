@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import product
 
 import pytest
 
@@ -258,6 +259,22 @@ def test_places_are_told_or_found_in_slurm(monkeypatch: pytest.MonkeyPatch) -> N
         assert place.local_device == device
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert find_place() is None
+
+
+def test_steps_of_a_slurm_job_and_its_neighbours_meet_at_ports_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    ports = set()
+    for job, step in product(range(4090, 4110), range(5)):  # JAX takes the job modulo 4096
+        monkeypatch.setenv("SLURM_JOB_ID", str(job))
+        monkeypatch.setenv("SLURM_STEP_ID", str(step))
+        place = find_place()
+        assert place is not None
+        assert 61_440 <= place.port < 65_536
+        ports.add(place.port)
+    assert len(ports) == 100
 
 
 def test_a_shell_of_salloc_is_alone_though_the_job_has_several_tasks(
