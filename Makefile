@@ -15,7 +15,7 @@ help:
 	@echo "make demo                                   serve the shipped model at http://127.0.0.1:8000"
 	@echo "make prepare [INPUT=PATH] [OUT=data]        turn RIPE Atlas files, or a simulated Internet, into a store"
 	@echo "make train   [OUT=data] [RUN=runs/default]  train the transformer on OUT/store.zarr"
-	@echo "make pretrained                             train the shipped model again (an hour on two cores)"
+	@echo "make pretrained                             train the shipped model again (half an hour on two cores)"
 	@echo "make test | check | format                  run the tests | check format, lint, types | reformat"
 	@echo "make attack                                 attack service and ingest, this machine only (half an hour)"
 	@echo "make docs | bench                           build the documentation into build/site | run the benchmarks"
@@ -57,7 +57,7 @@ BUILD := build/pretrained
 
 pretrained: setup
 	$(BIN)/python cli.py prepare --out $(BUILD) --validation 0.02
-	XLA_FLAGS=--xla_force_host_platform_device_count=2 $(BIN)/python cli.py train --store $(BUILD)/store.zarr --out $(BUILD)/run $(SHIPPED)
+	$(BIN)/python cli.py train --store $(BUILD)/store.zarr --out $(BUILD)/run $(SHIPPED)
 	$(BIN)/python cli.py export --model $(BUILD)/run --store $(BUILD)/store.zarr --dtype bfloat16 --calibrate --out model/pretrained
 	$(BIN)/python cli.py evaluate --store $(BUILD) --model pretrained --truth $(BUILD)/truth/world.npz --limit 3000 --out $(BUILD)/report
 	$(BIN)/python cli.py model-card --run $(BUILD)/run --report $(BUILD)/report/report.json --store $(BUILD)/store.zarr \

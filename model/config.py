@@ -248,7 +248,7 @@ PRESETS = {
             dropout=0.0,
         ),
         TrainConfig(
-            steps=2_400,
+            steps=4_000,
             batch_size=8,
             optimizer="muon",
             learning_rate=3e-3,
