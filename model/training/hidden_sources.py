@@ -20,6 +20,7 @@ from model.network.token_places import MAX_PAYLOAD, take, token_places
 from stores.vocabulary import BYTE0, PAYLOAD_BYTES, SRC_IPV4, SRC_IPV6
 
 QUARTERS = 4  # a false address keeps 0 to 3 quarters of its bytes
+WHOLE = 3  # none is drawn as often as the other three together
 
 
 class Disguise(NamedTuple):
@@ -39,7 +40,7 @@ def draw_disguise(seed: int, step: jax.Array, windows: int, share: float) -> Dis
     first, second, third = jax.random.split(jax.random.fold_in(key, SALT), 3)
     return Disguise(
         jax.random.bernoulli(first, share, (windows,)),
-        jax.random.randint(second, (windows,), 0, QUARTERS),
+        jnp.maximum(jax.random.randint(second, (windows,), 1 - WHOLE, QUARTERS), 0),
         jax.random.randint(third, (windows, MAX_PAYLOAD + 1), 1, 256),
     )
 

@@ -80,3 +80,9 @@ def test_a_disguise_is_a_function_of_seed_and_step() -> None:
     assert not np.array_equal(masks(0, 3), masks(1, 3))
     assert masks(0, 3).min() >= 1
     assert masks(0, 3).max() <= 255
+
+
+def test_half_of_the_hidden_windows_keep_nothing_of_the_address() -> None:
+    disguise = draw_disguise(0, jnp.int32(0), 4000, 1.0)
+    shares = np.bincount(np.asarray(disguise.quarters), minlength=4) / 4000
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 6, 1 / 6, 1 / 6], atol=0.03)
