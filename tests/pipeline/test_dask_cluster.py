@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
 import sys
 import time
@@ -158,7 +158,13 @@ def test_a_unit_that_kills_its_workers_is_one_line(
             pytest.raises(OutputError, match=r"split: a worker process died .* more memory each"),
             dask_executor(dask.address, tmp_path / "shared") as executor,
         ):
-            run_units("split", [Unit("a", os._exit, (1,))], tmp_path, executor, lambda *_: None)
+            run_units(
+                "split",
+                [Unit("a", signal.raise_signal, (signal.SIGKILL,))],
+                tmp_path,
+                executor,
+                lambda *_: None,
+            )
 
 
 def test_a_cluster_that_no_worker_joins_is_named(
