@@ -5,7 +5,6 @@ from __future__ import annotations
 from ipaddress import ip_address
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from stores import TokenStore
@@ -13,15 +12,12 @@ from stores.codec import Measurement
 from stores.decode import decode_windows
 from stores.errors import TokenError
 from stores.layout import MODES, SPLITS
-from tests.helpers import build_store, windows_of_mode, write_store
+from tests.helpers import break_window, build_store, windows_of_mode, write_store
 
 
 def test_a_window_that_breaks_the_grammar_is_named_with_its_position(tmp_path: Path) -> None:
     path = build_store(tmp_path / "store.zarr", train=200, test=50)
-    file = path / "train" / "full" / "tokens" / "c" / "0" / "0"
-    values = np.fromfile(file, "<u2")
-    values[2 * 1024] = 20
-    values.tofile(file)
+    break_window(path, 2)
     store = TokenStore.open(path)
     assert len(decode_windows(store, "train", "full", 0, 2)) == 2
     with pytest.raises(TokenError, match=r"store.zarr: window 2 of train/full: .*position 0"):

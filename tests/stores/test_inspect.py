@@ -15,7 +15,7 @@ from stores.errors import DamagedStoreError
 from stores.inspect import StoreReport, inspect_store
 from stores.layout import MODES, SPLITS
 from stores.vocabulary import BYTE0, ROLE_NAMES
-from tests.helpers import build_store
+from tests.helpers import break_window, build_store
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,6 @@ def test_one_array_can_be_inspected_alone(store_path: Path, report: StoreReport)
 
 def test_bad_window_is_named(tmp_path: Path) -> None:
     path = build_store(tmp_path / "store.zarr", train=200, test=50)
-    file = path / "train" / "full" / "tokens" / "c" / "0" / "0"
-    values = np.fromfile(file, "<u2")
-    values[2 * 1024] = 20
-    values.tofile(file)
+    break_window(path, 2)
     with pytest.raises(DamagedStoreError, match="window 2 of train/full breaks the grammar"):
         inspect_store(path)

@@ -103,10 +103,11 @@ def test_bfloat16_activations_keep_float32_logits_close_to_the_float32_model() -
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(half, nnx.Param)))
 
 
-def test_plain_attention_is_causal_softmax_attention() -> None:
-    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 16, 2, 8))
+@pytest.mark.parametrize("length", [1, 3, 5, 16, 27])  # whole blocks of queries, and others
+def test_plain_attention_is_causal_softmax_attention(length: int) -> None:
+    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, length, 2, 8))
     scores = np.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(8)
-    scores[..., np.triu(np.ones((16, 16), bool), 1)] = -np.inf
+    scores[..., np.triu(np.ones((length, length), bool), 1)] = -np.inf
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     expected = np.einsum("bhqk,bkhd->bqhd", weights, value)
