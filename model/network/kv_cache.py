@@ -107,7 +107,7 @@ class CachedTransformer:
         x = jnp.take_along_axis(x, last_two[..., None], axis=1)  # (B, 2, C)
         placed = None
         if model.placement is not None and rows is not None:
-            placed = model.placement.place(read_slots(tokens, rows.prefix))
+            placed = model.placement.place(read_slots(tokens, rows.placed))
         rows = jax.tree.map(lambda field: take(field, last_two), rows)
         at = lengths[:, None] - jnp.arange(LONGEST_MEASUREMENT - 1, 0, -1)[None]  # (B, 46)
         tail = jnp.where(at >= 0, jnp.take_along_axis(tokens, jnp.maximum(at, 0), axis=1), 0)
@@ -191,7 +191,7 @@ class CachedTransformer:
             lambda of_slot: of_slot[jnp.arange(len(slot)), slot].reshape(
                 batch, branches, *of_slot.shape[2:]
             ),
-            read_slots(line, rows.prefix),
+            read_slots(line, rows.placed),
         )
         earlier = jnp.arange(past.placed.slots.source.shape[1])[None] < past.slots[:, None]
         mean, deviation = model.placement.expect(past.placed, asked, earlier[:, None])

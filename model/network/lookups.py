@@ -70,6 +70,8 @@ class LookupRows(NamedTuple):
     """Row numbers in the tables, int32, each with the shape of the tokens; -1 looks up nothing."""
 
     prefix: jax.Array
+    placed: jax.Array
+    """The same for `model.network.placement`, which may be told less of a source."""
     source: jax.Array
     """In the same numbering as `prefix`: the whole address."""
     destination: jax.Array
@@ -195,6 +197,7 @@ def read_measurements(tokens: jax.Array, table_rows: int) -> tuple[LookupRows, j
     so_far = jnp.where(distance == 0, NO_BYTE_YET, jnp.where(distance == 1, tokens - BYTE0, -1))
     rows = LookupRows(
         prefix=prefix,
+        placed=prefix,
         source=at(prefix, ends.source),
         destination=at(prefix, ends.destination),
         first=jnp.where(has_rtt, first, jnp.where(ends.failed >= 0, 2 * BYTES, -1)),

@@ -155,7 +155,7 @@ class Transformer(nnx.Module):
         rows = rows or lookup_rows(tokens, self.config.prefix_rows)
         if self.placement is None:
             return rows
-        slots = read_slots(tokens, rows.prefix)
+        slots = read_slots(tokens, rows.placed)
         number = jnp.arange(slots.answered.shape[1])
         earlier = number[None, None, :] < number[None, :, None]
         mean, deviation = self.placement.expect(self.placement.place(slots), slots, earlier)
@@ -167,7 +167,7 @@ class Transformer(nnx.Module):
         if self.placement is None:
             return jnp.zeros(())
         rows = looked_up or lookup_rows(tokens, self.config.prefix_rows)
-        return placement_loss(self.placement, read_slots(tokens, rows.prefix))
+        return placement_loss(self.placement, read_slots(tokens, rows.placed))
 
     def hidden(
         self,

@@ -5,6 +5,9 @@ a few measurements say about a place that it does not know. In a share of the wi
 source addresses are therefore replaced, over the whole window alike, from a byte on that is drawn: what
 is kept of the front is what a known network tells. No prefix that holds a false byte looks up anything,
 as if the training data had never had it.
+
+The placement (`model.network.placement`) is told no more of the source in any window: it is there for
+vantage points that nobody knows, and with the others it would learn their RTTs by heart.
 """
 
 from __future__ import annotations
@@ -48,12 +51,16 @@ def draw_disguise(seed: int, step: jax.Array, windows: int, share: float) -> Dis
 def hide_sources(
     tokens: jax.Array, disguise: Disguise, config: ModelConfig
 ) -> tuple[jax.Array, LookupRows | None]:
-    """Windows (B, T) int32 under their disguise, and what they look up; `None` if the model has no tables."""
+    """Windows (B, T) int32 under their disguise, and what they look up; `None` if the model has no tables.
+
+    Of all windows, hidden or not, the placement looks up only the quarters that are kept.
+    """
     role, distance = token_places(tokens)
     size = jnp.asarray(PAYLOAD_BYTES, jnp.int32)[role]
     kept = size // QUARTERS * disguise.quarters[:, None]
     is_source = ((role == SRC_IPV4) | (role == SRC_IPV6)) & (tokens >= BYTE0)
-    false = is_source & (distance > kept) & disguise.hidden[:, None]
+    dropped = is_source & (distance > kept)
+    false = dropped & disguise.hidden[:, None]
     byte = (tokens - BYTE0) ^ take(disguise.masks, distance)
     tokens = jnp.where(false, BYTE0 + byte, tokens)
     if not config.prefix_rows:
@@ -61,5 +68,6 @@ def hide_sources(
     rows = lookup_rows(tokens, config.prefix_rows)
     return tokens, rows._replace(
         prefix=jnp.where(false, -1, rows.prefix),
+        placed=jnp.where(dropped, -1, rows.placed),
         source=jnp.where(disguise.hidden[:, None], -1, rows.source),
     )

@@ -106,7 +106,8 @@ class Steps:
         train = self.config.train
         keys = dropout_keys(train.seed, state.step, dropout_sites(self.config.model))
         looked_up = None
-        if train.hidden_sources and not train.overfit_one_batch:
+        hides = train.hidden_sources > 0 or self.config.model.places
+        if hides and not train.overfit_one_batch:
             disguise = draw_disguise(train.seed, state.step, len(tokens), train.hidden_sources)
             tokens, looked_up = hide_sources(tokens, disguise, self.config.model)
 
