@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.addresses import KEY_BYTES, Keys, hash_keys
+from pipeline.addresses import KEY_BYTES, Keys, hash_keys, merge_keys
 from pipeline.ordering import distinct_codes
 from pipeline.split.runs import MICROSECONDS, Run, open_run
 from stores.hashing import fold
@@ -142,9 +142,7 @@ def _count_by_source(runs: list[Path], cut: Cut) -> tuple[Keys, NDArray[np.int64
         pending.append((run.sources.copy(), np.stack([rows - sum(held_out), *held_out], axis=1)))
         if number == len(runs) - 1 or sum(len(k) for k, _ in pending) > _FOLD_ENTRIES:
             all_counts = np.concatenate([counts, *(c for _, c in pending)])
-            keys, where = np.unique(
-                np.concatenate([keys, *(k for k, _ in pending)]), return_inverse=True
-            )
+            keys, where = merge_keys([keys, *(k for k, _ in pending)])
             counts = np.stack(
                 [np.bincount(where, all_counts[:, i], len(keys)) for i in range(splits)], axis=1
             ).astype(np.int64)
