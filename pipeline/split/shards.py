@@ -200,7 +200,7 @@ def _merge_keys(parts: list[tuple[Keys, NDArray[np.uint32]]]) -> tuple[Keys, NDA
     keys, place = merge_keys([keys for keys, _ in parts])
     first = np.cumsum([0, *(len(keys) for keys, _ in parts)])
     codes = [
-        place.astype(np.uint32)[start : start + len(keys)][codes]
+        place[start : start + len(keys)][codes]
         for start, (keys, codes) in zip(first[:-1], parts, strict=True)
     ]
     return keys, np.concatenate(codes)
