@@ -96,18 +96,20 @@ def _from_bucket(store: Path, folder: Path | None) -> dict[str, Any]:
         push = [sys.executable, "cli.py", "push", str(store), url, "--json"]
         subprocess.run(push, check=True, stdout=subprocess.DEVNULL, env=places)
         files = [file.relative_to(store) for file in store.rglob("*") if file.is_file()]
-        found = {"curl": _curl([f"{server}/{url.removeprefix('s3://')}/{file}" for file in files])}
+        there = f"{server}/{url.removeprefix('s3://')}"
+        size = sum((store / file).stat().st_size for file in files)
+        found = {"curl": _curl([f"{there}/{file}" for file in files], size)}
         for state in ("empty cache", "full cache"):
             found[state] = _first_batch(url, places)
         return found
 
 
-def _curl(urls: list[str]) -> dict[str, Any]:
-    """Download objects, as many at once as `pull` does, and keep nothing."""
+def _curl(urls: list[str], size: int) -> dict[str, Any]:
+    """Download objects of `size` bytes together, as many at once as `pull` does, and keep nothing."""
     from stores.copies import PARALLEL
     from tests.s3_server import SIGNED
 
-    options = ["--parallel", "--parallel-max", PARALLEL, "--fail", "--silent"]
+    options = ["--parallel", "--parallel-max", PARALLEL, "--fail", "--no-progress-meter"]
     options += [word for name, value in SIGNED.items() for word in ("--header", f"{name}: {value}")]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
@@ -116,7 +118,7 @@ def _curl(urls: list[str]) -> dict[str, Any]:
     wall = time.monotonic() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "read_mb": 0, "points": {}}
+    return {"wall_s": round(wall, 2), "cpu_s": round(cpu, 2), "read_mb": size >> 20, "points": {}}
 
 
 def _forget(file: Path) -> None:
