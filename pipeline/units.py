@@ -217,9 +217,11 @@ def _start_worker() -> None:
 
 
 def _warm_up(warm_up: Callable[[], object] | None) -> None:
+    gc.disable()  # what is imported stays to the end: no collection needs to walk through it, nor does the exit
     if warm_up is not None:
         warm_up()
-    gc.freeze()  # what was imported stays to the end: no collection needs to walk through it, nor does the exit
+    gc.freeze()
+    gc.enable()
 
 
 def _keep_freed_memory() -> None:
