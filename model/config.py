@@ -18,6 +18,7 @@ from stores.vocabulary import CONTEXT, VOCABULARY_SIZE
 
 MIN_CONTEXT = 64  # the longest measurement has 47 tokens
 MAX_PREFIX_ROWS = 2**24
+MAX_FEATURES = 32  # of a placement: each starts from its own bit of a hash
 DEFAULT_STORE = "data/store.zarr"
 
 SHAPE = (
@@ -31,6 +32,7 @@ SHAPE = (
     "factors",
     "recall",
     "nearness",
+    "placement",
 )
 """Fields of a model that its weights depend on, and its context."""
 
@@ -71,6 +73,9 @@ class ModelConfig:
     tables."""
     nearness: bool = False
     """Whether the bytes of an RTT can be likelier the nearer they are to the recalled ones, where there are any."""
+    placement: int = 0
+    """Features of a destination, in which a source is placed by the measurements of its window, where there are
+    tables; 0: none."""
     factors: int = 32
     """Channels of the product of source and destination, where there are tables."""
     dropout: float = 0.1
@@ -98,6 +103,8 @@ class ModelConfig:
             raise ConfigError(f"prefix_rows {self.prefix_rows}: expected 0 to {MAX_PREFIX_ROWS}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout}: expected 0 or more and below 1")
+        if not 0 <= self.placement <= MAX_FEATURES:
+            raise ConfigError(f"placement {self.placement}: expected 0 to {MAX_FEATURES}")
         _one_of(self, "precision", "auto", "bfloat16", "float32")
         _one_of(self, "attention", "auto", "cudnn", "xla")
 
@@ -105,6 +112,11 @@ class ModelConfig:
     def recalls(self) -> bool:
         """Whether tokens look up what the last measurement of their pair said."""
         return self.recall and self.prefix_rows > 0
+
+    @property
+    def places(self) -> bool:
+        """Whether sources are placed by the measurements of their window."""
+        return self.placement > 0 and self.prefix_rows > 0
 
     @property
     def head_size(self) -> int:
@@ -183,15 +195,8 @@ class TrainConfig:
         _one_of(self, "schedule", "cosine", "wsd")
         if self.eval_batches < 10:
             raise ConfigError(f"eval_batches {self.eval_batches}: expected 10 or more (4 : 3 : 3)")
-        for name in (
-            "beta1",
-            "beta2",
-            "final_fraction",
-            "decay_fraction",
-            "composed",
-            "scattered",
-            "hidden_sources",
-        ):
+        of_windows = ("composed", "scattered", "hidden_sources")
+        for name in ("beta1", "beta2", "final_fraction", "decay_fraction", *of_windows):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
         for name in ("warmup_steps", "seed", "weight_decay", "prefix_decay", "epsilon"):

@@ -17,7 +17,13 @@ from stores.errors import CheckpointError
 
 Arrays = dict[str, NDArray[Any]]
 
-TABLES = ("lookups.prefix", "lookups.carried", "lookups.factors")
+TABLES = (
+    "lookups.prefix",
+    "lookups.carried",
+    "lookups.factors",
+    "placement.of_source",
+    "placement.of_destination",
+)
 ROWS = ".rows"
 """Ends the name of the array that holds the row numbers of a trimmed table, (n,) int32 ascending."""
 MOST_EXPANSION = 64

@@ -10,8 +10,9 @@ T context.
 from __future__ import annotations
 
 from model.config import ModelConfig
-from model.network.lookups import RESULT_ROWS
+from model.network.lookups import BYTES, RESULT_ROWS
 from model.network.nearness import REACHES
+from model.network.placement import SCALARS
 
 CONVENTIONS = ("full_attention", "causal_attention")
 
@@ -42,12 +43,16 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
     matrices = config.layers * layer + 2 * config.vocabulary * config.width
     if config.nearness and config.recalls:
         matrices += len(REACHES) * config.width
+    if config.places:
+        matrices += (BYTES + 1) * config.width
     norms = (2 * config.layers + 1) * config.width
     tables = 0
     if config.prefix_rows:
         results = RESULT_ROWS * (2 if config.recalls else 1)
         tables = (2 * config.prefix_rows + results + config.factors) * config.width
         tables += config.prefix_rows * config.factors
+    if config.places:
+        tables += 2 * config.prefix_rows * (config.placement + 2) + SCALARS
     total = matrices + norms + tables
     return {"matrices": matrices, "tables": tables, "norms": norms, "total": total}
 

@@ -18,10 +18,13 @@ from model.network.attention import Implementation, attend
 from model.network.lookups import (
     LONGEST_MEASUREMENT,
     Closed,
+    Expected,
     LookupRows,
     read_measurements,
     recall,
 )
+from model.network.placement import Placed
+from model.network.slots import awaits_rtt, read_slots, slot_numbers
 from model.network.token_places import take
 from model.network.transformer import Transformer, rotary_angles
 from stores.vocabulary import MEASUREMENT_START
@@ -35,6 +38,8 @@ class Past(NamedTuple):
     lengths: jax.Array  # (B,) int32
     tail: jax.Array  # (B, 46) int32, their last tokens: what a next one may look up
     closed: Closed | None  # (B, T) their measurements before the last one, to be recalled
+    placed: Placed | None  # what these say of their sources
+    slots: jax.Array  # (B,) int32, how many they are
 
 
 class Branches(NamedTuple):
@@ -100,11 +105,21 @@ class CachedTransformer:
         x, (keys, values) = model.hidden(tokens, rows, angles, cache=ReadCache())
         last_two = lengths[:, None] + jnp.array([-2, -1], jnp.int32)[None]  # (B, 2)
         x = jnp.take_along_axis(x, last_two[..., None], axis=1)  # (B, 2, C)
+        placed = None
+        if model.placement is not None and rows is not None:
+            placed = model.placement.place(read_slots(tokens, rows.prefix))
         rows = jax.tree.map(lambda field: take(field, last_two), rows)
         at = lengths[:, None] - jnp.arange(LONGEST_MEASUREMENT - 1, 0, -1)[None]  # (B, 46)
         tail = jnp.where(at >= 0, jnp.take_along_axis(tokens, jnp.maximum(at, 0), axis=1), 0)
+        open_slot = take(slot_numbers(tokens), lengths[:, None] - 1)[:, 0]
         return model.logits(x, rows), Past(
-            keys, values, lengths, tail, self._close(tokens, lengths)
+            keys,
+            values,
+            lengths,
+            tail,
+            self._close(tokens, lengths),
+            placed,
+            open_slot,
         )
 
     def _close(self, tokens: jax.Array, lengths: jax.Array) -> Closed | None:
@@ -145,11 +160,13 @@ class CachedTransformer:
         all_tokens = lax.dynamic_update_slice_in_dim(
             branches.tokens, tokens[..., None], grown, axis=2
         )
-        rows = self._look_up(past, all_tokens, grown)
+        rows = self._look_up(model, past, all_tokens, grown)
         x, (keys, values) = model.hidden(tokens, rows, (cos, sin), cache=cache)
         return model.logits(x, rows), Branches(keys, values, all_tokens)
 
-    def _look_up(self, past: Past, tokens: jax.Array, grown: jax.Array) -> LookupRows | None:
+    def _look_up(
+        self, model: Transformer, past: Past, tokens: jax.Array, grown: jax.Array
+    ) -> LookupRows | None:
         """What the latest tokens of branches (B, N, S) look up, (B, N) each; `None` without tables."""
         if not self.config.prefix_rows:
             return None
@@ -165,7 +182,20 @@ class CachedTransformer:
 
         assert past.closed is not None
         every = jnp.ones((1, 1, 1), bool)
-        return recall(LookupRows(*map(latest, rows)), latest(pair), past.closed, every)
+        own = jax.tree.map(latest, rows)
+        recalled = recall(own, latest(pair), past.closed, every)
+        if model.placement is None or past.placed is None:
+            return recalled
+        slot = latest(slot_numbers(line)).reshape(-1)  # (B · N,)
+        asked = jax.tree.map(
+            lambda of_slot: of_slot[jnp.arange(len(slot)), slot].reshape(
+                batch, branches, *of_slot.shape[2:]
+            ),
+            read_slots(line, rows.prefix),
+        )
+        earlier = jnp.arange(past.placed.slots.source.shape[1])[None] < past.slots[:, None]
+        mean, deviation = model.placement.expect(past.placed, asked, earlier[:, None])
+        return recalled._replace(expected=Expected(mean, deviation, latest(awaits_rtt(line))))
 
 
 def _attend_both(

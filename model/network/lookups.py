@@ -56,6 +56,16 @@ RESULT_ROWS = 2 * BYTES + 1
 NO_BYTE_YET = BYTES
 
 
+class Expected(NamedTuple):
+    """What `model.network.placement` expects of an RTT, each with the shape of the tokens."""
+
+    mean: jax.Array
+    """Of the root of the RTT, in its unit; float32."""
+    deviation: jax.Array
+    known: jax.Array
+    """Whether there is anything to expect: both addresses are complete, and the RTT is not."""
+
+
 class LookupRows(NamedTuple):
     """Row numbers in the tables, int32, each with the shape of the tokens; -1 looks up nothing."""
 
@@ -71,6 +81,8 @@ class LookupRows(NamedTuple):
     last_second: jax.Array
     rtt_so_far: jax.Array
     """Where an RTT's byte comes next: its first byte, or `NO_BYTE_YET`."""
+    expected: Expected | None = None
+    """`None` without a placement."""
 
 
 class Closed(NamedTuple):
@@ -99,23 +111,23 @@ class Lookups(nnx.Module):
 
     def __call__(self, rows: LookupRows) -> jax.Array:
         """The sum (…, C) float32 of all that each token looks up."""
-        source = _look_up(self.factors[...], rows.source)  # (…, F)
-        destination = _look_up(self.factors[...], rows.destination)
+        source = look_up(self.factors[...], rows.source)  # (…, F)
+        destination = look_up(self.factors[...], rows.destination)
         # (1 + s)(1 + d) - 1: alive though all factors start at 0, and neutral where one is unknown.
         pair = source + destination + source * destination
         flat = pair.reshape(-1, pair.shape[-1])  # as in `model.network.transformer.Linear`
         x = (
             (flat @ self.of_factors[...]).reshape(*pair.shape[:-1], -1)
-            + _look_up(self.prefix[...], rows.prefix)
-            + _look_up(self.carried[...], rows.source)
-            + _look_up(self.carried[...], rows.destination)
-            + _look_up(self.result[...], rows.first)
-            + _look_up(self.result[...], rows.second)
+            + look_up(self.prefix[...], rows.prefix)
+            + look_up(self.carried[...], rows.source)
+            + look_up(self.carried[...], rows.destination)
+            + look_up(self.result[...], rows.first)
+            + look_up(self.result[...], rows.second)
         )
         if self.last is None:
             return x
         last = self.last[...]
-        return x + _look_up(last, rows.last_first) + _look_up(last, rows.last_second)
+        return x + look_up(last, rows.last_first) + look_up(last, rows.last_second)
 
 
 def lookup_rows(tokens: jax.Array, table_rows: int) -> LookupRows:
@@ -131,47 +143,73 @@ def lookup_rows(tokens: jax.Array, table_rows: int) -> LookupRows:
     return recall(rows, pair, closed, earlier)
 
 
+class Ends(NamedTuple):
+    """Where the fields of each token's measurement ended, int32 (B, T); -1: not complete by now."""
+
+    source: jax.Array
+    destination: jax.Array
+    rtt: jax.Array
+    failed: jax.Array
+
+
+def field_ends(tokens: jax.Array) -> Ends:
+    """Of windows (B, T) int32."""
+    role, distance = token_places(tokens)
+    begun = last_position(tokens == MEASUREMENT_START)
+    complete = distance == jnp.asarray(PAYLOAD_BYTES, jnp.int32)[role]
+
+    def end(of_field: jax.Array) -> jax.Array:
+        place = last_position(of_field & complete)
+        return jnp.where(place > begun, place, -1)
+
+    return Ends(
+        end((role == SRC_IPV4) | (role == SRC_IPV6)),
+        end((role == DST_IPV4) | (role == DST_IPV6)),
+        end(role == RTT_START),
+        end(role == FAILED),
+    )
+
+
+def prefix_hashes(tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A hash (B, T) uint32 of the prefix that each token ends, and whether it is a byte of an address."""
+    role, distance = token_places(tokens)
+    is_address = (role >= SRC_IPV4) & (role <= DST_IPV6) & (distance > 0)
+    return _hash_prefixes(tokens, role, distance), is_address
+
+
 def read_measurements(tokens: jax.Array, table_rows: int) -> tuple[LookupRows, jax.Array, Closed]:
     """What each token of windows (B, T) looks up of its own measurement, the hash (B, T) uint32 of its pair
     (0: not complete), and the measurements for others to recall."""
     tokens = tokens.astype(jnp.int32)
-    role, distance = token_places(tokens)
-    is_address = (role >= SRC_IPV4) & (role <= DST_IPV6) & (distance > 0)
-    hashed = _hash_prefixes(tokens, role, distance)
+    hashed, is_address = prefix_hashes(tokens)
     prefix = jnp.where(is_address, (hashed % np.uint32(table_rows)).astype(jnp.int32), -1)
+    ends = field_ends(tokens)
+    has_rtt = ends.rtt >= 0
 
-    begun = last_position(tokens == MEASUREMENT_START)
-    complete = distance == jnp.asarray(PAYLOAD_BYTES, jnp.int32)[role]
+    def at(values: jax.Array, place: jax.Array) -> jax.Array:
+        return jnp.where(place >= 0, take(values, jnp.maximum(place, 0)), -1)
 
-    def carried(of_field: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Where the field ended that is complete, and whether it is one of this measurement."""
-        end = last_position(of_field & complete)
-        return jnp.maximum(end, 0), end > begun
-
-    source_end, has_source = carried((role == SRC_IPV4) | (role == SRC_IPV6))
-    destination_end, has_destination = carried((role == DST_IPV4) | (role == DST_IPV6))
-    rtt_end, has_rtt = carried(role == RTT_START)
-    failed_at, has_failed = carried(role == FAILED)
-    first = take(tokens, jnp.maximum(rtt_end - 1, 0)) - BYTE0
-    second = take(tokens, rtt_end) - BYTE0 + BYTES
+    first = take(tokens, jnp.maximum(ends.rtt - 1, 0)) - BYTE0
     nothing = jnp.full_like(tokens, -1)
+    role, distance = token_places(tokens)
     so_far = jnp.where(distance == 0, NO_BYTE_YET, jnp.where(distance == 1, tokens - BYTE0, -1))
     rows = LookupRows(
         prefix=prefix,
-        source=jnp.where(has_source, take(prefix, source_end), -1),
-        destination=jnp.where(has_destination, take(prefix, destination_end), -1),
-        first=jnp.where(has_rtt, first, jnp.where(has_failed, 2 * BYTES, -1)),
-        second=jnp.where(has_rtt, second, -1),
+        source=at(prefix, ends.source),
+        destination=at(prefix, ends.destination),
+        first=jnp.where(has_rtt, first, jnp.where(ends.failed >= 0, 2 * BYTES, -1)),
+        second=jnp.where(has_rtt, take(tokens, jnp.maximum(ends.rtt, 0)) - BYTE0 + BYTES, -1),
         last_first=nothing,
         last_second=nothing,
         rtt_so_far=jnp.where(role == RTT_START, so_far, -1),
     )
-    both = has_source & has_destination
-    pair = _mix(take(hashed, source_end)) + take(hashed, destination_end)
+    both = (ends.source >= 0) & (ends.destination >= 0)
+    pair = mix(take(hashed, jnp.maximum(ends.source, 0)))
+    pair += take(hashed, jnp.maximum(ends.destination, 0))
     pair = jnp.where(both, jnp.maximum(pair, np.uint32(1)), np.uint32(0))
-    result_end = jnp.where(has_rtt, rtt_end, failed_at)
-    end = jnp.maximum(jnp.maximum(source_end, destination_end), result_end)
-    here = both & (has_rtt | has_failed) & (positions_of(tokens) == end)
+    result_end = jnp.maximum(ends.rtt, ends.failed)
+    end = jnp.maximum(jnp.maximum(ends.source, ends.destination), result_end)
+    here = both & (result_end >= 0) & (positions_of(tokens) == end)
     return rows, pair, Closed(here, pair, rows.first, rows.second)
 
 
@@ -199,21 +237,21 @@ def _hash_prefixes(tokens: jax.Array, role: jax.Array, distance: jax.Array) -> j
     again: an addition commutes, so one running sum over the row serves all fields in it.
     """
     place = (role * (MAX_PAYLOAD + 1) + distance).astype(jnp.uint32)
-    mixed = _mix(tokens.astype(jnp.uint32) + place * np.uint32(512))
+    mixed = mix(tokens.astype(jnp.uint32) + place * np.uint32(512))
     running = jnp.cumsum(mixed, axis=1, dtype=jnp.uint32)
     start = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] - distance
     total = running - take(running, start) + role.astype(jnp.uint32)
-    return _mix(total ^ (distance.astype(jnp.uint32) << np.uint32(24)))
+    return mix(total ^ (distance.astype(jnp.uint32) << np.uint32(24)))
 
 
-def _mix(x: jax.Array) -> jax.Array:
+def mix(x: jax.Array) -> jax.Array:
     """Wellons' lowbias32, an invertible mix of 32 bits."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
     return x ^ (x >> np.uint32(16))
 
 
-def _look_up(table: jax.Array, rows: jax.Array) -> jax.Array:
+def look_up(table: jax.Array, rows: jax.Array) -> jax.Array:
     """Rows of a table (R, C), and zeros for -1."""
     found = table.at[jnp.maximum(rows, 0)].get(mode="promise_in_bounds")
     return jnp.where((rows >= 0)[..., None], found, 0.0)

@@ -15,6 +15,8 @@ from model.network.attention import Implementation, LayerCache, attend
 from model.network.dropout import dropout
 from model.network.lookups import LookupRows, Lookups, lookup_rows
 from model.network.nearness import Nearness
+from model.network.placement import Placement, placement_loss
+from model.network.slots import of_tokens, read_slots
 
 ROPE_BASE = 10_000.0
 VOCABULARY_ALIGNMENT = 64  # matrix units are fastest on multiples of it
@@ -128,6 +130,7 @@ class Transformer(nnx.Module):
         )
         self.lookups = nnx.data(Lookups(config, rngs) if config.prefix_rows else None)
         self.nearness = nnx.data(Nearness(config) if config.nearness and config.recalls else None)
+        self.placement = nnx.data(Placement(config) if config.places else None)
 
     def __call__(
         self,
@@ -141,14 +144,30 @@ class Transformer(nnx.Module):
         `looked_up` replaces what `lookup_rows` gives for the tokens.
         """
         angles = rotary_angles(tokens.shape[1], self.config.head_size, self.dtype)
-        rows = looked_up or self.look_up(tokens)
+        rows = self.look_up(tokens, looked_up)
         return self.logits(self.hidden(tokens, rows, angles, keys)[0], rows)
 
-    def look_up(self, tokens: jax.Array) -> LookupRows | None:
-        """What each of the tokens (B, T) of whole windows looks up; `None` without tables."""
+    def look_up(self, tokens: jax.Array, rows: LookupRows | None = None) -> LookupRows | None:
+        """What each of the tokens (B, T) of whole windows looks up, and what the placement expects at it; `None`
+        without tables. `rows` replace what `lookup_rows` gives for the tokens."""
         if not self.config.prefix_rows:
             return None
-        return lookup_rows(tokens, self.config.prefix_rows)
+        rows = rows or lookup_rows(tokens, self.config.prefix_rows)
+        if self.placement is None:
+            return rows
+        slots = read_slots(tokens, rows.prefix)
+        number = jnp.arange(slots.answered.shape[1])
+        earlier = number[None, None, :] < number[None, :, None]
+        mean, deviation = self.placement.expect(self.placement.place(slots), slots, earlier)
+        expected = lax.stop_gradient(of_tokens(tokens, mean, deviation))
+        return rows._replace(expected=expected)
+
+    def placement_loss(self, tokens: jax.Array, looked_up: LookupRows | None = None) -> jax.Array:
+        """What the placement, if there is one, is to learn from the windows (B, T), () float32."""
+        if self.placement is None:
+            return jnp.zeros(())
+        rows = looked_up or lookup_rows(tokens, self.config.prefix_rows)
+        return placement_loss(self.placement, read_slots(tokens, rows.prefix))
 
     def hidden(
         self,
@@ -184,10 +203,11 @@ class Transformer(nnx.Module):
         flat = x.reshape(-1, x.shape[-1])  # as in `Linear`
         logits = jnp.matmul(flat, head, preferred_element_type=jnp.float32)
         logits = logits.reshape(*x.shape[:-1], -1)[..., : self.config.vocabulary]
-        if self.nearness is None:
-            return logits
-        assert rows is not None
-        return logits + self.nearness(x, rows)
+        for of_numbers in (self.nearness, self.placement):
+            if of_numbers is not None:
+                assert rows is not None
+                logits += of_numbers(x, rows)
+        return logits
 
     def with_stacked_layers(self) -> Transformer:
         """The same model for a scan over the layers, with their weights stacked once and for all.
@@ -216,7 +236,11 @@ class Transformer(nnx.Module):
         if self.lookups is None:
             return x
         assert rows is not None
-        return x + self.lookups(rows).astype(self.dtype)
+        x += self.lookups(rows).astype(self.dtype)
+        if self.placement is None:
+            return x
+        assert rows.expected is not None
+        return x + self.placement.embed(rows.expected).astype(self.dtype)
 
     def _split_blocks(self) -> tuple[Any, list[Any]]:
         """The graph that all blocks share, and the weights of each entry of `blocks`."""

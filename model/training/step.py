@@ -23,6 +23,9 @@ from model.training.loss import Tally, empty_tally, next_token_loss
 from model.training.optimizer import make_optimizer, make_schedule
 from model.training.sharding import gathering_again, place_state, whole
 
+PLACEMENT_WEIGHT = 0.01
+"""Of the placement's loss. It has weights of its own, so only the clipping of the gradients depends on this."""
+
 
 class Meter(NamedTuple):
     """Sums over the steps since the last log step; they stay on the devices until the next one."""
@@ -107,15 +110,17 @@ class Steps:
             disguise = draw_disguise(train.seed, state.step, len(tokens), train.hidden_sources)
             tokens, looked_up = hide_sources(tokens, disguise, self.config.model)
 
-        def loss_of(weights: nnx.State[Any, Any]) -> tuple[jax.Array, Tally]:
+        def loss_of(weights: nnx.State[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, Tally]]:
             model = nnx.merge(self.graph, whole(weights, self.devices))
             logits = model(tokens, keys, looked_up)
-            return next_token_loss(
+            loss, tally = next_token_loss(
                 logits, tokens, lengths, train.answer_weight, train.second_byte_weight
             )
+            total = loss + PLACEMENT_WEIGHT * model.placement_loss(tokens, looked_up)
+            return total, (loss, tally)
 
         loss_and_gradient = jax.value_and_grad(gathering_again(loss_of, self.devices), has_aux=True)
-        (loss, tally), gradient = loss_and_gradient(state.weights)
+        (_, (loss, tally)), gradient = loss_and_gradient(state.weights)
         gradient = jax.lax.with_sharding_constraint(gradient, self.places.weights)
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes Python floats and int32 counts
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.weights)

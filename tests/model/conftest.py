@@ -33,6 +33,7 @@ SMALL = {
     "recall": True,
     "nearness": True,
     "factors": 8,
+    "placement": 4,
     "batch_size": 8,
     "dropout": 0.1,
     "steps": 20,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from model.network.lookups import LONGEST_MEASUREMENT, LookupRows, lookup_rows
+from model.network.lookups import LONGEST_MEASUREMENT, lookup_rows
 from model.network.transformer import Transformer
 from stores.codec import encode_window
 from stores.vocabulary import BYTE0, FAILED, PAYLOAD_BYTES, RTT_START
@@ -137,7 +137,7 @@ def test_rows_are_changed_only_if_they_are_looked_up() -> None:
         return (model(tokens) ** 2).sum()
 
     gradient = nnx.jit(nnx.grad(loss))(model).lookups
-    rows = LookupRows(*(np.asarray(field) for field in look_up(tokens, 4096)))
+    rows = jax.tree.map(np.asarray, look_up(tokens, 4096))
     for table, used in (
         (gradient.prefix, rows.prefix),
         (gradient.carried, np.concatenate([rows.source, rows.destination])),
