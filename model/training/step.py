@@ -162,7 +162,8 @@ def state_shapes(config: Config) -> TrainState:
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
-    return make_optimizer(config.train, tables=config.model.prefix_rows > 0)
+    model = config.model
+    return make_optimizer(config.train, tables=model.prefix_rows > 0, placement=model.places)
 
 
 def _first_state(model: Transformer, optimizer: optax.GradientTransformation) -> TrainState:
