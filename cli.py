@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,6 +134,8 @@ def main() -> None:
         if leaving.code == INTERRUPTED:
             _fail("interrupted; run the same command again to continue", INTERRUPTED)
         raise
+    finally:
+        gc.freeze()  # or the exit takes 0.2 s more, to walk through all that the imported modules hold
 
 
 def _fail(message: str, code: int) -> None:

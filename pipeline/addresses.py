@@ -7,7 +7,7 @@ trailing zero bytes of an `S17` item, which affects neither order nor equality h
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,21 @@ Keys = NDArray[np.bytes_]
 KEY_BYTES = 17
 
 _IPV4_PREFIX = b"\x04" + bytes(12)
+
+
+def merge_keys(tables: Sequence[Keys]) -> tuple[Keys, NDArray[np.uint32]]:
+    """The distinct keys of some ascending tables, at least one, and where among them each key of each table is.
+
+    The same as `np.unique(np.concatenate(tables), return_inverse=True)`, but quicker, as a stable sort only
+    merges what is ascending, and in less memory.
+    """
+    keys = np.concatenate(tables)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+    place = np.empty(len(keys), np.uint32)
+    place[order] = np.cumsum(new, dtype=np.uint32) - np.uint32(1)
+    return keys[new], place
 
 
 def parse_addresses(texts: Iterable[str | None]) -> Keys:

@@ -62,7 +62,7 @@ class LocalBytes:
 
 
 class HashedFile:
-    """An open file for PyArrow's readers. It holds the blocks read last, 32 MiB of them."""
+    """An open file for PyArrow's readers and `bz2`. It holds the blocks read last, 32 MiB of them."""
 
     def __init__(self, path: str | Path, source: Source) -> None:
         self.path = path
@@ -93,6 +93,10 @@ class HashedFile:
         """Move to `offset`, from the start, here or the end of the file; return it from the start."""
         self._position = offset + (0, self._position, self.size)[whence]
         return self._position
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
 
     def tell(self) -> int:
         """Where the next `read` begins."""

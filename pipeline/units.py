@@ -12,6 +12,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import ctypes
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -179,7 +180,7 @@ def open_executor(
         # A pool that breaks here is reported by `run_units`.
         with contextlib.suppress(concurrent.futures.BrokenExecutor, OSError):
             for _ in range(min(workers, at_once or workers)):  # every submission starts one more
-                executor.submit(warm_up or _do_nothing)
+                executor.submit(_warm_up, warm_up)
         try:
             yield executor
         finally:
@@ -215,8 +216,12 @@ def _start_worker() -> None:
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
-def _do_nothing() -> None:
-    """A warm-up that only starts the worker."""
+def _warm_up(warm_up: Callable[[], object] | None) -> None:
+    gc.disable()  # what is imported stays to the end: no collection needs to walk through it, nor does the exit
+    if warm_up is not None:
+        warm_up()
+    gc.freeze()
+    gc.enable()
 
 
 def _keep_freed_memory() -> None:

@@ -20,7 +20,7 @@ from tests.stores.remote_servers import Relay
 
 SERVER = Path(sys.prefix) / "s3/bin/moto_server"
 KEY, SECRET, TOKEN = "AKIANEVERPRINTED", "sesame/never+printed", "a-token-never-printed"
-_SIGNED = {
+SIGNED = {
     "Authorization": "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request, "
     "SignedHeaders=host, Signature=x"
 }
@@ -59,22 +59,27 @@ def s3_server() -> Iterator[str]:
 def new_bucket(server: str) -> str:
     """Make a bucket; return its s3:// URL."""
     name = f"bucket{uuid.uuid4().hex[:8]}"
-    make = urllib.request.Request(f"{server}/{name}", method="PUT", headers=_SIGNED)
+    make = urllib.request.Request(f"{server}/{name}", method="PUT", headers=SIGNED)
     urllib.request.urlopen(make).close()
     return f"s3://{name}"
 
 
+def environment(endpoint: str) -> dict[str, str]:
+    """The variables with which s3:// URLs lead there."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SESSION_TOKEN": TOKEN,
+    }
+
+
 def use(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """Set the environment so that s3:// URLs lead there."""
-    for name, value in (
-        ("ENDPOINT_URL", endpoint),
-        ("ALLOW_HTTP", "true"),
-        ("REGION", "us-east-1"),
-        ("ACCESS_KEY_ID", KEY),
-        ("SECRET_ACCESS_KEY", SECRET),
-        ("SESSION_TOKEN", TOKEN),
-    ):
-        monkeypatch.setenv(f"AWS_{name}", value)
+    for name, value in environment(endpoint).items():
+        monkeypatch.setenv(name, value)
 
 
 @contextmanager
@@ -82,7 +87,7 @@ def google(monkeypatch: pytest.MonkeyPatch, server: str, folder: Path) -> Iterat
     """For the block, gs:// URLs lead to the same buckets: reading, writing and listing files of Google's storage is
     done in the words of S3. But nobody signs what is asked of an emulator, so that is made up for on the way."""
     relay = Relay(server)
-    relay.headers = _SIGNED
+    relay.headers = SIGNED
     with relay.serve() as url:
         account = {"gcs_base_url": url, "disable_oauth": True}
         secrets = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
@@ -99,6 +104,6 @@ def change(server: str, url: str, content: bytes | None) -> None:
         data=content,
         method="DELETE" if content is None else "PUT",
         # without a type, urllib calls it a form, and the server would read it as one and keep nothing
-        headers={**_SIGNED, "Content-Type": "application/octet-stream"},
+        headers={**SIGNED, "Content-Type": "application/octet-stream"},
     )
     urllib.request.urlopen(request).close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.addresses import KEY_BYTES, Keys, hash_keys
+from pipeline.addresses import Keys, hash_keys, merge_keys
 from pipeline.ordering import distinct_codes
 from pipeline.split.runs import MICROSECONDS, Run, open_run
 from stores.hashing import fold
@@ -125,13 +125,16 @@ def plan_shards(
     return plan
 
 
-def _count_by_source(runs: list[Path], cut: Cut) -> tuple[Keys, NDArray[np.int64]]:
-    """All sources, ascending, and their numbers of rows in each split: int64 (sources, splits)."""
+_Counts = tuple[Keys, NDArray[np.int64]]
+"""Sources, ascending, and their numbers of rows in each split: int64 (sources, splits)."""
+
+
+def _count_by_source(runs: list[Path], cut: Cut) -> _Counts:
+    """All sources and their numbers of rows."""
     splits = len(cut.splits)
-    keys = np.empty(0, f"S{KEY_BYTES}")
-    counts = np.zeros((0, splits), np.int64)
-    pending: list[tuple[Keys, NDArray[np.int64]]] = []
-    for number, path in enumerate(runs):
+    tables: list[_Counts] = []
+    added = 0
+    for path in runs:
         run = open_run(path)
         split_of = cut.split_of(run, 0, len(run.src))
         rows = np.bincount(run.src, minlength=len(run.sources))
@@ -139,16 +142,21 @@ def _count_by_source(runs: list[Path], cut: Cut) -> tuple[Keys, NDArray[np.int64
             np.bincount(run.src[split_of == split], minlength=len(run.sources))
             for split in range(1, splits)
         ]
-        pending.append((run.sources.copy(), np.stack([rows - sum(held_out), *held_out], axis=1)))
-        if number == len(runs) - 1 or sum(len(k) for k, _ in pending) > _FOLD_ENTRIES:
-            all_counts = np.concatenate([counts, *(c for _, c in pending)])
-            keys, where = np.unique(
-                np.concatenate([keys, *(k for k, _ in pending)]), return_inverse=True
-            )
-            counts = np.stack(
-                [np.bincount(where, all_counts[:, i], len(keys)) for i in range(splits)], axis=1
-            ).astype(np.int64)
-            pending = []
+        tables.append((run.sources.copy(), np.stack([rows - sum(held_out), *held_out], axis=1)))
+        added += len(run.sources)
+        if added > _FOLD_ENTRIES:
+            tables, added = [_add_counts(tables)], 0
+    return _add_counts(tables)
+
+
+def _add_counts(tables: list[_Counts]) -> _Counts:
+    """One table for several. Counts are added in place: with millions of sources, each copy is hundreds of MB."""
+    keys, where = merge_keys([keys for keys, _ in tables])
+    counts = np.zeros((len(keys), tables[0][1].shape[1]), np.int64)
+    start = 0
+    for own, own_counts in tables:
+        counts[where[start : start + len(own)]] += own_counts  # no key is twice in a table
+        start += len(own)
     return keys, counts
 
 

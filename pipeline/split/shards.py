@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.addresses import Keys, families, format_addresses, hash_keys
+from pipeline.addresses import Keys, families, format_addresses, hash_keys, merge_keys
 from pipeline.measurements import PRB_ID, SCHEMA
 from pipeline.ordering import distinct_codes, order_rows, sort_ties
 from pipeline.records import Record, to_json
@@ -197,10 +197,10 @@ def _merge_keys(parts: list[tuple[Keys, NDArray[np.uint32]]]) -> tuple[Keys, NDA
     """Merge the key tables of all parts into one sorted table; return it and all codes in it."""
     if not parts:
         return np.empty(0, "S17"), np.empty(0, np.uint32)
-    keys, place = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
+    keys, place = merge_keys([keys for keys, _ in parts])
     first = np.cumsum([0, *(len(keys) for keys, _ in parts)])
     codes = [
-        place.astype(np.uint32)[start : start + len(keys)][codes]
+        place[start : start + len(keys)][codes]
         for start, (keys, codes) in zip(first[:-1], parts, strict=True)
     ]
     return keys, np.concatenate(codes)

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import __main__ as command_line
 from benchmarks import encode
 from tests.helpers import build_store
+from tests.s3_server import SERVER
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("batch_size=2", "layers=1")  # a model that trains in milliseconds
@@ -160,12 +161,18 @@ def test_first_batch_prints_the_time_of_every_point_up_to_it(
 ) -> None:
     from benchmarks import first_batch
 
-    first_batch.main(["--rows", "20000", "--json"])
+    if not SERVER.exists():
+        pytest.skip(f"{SERVER} is not installed: run `make setup`")
+    first_batch.main(["--rows", "20000", "--bucket", "--json"])
     ((rows, states),) = printed(capsys).items()
     assert rows == "20,000"
-    for numbers in states.values():
+    assert states.pop("curl")["wall_s"] > 0
+    assert list(states) == ["cold", "warm", "empty cache", "full cache"]
+    for state, numbers in states.items():
         assert list(numbers["points"])[-1] == "first batch"
         assert numbers["wall_s"] > 0
+        assert ("pull" in numbers["points"]) == ("cache" in state)
+    assert states["full cache"]["points"]["pull"] < states["empty cache"]["points"]["pull"]
 
 
 def test_content_check(

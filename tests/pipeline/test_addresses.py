@@ -8,7 +8,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.addresses import families, format_addresses, hash_keys, parse_addresses, words
+from pipeline.addresses import (
+    families,
+    format_addresses,
+    hash_keys,
+    merge_keys,
+    parse_addresses,
+    words,
+)
 
 
 @given(st.lists(st.ip_addresses(), max_size=50))
@@ -39,3 +46,12 @@ def test_hashes_differ_between_families_and_neighbours() -> None:
     hashes = hash_keys(parse_addresses(texts))
     assert len(np.unique(hashes)) == 10_000
     assert abs((hashes < np.uint64(2**63)).mean() - 0.5) < 0.02
+
+
+@given(st.lists(st.lists(st.sampled_from(["8.8.8.8", "8.8.4.4", "2001:db8::", "::"])), min_size=1))
+def test_merged_tables_have_every_key_once_and_say_where_it_is(tables: list) -> None:
+    keys = [np.unique(parse_addresses(texts)) for texts in tables]
+    merged, place = merge_keys(keys)
+    expected, expected_place = np.unique(np.concatenate(keys), return_inverse=True)
+    assert merged.tolist() == expected.tolist()
+    assert place.tolist() == expected_place.tolist()

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.network.lookups import lookup_rows
+from model.network.token_places import token_places
 from model.training.hidden_sources import draw_disguise, hide_sources
 from stores.codec import decode_window, encode_window
+from stores.vocabulary import SRC_IPV4, SRC_IPV6
 from tests.helpers import random_measurements
 from tests.model.conftest import small_config
 
@@ -69,6 +71,20 @@ def test_no_false_address_is_looked_up() -> None:
     )
     for field in ("destination", "first", "second"):
         np.testing.assert_array_equal(getattr(rows, field), getattr(plain, field))
+
+
+def test_the_placement_looks_up_what_is_kept_of_a_source_in_every_window() -> None:
+    tokens = jnp.asarray(windows()[0])
+    disguise = draw_disguise(1, jnp.int32(0), 64, 0.5)
+    _, rows = hide_sources(tokens, disguise, CONFIG)
+    assert rows is not None
+    plain = np.asarray(lookup_rows(tokens, CONFIG.prefix_rows).placed)
+    role, distance = map(np.asarray, token_places(tokens))
+    is_source = (role == SRC_IPV4) | (role == SRC_IPV6)
+    size = np.where(role == SRC_IPV4, 4, 16)
+    dropped = is_source & (distance > size // 4 * np.asarray(disguise.quarters)[:, None])
+    np.testing.assert_array_equal(rows.placed, np.where(dropped, -1, plain))
+    assert (dropped & (plain >= 0) & ~np.asarray(disguise.hidden)[:, None]).any()
 
 
 def test_a_disguise_is_a_function_of_seed_and_step() -> None:

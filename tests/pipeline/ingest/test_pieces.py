@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.folder import open_folder
 from pipeline.ingest import parse, stage
+from pipeline.ingest.pieces import cut
 from pipeline.ingest.stage import IngestOptions, ingest
 from pipeline.inputs import find_inputs
 from pipeline.prepare import PrepareOptions, prepare
@@ -103,12 +104,30 @@ def test_pieces_give_the_rows_and_rejects_of_the_whole(name: str, tmp_path: Path
     path = tmp_path / "pings.bz2"
     path.write_bytes(PACK[name](text_of(3000)))
     found, names = in_pieces(path, tmp_path / "pieces")
-    assert len(names) == 1 + -(-path.stat().st_size // PIECE) > 4
+    assert len(names) > 1 + -(-path.stat().st_size // PIECE) > 4
     assert names[:2] == ["hash-00000", "parse-00000-00000"]
     assert found == as_one(path, tmp_path / "whole")
     reasons = {row["reason"] for row in found[-1]}
     assert {"bad_json", "not_a_result", "other_type", "duplicate"} <= reasons
     assert found[2][0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("size", [9.3, 27])
+def test_workers_that_share_a_file_finish_at_about_the_same_time(
+    size: float, workers: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "pings.bz2"
+    path.write_bytes(bz2.compress(text_of(2000)))
+    [file] = find_inputs([path])
+    pieces = cut(file, round(file.size / size))
+    assert [start for start, _ in pieces] == [0, *(end for _, end in pieces[:-1])]
+    assert pieces[-1][1] == file.size
+    assert len(pieces) <= size + 8  # each costs a block more
+    busy = [0] * workers
+    for start, end in pieces:  # each goes to whoever is free first
+        busy[busy.index(min(busy))] += end - start
+    assert max(busy) < 1.05 * file.size / workers
 
 
 @pytest.fixture(scope="module")

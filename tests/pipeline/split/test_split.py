@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.measurements import SCHEMA
 from pipeline.records import OverlapCounts
-from pipeline.split import runs
+from pipeline.split import plan, runs
 from stores.errors import ConfigError, InputError, OutputError
 from tests.pipeline.tables import (
     START,
@@ -147,6 +147,7 @@ def test_bytes_do_not_depend_on_how_rows_are_spread_over_files_and_runs(
         part = shuffled.slice(i * 1700, 1700)
         write_parquet(part, tmp_path / f"many/{i}.parquet", row_group_size=400)
     monkeypatch.setattr(runs, "RUN_ROWS", 600)
+    monkeypatch.setattr(plan, "_FOLD_ENTRIES", 30)  # sources are counted run by run
     run_split([tmp_path / "many"], tmp_path / "y", rows_per_shard=700)
     for split in ("train", "test"):
         for a, b in zip(
