@@ -152,6 +152,7 @@ class Transformer(nnx.Module):
         without tables. `rows` replace what `lookup_rows` gives for the tokens."""
         if not self.config.prefix_rows:
             return None
+        tokens = tokens.astype(jnp.int32)
         rows = rows or lookup_rows(tokens, self.config.prefix_rows)
         if self.placement is None:
             return rows
@@ -166,6 +167,7 @@ class Transformer(nnx.Module):
         """What the placement, if there is one, is to learn from the windows (B, T), () float32."""
         if self.placement is None:
             return jnp.zeros(())
+        tokens = tokens.astype(jnp.int32)
         rows = looked_up or lookup_rows(tokens, self.config.prefix_rows)
         return placement_loss(self.placement, read_slots(tokens, rows.placed))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pytest
 
-from model.config import TrainConfig
+from model.config import ModelConfig, TrainConfig
 from model.inference.checks import make_measurement
 from model.inference.ping_model import PRETRAINED, PingModel
 from model.inference.query import RttQuery
@@ -38,7 +37,7 @@ def test_the_shipped_model_is_small_and_its_card_describes_it(
 ) -> None:
     assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) < MOST_BYTES
     training = card["training"]
-    assert training["config"]["model"] == asdict(shipped.config)
+    assert ModelConfig(**training["config"]["model"]) == shipped.config
     batch = TrainConfig(**training["config"]["train"]).batch_size
     assert training["tokens"] == training["steps"] * batch * shipped.config.context
     assert shipped.origin["store_digest"] == card["data"]["store_digest"]
