@@ -176,9 +176,10 @@ def _edges() -> np.ndarray:
     same of the first bytes: (257, 257) float32. A byte that no RTT is written with begins and ends at once."""
     code = np.arange(BYTES * BYTES).reshape(BYTES, BYTES)
     exponent, mantissa = code >> 11, code & 2047
-    least = np.where(exponent > 0, 1024, 0)  # below, a smaller exponent would do
-    begins = np.maximum(mantissa, least) * 2.0**exponent
-    ends = np.maximum(mantissa[:, -1:] + 1, least[:, -1:]) * 2.0 ** exponent[:, -1:]
+    # Mantissas are rounded to the nearest; of those below 1024, a smaller exponent has twice as many.
+    least = np.where(exponent > 0, 1023.75, 0.0)
+    begins = np.maximum(mantissa - 0.5, least) * 2.0**exponent
+    ends = (np.maximum(mantissa + 0.5, least) * 2.0**exponent)[:, -1:]
     by_first = np.concatenate([begins, ends], axis=1)  # (256, 257)
     firsts = np.concatenate([begins[:, 0], ends[-1]])[None]
     return np.sqrt(np.concatenate([by_first, firsts]) / UNIT_US).astype(np.float32)
