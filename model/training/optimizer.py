@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -77,25 +79,20 @@ def _is_matrix(weights: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim == 2, weights)
 
 
-def _is_table(weights: Any) -> Any:
-    """Which leaves have a row for each prefix; the other look-ups are used all the time."""
+def _named(*names: str) -> Callable[[Any], Any]:
+    """A mask of the weights: which leaves have one of the names in their path."""
 
-    def is_table(path: Any, leaf: Any) -> bool:
-        name = jax.tree_util.keystr(path)
-        return any(f"'{table}'" in name for table in ("prefix", "carried", "factors"))
+    def is_named(path: Any, leaf: Any) -> bool:
+        where = jax.tree_util.keystr(path)
+        return any(f"'{name}'" in where for name in names)
 
-    return jax.tree_util.tree_map_with_path(is_table, weights)
+    return functools.partial(jax.tree_util.tree_map_with_path, is_named)
 
 
-def _is_place(weights: Any) -> Any:
-    """Which leaves the placement's regression consists of, and not what the transformer makes of it."""
-
-    def is_place(path: Any, leaf: Any) -> bool:
-        name = jax.tree_util.keystr(path)
-        own = ("of_source", "of_destination", "variances", "mean")
-        return "'placement'" in name and any(f"'{part}'" in name for part in own)
-
-    return jax.tree_util.tree_map_with_path(is_place, weights)
+_is_table = _named("prefix", "carried", "factors")
+"""Those that have a row for each prefix; the other look-ups are used all the time."""
+_is_place = _named("of_source", "of_destination", "variances", "mean")
+"""Those that the placement's regression consists of, and not what the transformer makes of it."""
 
 
 def _hidden_matrices(weights: Any) -> Any:

@@ -227,6 +227,7 @@ def test_memory_estimate_falls_with_remat_and_rises_with_the_batch() -> None:
         ({"eval_batches": 1}, "eval_batches 1"),
         ({"vocabulary": 266}, "vocabulary 266: expected 267 or more"),
         ({"prefix_rows": -1}, "prefix_rows -1: expected 0 to"),
+        ({"placement": 33}, "placement 33: expected 0 to 32"),
         ({"composed": 1.5}, "composed 1.5: expected 0 to 1"),
         ({"hidden_sources": float("nan")}, "hidden_sources nan: expected 0 to 1"),
         ({"seed": -1}, "seed -1: expected 0 or more"),

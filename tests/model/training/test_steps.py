@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from model.devices import visible_devices
+from model.network.lookups import lookup_rows
 from model.training.loop import train
-from model.training.optimizer import make_optimizer, make_schedule
+from model.training.optimizer import PLACEMENT_RATE, make_optimizer, make_schedule
 from model.training.step import Steps
+from stores.codec import Measurement, encode_window
 from tests.model.conftest import small_config
 
 
@@ -59,6 +63,43 @@ def test_tables_alone_decay_by_their_own_rate() -> None:
     assert rate > 1e-3
     np.testing.assert_allclose(update["lookups"]["prefix"], -10 * 0.5 * rate, rtol=1e-5)
     np.testing.assert_array_equal(update["head"], 0)
+
+
+def test_what_places_a_source_learns_at_a_rate_of_its_own() -> None:
+    config = small_config(weight_decay=0, warmup_steps=0).train
+    weights = {"placement": {"of_source": np.ones((4, 2), "f4"), "expected": np.ones((4, 2), "f4")}}
+    optimizer = make_optimizer(config, placement=True)
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = optimizer.update(weights, optimizer.init(weights), weights)  # at the rate 0
+        update, _ = optimizer.update(weights, state, weights)
+    own, others = (update["placement"][name] for name in ("of_source", "expected"))
+    assert np.abs(others).min() > 0
+    np.testing.assert_allclose(own, PLACEMENT_RATE * others, rtol=1e-5)
+
+
+def test_a_placement_is_not_told_whole_sources_though_none_are_hidden() -> None:
+    """In all windows, one source pings the same destinations."""
+    config = small_config(
+        hidden_sources=0, composed=0, prefix_rows=2**14, weight_decay=0, warmup_steps=0
+    )
+    source, *others = (ip_address(f"192.0.2.{host}") for host in range(1, 8))
+    rows = [(Measurement(source, there, 20.0, 1_700_000_000), False) for there in others]
+    window = encode_window(rows)
+    tokens = np.zeros((8, 128), np.uint16)
+    tokens[:, : len(window)] = window
+    devices = visible_devices()
+    steps = Steps(config, devices)
+    batch = jax.device_put(
+        (tokens, np.full(8, len(window), np.uint16)), (devices.by_row, devices.by_row)
+    )
+    state = steps.init()
+    for _ in range(3):
+        state, _ = steps.train(state, *batch)
+    table = np.asarray(state.weights["placement"]["of_source"][...])
+    looked_up = lookup_rows(jnp.asarray(tokens[:1], jnp.int32), config.model.prefix_rows)
+    [whole] = np.unique(looked_up.source[looked_up.source >= 0])
+    assert table.any()  # networks are told
+    assert not table[whole].any()
 
 
 @pytest.mark.parametrize(
