@@ -1,4 +1,4 @@
-"""Where one split ends and the next begins, and which rows of which run make each shard."""
+"""Where one split ends and the next begins, and where each shard does."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from pipeline.addresses import Keys, hash_keys, merge_keys
 from pipeline.ordering import distinct_codes
+from pipeline.split.ranges import END, WHOLE_STREAM, Edge, Range
 from pipeline.split.runs import MICROSECONDS, Run, open_run
 from stores.hashing import fold
 from stores.layout import SPLITS, WITH_VALIDATION
 
 _FOLD_ENTRIES = 2_000_000
 _CUT_BINS = 1 << 16
-_WHOLE_STREAM = -1  # a bound at a source's first row
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,6 @@ def _add_up(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.int8]:
     return count
 
 
-@dataclass(frozen=True)
-class Slice:
-    """Rows `start` to `stop - 1` of a run, of all splits."""
-
-    run: str
-    start: int
-    stop: int
-
-
 def find_cut_second(runs: list[Path], fraction: float) -> int:
     """The Unix second from which on the share of all rows comes closest to `fraction`.
 
@@ -110,8 +101,8 @@ def _times(run: Path) -> NDArray[np.int64]:
 
 def plan_shards(
     runs: list[Path], cut: Cut, shards: dict[str, int | None], rows_per_shard: int
-) -> dict[str, list[list[Slice]]]:
-    """Slices of the runs that make up each shard, by split.
+) -> dict[str, list[Range]]:
+    """The range of each shard, by split; none overlap, and together they have all rows.
 
     A shard ends between two sources, or inside one if that source alone is larger than a shard. `shards`
     fixes how many shards a split gets; with `None`, each has about `rows_per_shard` rows.
@@ -121,7 +112,11 @@ def plan_shards(
     for column, split in enumerate(cut.splits):
         bounds = _bounds(counts[:, column], shards[split], rows_per_shard)
         times = _bound_times(runs, sources, counts, column, bounds, cut)
-        plan[split] = _slices(runs, sources, bounds, times)
+        edges = [
+            Edge(sources[bound.source], time) if bound.source < len(sources) else END
+            for bound, time in zip(bounds, times, strict=True)
+        ]
+        plan[split] = [Range(begin, end) for begin, end in pairwise(edges)]
     return plan
 
 
@@ -204,8 +199,8 @@ def _bound_times(
     bounds: list[_Bound],
     cut: Cut,
 ) -> list[int]:
-    """Time in microseconds at which each bound cuts its source, or `_WHOLE_STREAM`."""
-    times = [_WHOLE_STREAM] * len(bounds)
+    """Time in microseconds at which each bound cuts its source, or `WHOLE_STREAM`."""
+    times = [WHOLE_STREAM] * len(bounds)
     inside = [i for i, bound in enumerate(bounds) if bound.row]
     for source in sorted({bounds[i].source for i in inside}):
         streams = [_stream_times(open_run(run), sources[source]) for run in runs]
@@ -241,27 +236,3 @@ def _time_at_rank(streams: list[NDArray[np.int64]], rank: int) -> int:
         else:
             low = middle
     return high
-
-
-def _slices(
-    runs: list[Path], sources: Keys, bounds: list[_Bound], times: list[int]
-) -> list[list[Slice]]:
-    shards: list[list[Slice]] = [[] for _ in bounds[1:]]
-    for path in runs:
-        run = open_run(path)
-        first_rows = run.first_rows
-        rows = []
-        for bound, time in zip(bounds, times, strict=True):
-            if bound.source == len(sources):
-                rows.append(len(run.src))
-                continue
-            code = int(np.searchsorted(run.sources, sources[bound.source]))
-            row = int(first_rows[code])
-            if time != _WHOLE_STREAM and run.sources[code : code + 1] == sources[bound.source]:
-                stream = run.columns["time"][row : int(first_rows[code + 1])]
-                row += int(np.searchsorted(stream, time))
-            rows.append(row)
-        for shard, start, stop in zip(shards, rows, rows[1:], strict=False):
-            if start < stop:
-                shard.append(Slice(path.name, start, stop))
-    return shards

@@ -51,11 +51,6 @@ class Run:
     dst: NDArray[np.uint32]
     columns: dict[str, NDArray[Any]]  # time, rtt and `INTEGERS`
 
-    @property
-    def first_rows(self) -> NDArray[np.int64]:
-        """First row of each source, then the number of rows: int64 (sources + 1,)."""
-        return np.searchsorted(self.src, np.arange(len(self.sources) + 1, dtype=np.uint32))
-
 
 def write_runs(
     place: Path | RemoteInput,

@@ -18,8 +18,9 @@ from pipeline.ordering import distinct_codes, order_rows, sort_ties
 from pipeline.records import Record, to_json
 from pipeline.rejects import RejectWriter, as_json
 from pipeline.split.duplicates import mark_duplicates
-from pipeline.split.plan import Cut, Slice
-from pipeline.split.runs import INTEGERS, NO_PROBE, Run, open_run
+from pipeline.split.plan import Cut
+from pipeline.split.ranges import Range
+from pipeline.split.runs import INTEGERS, NO_PROBE, Run
 from stores.files import atomic_path, start_writeback, write_arrays
 from stores.hashing import fold
 
@@ -51,7 +52,7 @@ class WrittenShard(Record, frozen=True):
 
 def write_shard(
     runs: Path,
-    slices: list[Slice],
+    range_: Range,
     cut: Cut,
     split: str,
     with_probes: bool,
@@ -64,7 +65,7 @@ def write_shard(
 
     Returns a `WrittenShard` as JSON.
     """
-    rows = _gather(runs, slices, cut, split)
+    rows = _gather(runs, range_, cut, split)
     order = order_rows(rows.src, rows.time, len(rows.sources))
     content = rows.content()
     sort_ties(order, rows.src, rows.time, content)
@@ -163,8 +164,8 @@ class _Rows:
         }
 
 
-def _gather(runs: Path, slices: list[Slice], cut: Cut, split: str) -> _Rows:
-    parts = [_take(open_run(runs / s.run), s.start, s.stop, cut, split) for s in slices]
+def _gather(runs: Path, range_: Range, cut: Cut, split: str) -> _Rows:
+    parts = [_take(*part, cut, split) for part in range_.slices(runs)]
     sources, src = _merge_keys([(p.sources, p.src) for p in parts])
     destinations, dst = _merge_keys([(p.destinations, p.dst) for p in parts])
 

@@ -30,7 +30,8 @@ from pipeline.records import (
     to_json,
 )
 from pipeline.split.parquet_input import ParquetSummary, inspect_parquet
-from pipeline.split.plan import Cut, Slice, find_cut_second, plan_shards
+from pipeline.split.plan import Cut, find_cut_second, plan_shards
+from pipeline.split.ranges import Range, write_index
 from pipeline.split.runs import RUN_ROWS, write_runs
 from pipeline.split.shards import WrittenShard, write_shard
 from pipeline.split.summary import SpilledRuns, count_overlap, ledger_files, shard_files
@@ -165,6 +166,7 @@ def split(
     cut = options.cut(runs)
     wanted = {"train": options.train_shards, VALIDATION: None, "test": options.test_shards}
     plan = plan_shards(runs, cut, wanted, options.rows_per_shard)
+    write_index(scratch / "runs", runs)
     with_probes = any(PRB_ID.name in summary.columns for summary in summaries)
     units = _shard_units(plan, cut, with_probes, folder, scratch)
     results = run_units("split: shards", units, markers, executor, progress)
@@ -228,7 +230,7 @@ def _run_units(
 
 
 def _shard_units(
-    plan: dict[str, list[list[Slice]]],
+    plan: dict[str, list[Range]],
     cut: Cut,
     with_probes: bool,
     folder: OutputFolder,
@@ -236,11 +238,11 @@ def _shard_units(
 ) -> list[Unit]:
     return [
         Unit(
-            f"{split}-{i:04d}",
+            f"shard-{split}-{i:04d}",  # earlier versions' units were told their slices
             write_shard,
             (
                 scratch / "runs",
-                slices,
+                range_,
                 cut,
                 split,
                 with_probes,
@@ -251,7 +253,7 @@ def _shard_units(
             ),
         )
         for split in plan
-        for i, slices in enumerate(plan[split])
+        for i, range_ in enumerate(plan[split])
     ]
 
 
