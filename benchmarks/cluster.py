@@ -3,9 +3,9 @@
 *Units*: units that do nothing, so that their cost is that of sending them and of keeping their markers. *Prepare*:
 all stages on 1, 2 and 4 workers, at two numbers of rows, so that what grows with the rows can be told from the
 start of the processes. The rows come in the order of time, as in RIPE Atlas dumps, so every run holds every source.
-*Plan*: what the parent does for each pair of a run and a shard, of which there are as many as rows squared, where
-shards end between sources and where they end inside one. *Overlap*: reading the distinct hashes of one shard, once
-for each twenty million hashes of all shards.
+*Plan*: what parent and workers do for each pair of a run and a shard, of which there are as many as rows squared,
+where shards end between sources and where they end inside one. *Overlap*: reading the distinct hashes of one shard,
+once for each twenty million hashes of all shards.
 
 Times are CPU times: the processes share the cores of one machine, so more workers make nothing faster here.
 """
@@ -37,6 +37,7 @@ from benchmarks.local_dask import ROOT, LocalDask
 from pipeline.dask_cluster import dask_executor
 from pipeline.records import ShardFile
 from pipeline.split.plan import Cut, find_cut_second, plan_shards
+from pipeline.split.ranges import Range, write_index
 from pipeline.split.runs import write_runs
 from pipeline.split.summary import count_overlap
 from pipeline.units import Unit, open_executor, run_units
@@ -145,7 +146,7 @@ def _prepare(scratch: Path, table: Path, workers: int) -> dict[str, Any]:
 
 
 def _plan(scratch: Path, sources: int) -> dict[str, Any]:
-    """Cost of planning shards for each pair of a run and a shard, where all runs hold the same sources."""
+    """Cost of planning and finding shards for each pair of a run and a shard; all runs hold the same sources."""
     (scratch / "names.json").write_text(json.dumps(["plan.parquet"]))
     table = pq.read_table(_table(scratch, PLAN_ROWS))
     some = pc.unique(table["src_addr"])[:sources]
@@ -161,23 +162,25 @@ def _plan(scratch: Path, sources: int) -> dict[str, Any]:
     cut = Cut("time", 0.1, find_cut_second(runs, 0.1))
     cutting = time.process_time() - begin
 
-    def spent(shards: int) -> tuple[float, int, int]:
-        begin = time.process_time()
-        plan = plan_shards(runs, cut, {"train": shards, "test": 1}, 1)
-        seconds = time.process_time() - begin
-        size = sum(_deep_size(part) for shard in plan["train"] for part in shard)
-        return seconds, size, sum(len(pickle.dumps(shard)) for shard in plan["train"])
+    write_index(scratch, runs)
 
-    pairs = PLAN * (PLAN - 1)
-    few, many = spent(1), spent(PLAN)
-    seconds, size, sent = ((b - a) / pairs for a, b in zip(few, many, strict=True))
+    def spent(shards: int) -> tuple[list[Range], float, float]:
+        begin = time.process_time()
+        plan = plan_shards(runs, cut, {"train": shards, "test": 1}, 1)["train"]
+        planned = time.process_time()
+        for range_ in plan:
+            for _ in range_.slices(scratch):
+                pass
+        return plan, planned - begin, time.process_time() - planned
+
+    (_, first, _), (ranges, planned, found) = spent(1), spent(PLAN)
     rows = PLAN * len(pq.read_table(source, columns=[]))
     return {
         "sources": len(some),
-        "row_s": (cutting + few[0]) / rows,
-        "pair_s": seconds,
-        "pair_bytes": size,
-        "pair_sent_bytes": sent,
+        "row_s": (cutting + first) / rows,
+        "pair_s": (planned - first) / PLAN / (PLAN - 1),
+        "pair_worker_s": found / PLAN**2,
+        "shard_sent_bytes": sum(len(pickle.dumps(range_)) for range_ in ranges) / PLAN,
     }
 
 
@@ -192,12 +195,6 @@ def _overlap(scratch: Path) -> float:
     begin = time.process_time()
     count_overlap(scratch / "distinct", {"train": shards, "test": shards})
     return (time.process_time() - begin) / (2 * PLAN)
-
-
-def _deep_size(part: Any) -> int:
-    """Bytes that an object takes with its fields, without the name that all slices of a run share."""
-    fields = vars(part)
-    return sum(map(sys.getsizeof, (part, fields, part.start, part.stop)))
 
 
 def _table(folder: Path, rows: int) -> Path:
@@ -260,8 +257,8 @@ def main(argv: list[str] | None = None) -> None:
     console.print(f"planning: parent {result['plan'][0]['row_s'] * 1e9:.0f} ns a row")
     for plan in result["plan"]:
         console.print(
-            f"a pair of a run and a shard, {plan['sources']} sources: parent {plan['pair_s'] * 1e6:.1f} µs and "
-            f"{plan['pair_bytes']:.0f} bytes, sent as {plan['pair_sent_bytes']:.0f}"
+            f"a pair of a run and a shard, {plan['sources']} sources: parent {plan['pair_s'] * 1e6:.1f} µs, worker "
+            f"{plan['pair_worker_s'] * 1e6:.0f} µs; a shard is sent as {plan['shard_sent_bytes']:.0f} bytes"
         )
     console.print(
         f"overlap: parent {result['overlap_file_s'] * 1e3:.2f} ms for each shard and pass"

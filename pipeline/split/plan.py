@@ -19,6 +19,8 @@ from stores.layout import SPLITS, WITH_VALIDATION
 
 _FOLD_ENTRIES = 2_000_000
 _CUT_BINS = 1 << 16
+_RANKED_ROWS = 1 << 22
+"""Of a source: so many times are copied and ranked at once, of more the half that has the rank."""
 
 
 @dataclass(frozen=True)
@@ -227,12 +229,17 @@ def _stream_times(run: Run, source: bytes) -> NDArray[np.int64]:
 
 def _time_at_rank(streams: list[NDArray[np.int64]], rank: int) -> int:
     """Smallest time with more than `rank` rows up to and including it."""
-    low = min(int(stream[0]) for stream in streams if len(stream)) - 1
-    high = max(int(stream[-1]) for stream in streams if len(stream))
-    while high - low > 1:
+    streams = [stream for stream in streams if len(stream)]
+    while sum(map(len, streams)) > _RANKED_ROWS:
+        low, high = min(int(s[0]) for s in streams), max(int(s[-1]) for s in streams)
+        if low == high:
+            return low
         middle = (low + high) // 2
-        if sum(int(np.searchsorted(s, middle, side="right")) for s in streams) > rank:
-            high = middle
+        places = [int(np.searchsorted(s, middle, side="right")) for s in streams]
+        if sum(places) > rank:
+            streams = [s[:place] for s, place in zip(streams, places, strict=True) if place]
         else:
-            low = middle
-    return high
+            rank -= sum(places)
+            rest = zip(streams, places, strict=True)
+            streams = [s[place:] for s, place in rest if place < len(s)]
+    return int(np.partition(np.concatenate(streams), rank)[rank])

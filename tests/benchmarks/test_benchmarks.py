@@ -123,7 +123,8 @@ def test_cluster_prints_what_parent_and_workers_do(
     assert result["overlap_file_s"] > 0
     many, few = result["plan"]
     assert many["sources"] > few["sources"]
-    assert few["pair_bytes"] > 0
+    assert few["pair_worker_s"] > 0
+    assert few["shard_sent_bytes"] > 0
 
 
 def test_streams_prints_the_peak_of_each_size(capsys: pytest.CaptureFixture[str]) -> None:
