@@ -89,7 +89,7 @@ def test_a_node_that_is_cut_off_in_the_middle_changes_nothing(
     process = subprocess.Popen(
         line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while not any((out / ".pinglm/split").glob("units/train-*.json")):
+    while not any((out / ".pinglm/split").glob("units/shard-train-*.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.002)
     subprocess.run(["ip", "link", "set", "port2", "down"], check=True)

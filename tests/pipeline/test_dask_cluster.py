@@ -103,7 +103,7 @@ def test_a_scheduler_that_is_started_again_is_one_line_and_the_same_command_cont
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_for(lambda: any((out / WORK / "split").glob("units/train-*.json")), process)
+        wait_for(lambda: any((out / WORK / "split").glob("units/shard-train-*.json")), process)
         dask.restart_scheduler()
         error = process.communicate()[1]
         assert process.returncode == 1
