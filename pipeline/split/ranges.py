@@ -53,7 +53,7 @@ class Range:
         """The runs of a folder that have rows in this range, in their order, with the numbers of the first of
         these rows and of the one behind the last.
 
-        Takes 4 µs a run; 0.2 ms more where the run has sources on both sides or inside, for it is opened then.
+        Opens these runs, 0.1 to 0.2 ms each; of the others it compares the first and last source.
         """
         for name, first, last in json.loads((runs / _INDEX).read_bytes()):
             if bytes.fromhex(last) < self.begin.source or bytes.fromhex(first) > self.end.source:
@@ -69,9 +69,8 @@ _INDEX = "index.json"
 
 def write_index(folder: Path, runs: Sequence[Path]) -> None:
     """Note the runs of a folder, and the first and last source of each, for `Range.slices`."""
-    ends = [
-        (path.name, sources[0].hex(), sources[-1].hex())
-        for path in runs
-        for sources in [open_run(path).sources]
-    ]
+    ends = []
+    for path in runs:
+        sources = open_run(path).sources
+        ends.append((path.name, sources[0].hex(), sources[-1].hex()))
     write_json(folder / _INDEX, ends)
