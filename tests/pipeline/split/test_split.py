@@ -344,16 +344,3 @@ def test_memory_is_one_shard_whatever_a_row_group_holds(tmp_path: Path) -> None:
     with open_hashed(path) as file:
         sizes = [len(table) for table in read_tables(file, "a", [0], SCHEMA.names, 1000)]
     assert sizes == [1000] * 5
-
-
-@pytest.mark.parametrize("at_once", [1, 5, 1000])
-@pytest.mark.parametrize("seconds", [1, 3, 500])
-def test_the_time_of_a_rank_is_that_of_all_streams_sorted(
-    at_once: int, seconds: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "_RANKED_ROWS", at_once)
-    rng = np.random.default_rng(0)
-    streams = [np.sort(rng.integers(0, seconds, rows)) for rows in (0, 1, 40, 159)]
-    together = np.sort(np.concatenate(streams))
-    found = [plan._time_at_rank(streams, rank) for rank in range(len(together))]
-    assert found == together.tolist()
