@@ -101,7 +101,7 @@ def run_train(
         command(store, out, *options, **overrides),
         capture_output=True,
         text=True,
-        timeout=300,  # three at a time on two busy cores take over 120 s
+        timeout=120,
         env={**os.environ, **(env or {})},
     )
 
