@@ -74,12 +74,12 @@ def test_ingest_of_a_large_file_prints_what_each_core_does(
     from benchmarks import ingest
 
     monkeypatch.delenv("PINGLM_REAL_DATA", raising=False)
-    monkeypatch.setattr(ingest, "TURNS", 1)
-    ingest.main(["--large", "0.1", "--cores", "2", "--json"])
+    ingest.main(["--large", "0.1", "--cores", "2", "--turns", "2", "--json"])
     large = printed(capsys)["large"]
     assert large["cores"] == 2
     assert large["text_bytes"] >= 100_000 > large["file_bytes"]
     assert large["per_core"] > 0
+    assert len(large["per_core_by_turn"]) == 2
 
 
 def test_ingest_without_data_says_so(
