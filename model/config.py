@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, get_type_hints
 
-import msgspec
-
-from stores.errors import CheckpointError, ConfigError
+from model.saved import convert_saved, refuse_unknown
+from stores.errors import ConfigError
 from stores.vocabulary import CONTEXT, VOCABULARY_SIZE
 
 MIN_CONTEXT = 64  # the longest measurement has 47 tokens
-MAX_PREFIX_ROWS = 2**24
-MAX_FEATURES = 32  # of a placement: each starts from its own bit of a hash
+MOST = {"prefix_rows": 2**24, "placement": 32, "source_kinds": 1024}
 DEFAULT_STORE = "data/store.zarr"
 
 SHAPE = (
@@ -33,10 +31,9 @@ SHAPE = (
     "recall",
     "nearness",
     "placement",
+    "source_kinds",
 )
 """Fields of a model that its weights depend on, and its context."""
-
-T = TypeVar("T")
 
 
 def free(default: Any) -> Any:
@@ -76,6 +73,8 @@ class ModelConfig:
     placement: int = 0
     """Features of a destination, in which a source is placed by the measurements of its window, where there are
     tables; 0: none."""
+    source_kinds: int = 0
+    """Kinds of vantage points, of which a placed source is one, each with RTTs of its own; 0: all are alike."""
     factors: int = 32
     """Channels of the product of source and destination, where there are tables."""
     dropout: float = 0.1
@@ -99,12 +98,11 @@ class ModelConfig:
             raise ConfigError(f"context {self.context}: expected {MIN_CONTEXT} to {CONTEXT} tokens")
         if self.vocabulary < VOCABULARY_SIZE:
             raise ConfigError(f"vocabulary {self.vocabulary}: expected {VOCABULARY_SIZE} or more")
-        if not 0 <= self.prefix_rows <= MAX_PREFIX_ROWS:
-            raise ConfigError(f"prefix_rows {self.prefix_rows}: expected 0 to {MAX_PREFIX_ROWS}")
+        for name, most in MOST.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to {most}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout {self.dropout}: expected 0 or more and below 1")
-        if not 0 <= self.placement <= MAX_FEATURES:
-            raise ConfigError(f"placement {self.placement}: expected 0 to {MAX_FEATURES}")
         _one_of(self, "precision", "auto", "bfloat16", "float32")
         _one_of(self, "attention", "auto", "cudnn", "xla")
 
@@ -129,7 +127,7 @@ class ModelConfig:
 
         Raises `CheckpointError` naming a field that is unknown or has the wrong type or value.
         """
-        _refuse_unknown(cls, values, where)
+        refuse_unknown(cls, values, where)
         return convert_saved(cls, values, where)
 
 
@@ -175,6 +173,8 @@ class TrainConfig:
     scattered: float = 0.0
     """Share of the windows made of rows of pairs drawn evenly from the whole split; `composed` and what the store
     has share the others."""
+    placement_windows: int = 0
+    """Windows of one source each that the placement learns from at every step; 0: from those of the batch."""
     fsdp: int = free(1)
     """How many devices share weights and optimizer state, each keeping a part of every large array."""
     overfit_one_batch: bool = False
@@ -199,7 +199,14 @@ class TrainConfig:
         for name in ("beta1", "beta2", "final_fraction", "decay_fraction", *of_windows):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 to 1")
-        for name in ("warmup_steps", "seed", "weight_decay", "prefix_decay", "epsilon"):
+        for name in (
+            "warmup_steps",
+            "seed",
+            "weight_decay",
+            "prefix_decay",
+            "epsilon",
+            "placement_windows",
+        ):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: expected 0 or more")
 
@@ -223,8 +230,8 @@ class Config:
         Raises `CheckpointError` naming a field that is unknown or has the wrong type or value.
         """
         if isinstance(values, Mapping):
-            _refuse_unknown(ModelConfig, values.get("model"), where)
-            _refuse_unknown(TrainConfig, values.get("train"), where)
+            refuse_unknown(ModelConfig, values.get("model"), where)
+            refuse_unknown(TrainConfig, values.get("train"), where)
         return convert_saved(cls, values, where)
 
 
@@ -311,28 +318,6 @@ def parse_assignments(assignments: list[str]) -> dict[str, str]:
         if not name or not value:
             raise ConfigError(f"--set {assignment!r}: expected FIELD=VALUE")
     return {name.strip().replace("-", "_"): value.strip() for name, _, value in pairs}
-
-
-def convert_saved(kind: type[T], values: object, where: Path) -> T:
-    """A dataclass from its JSON-able form. Raises `CheckpointError`, naming the file `where`, for a
-    field that is missing or has the wrong type or value; other fields are ignored."""
-    try:
-        return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
-        raise CheckpointError(f"{where}: does not hold a valid {kind.__name__}: {error}") from error
-
-
-def _refuse_unknown(
-    kind: type[ModelConfig] | type[TrainConfig], values: object, where: Path
-) -> None:
-    """Raise `CheckpointError` for a field that this version would have to ignore."""
-    if isinstance(values, Mapping):
-        unknown = values.keys() - {known.name for known in fields(kind)}
-        if unknown:
-            raise CheckpointError(
-                f"{where}: unknown field {min(unknown)} of {kind.__name__}: it was written by another "
-                "version of pinglm, use that one"
-            )
 
 
 def _parse(name: str, to: type, value: Any) -> Any:

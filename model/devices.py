@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from model.config import ModelConfig
+from model.config import ModelConfig, TrainConfig
 from model.nvidia import OLDEST_DRIVER, extra_for, find_driver
 from stores.errors import ConfigError
 
@@ -73,17 +73,15 @@ class Devices:
         """The rows of a batch, divided among the devices."""
         return NamedSharding(self.mesh, PartitionSpec((BATCH_AXIS, WEIGHTS_AXIS)))
 
-    def check_batch(self, batch_size: int) -> None:
-        """Raise `ConfigError` when a batch cannot be divided evenly among the devices."""
-        check_batch(batch_size, self.count)
 
-
-def check_batch(batch_size: int, devices: int) -> None:
-    """Raise `ConfigError` when a batch cannot be divided evenly among so many devices."""
-    if batch_size % devices:
-        raise ConfigError(
-            f"batch size {batch_size} over {devices} devices: expected a multiple of {devices}"
-        )
+def check_batch(config: TrainConfig, devices: int) -> None:
+    """Raise `ConfigError` when the windows of a step cannot be divided evenly among so many devices."""
+    sizes = {"batch size": config.batch_size, "placement_windows": config.placement_windows}
+    for name, size in sizes.items():
+        if size % devices:
+            raise ConfigError(
+                f"{name} {size} over {devices} devices: expected a multiple of {devices}"
+            )
 
 
 def check_fsdp(fsdp: int, devices: int) -> None:

@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from model.config import convert_saved
+from model.saved import convert_saved
 from stores.errors import CheckpointError
 from stores.files import sha256_file, sync_file, write_json
 

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from model.config import Config, convert_saved
+from model.config import Config
+from model.saved import convert_saved
 from stores.errors import CheckpointError, InputError
 from stores.files import parse_json, read_json_lines
 from stores.provenance import Provenance, in_turn

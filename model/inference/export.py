@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from model.config import ModelConfig, convert_saved
+from model.config import ModelConfig
 from model.inference.card import (
     CARD_FILE,
     README_FILE,
@@ -33,6 +33,7 @@ from model.inference.trimmed import ROWS, restore_tables, trim_tables, whole_sha
 from model.inference.weights import Origin, Weights, check_finite, check_shapes, check_size
 from model.model_files import read_object, regular_file
 from model.network.flops import count_parameters
+from model.saved import convert_saved
 from stores.errors import CheckpointError, OutputError
 from stores.files import TEMPORARY_SUFFIX, sha256_file, write_json, write_synced
 from stores.provenance import Provenance

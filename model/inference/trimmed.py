@@ -23,6 +23,8 @@ TABLES = (
     "lookups.factors",
     "placement.of_source",
     "placement.of_destination",
+    "placement.kinds.queries",
+    "placement.kinds.table",
 )
 ROWS = ".rows"
 """Ends the name of the array that holds the row numbers of a trimmed table, (n,) int32 ascending."""

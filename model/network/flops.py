@@ -10,6 +10,7 @@ T context.
 from __future__ import annotations
 
 from model.config import ModelConfig
+from model.network.kinds import KEYS
 from model.network.lookups import BYTES, RESULT_ROWS
 from model.network.nearness import REACHES
 from model.network.placement import SCALARS
@@ -53,6 +54,12 @@ def count_parameters(config: ModelConfig) -> dict[str, int]:
         tables += config.prefix_rows * config.factors
     if config.places:
         tables += 2 * config.prefix_rows * (config.placement + 2) + SCALARS
+        if config.source_kinds:
+            tables += (
+                config.prefix_rows * (KEYS + config.source_kinds)
+                + config.source_kinds * (KEYS + 2)
+                + 1
+            )
     total = matrices + norms + tables
     return {"matrices": matrices, "tables": tables, "norms": norms, "total": total}
 

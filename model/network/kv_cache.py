@@ -17,6 +17,7 @@ from jax import lax
 from model.network.attention import Implementation, attend
 from model.network.lookups import (
     LONGEST_MEASUREMENT,
+    NO_BYTE_YET,
     Closed,
     Expected,
     LookupRows,
@@ -107,8 +108,10 @@ class CachedTransformer:
         x = jnp.take_along_axis(x, last_two[..., None], axis=1)  # (B, 2, C)
         placed = None
         if model.placement is not None and rows is not None:
-            placed = model.placement.place(read_slots(tokens, rows.placed))
-        rows = jax.tree.map(lambda field: take(field, last_two), rows)
+            prior = model.placement.prior(read_slots(tokens, rows.placed))
+            placed = model.placement.place(prior)
+        each = jnp.arange(len(tokens))[:, None]
+        rows = jax.tree.map(lambda field: field[each, last_two], rows)
         at = lengths[:, None] - jnp.arange(LONGEST_MEASUREMENT - 1, 0, -1)[None]  # (B, 46)
         tail = jnp.where(at >= 0, jnp.take_along_axis(tokens, jnp.maximum(at, 0), axis=1), 0)
         open_slot = take(slot_numbers(tokens), lengths[:, None] - 1)[:, 0]
@@ -193,9 +196,13 @@ class CachedTransformer:
             ),
             read_slots(line, rows.placed),
         )
-        earlier = jnp.arange(past.placed.slots.source.shape[1])[None] < past.slots[:, None]
-        mean, deviation = model.placement.expect(past.placed, asked, earlier[:, None])
-        return recalled._replace(expected=Expected(mean, deviation, latest(awaits_rtt(line))))
+        earlier = jnp.arange(past.placed.prior.slots.source.shape[1])[None] < past.slots[:, None]
+        expectation = model.placement.expect(
+            past.placed, model.placement.prior(asked), earlier[:, None]
+        )
+        known = latest(awaits_rtt(line))
+        so_far = jnp.where(own.rtt_so_far >= 0, own.rtt_so_far, NO_BYTE_YET)
+        return recalled._replace(expected=Expected(expectation.of_next(so_far), known))
 
 
 def _attend_both(

@@ -57,11 +57,10 @@ NO_BYTE_YET = BYTES
 
 
 class Expected(NamedTuple):
-    """What `model.network.placement` expects of an RTT, each with the shape of the tokens."""
+    """What `model.network.placement` expects of an RTT, each with the shape of the tokens first."""
 
-    mean: jax.Array
-    """Of the root of the RTT, in its unit; float32."""
-    deviation: jax.Array
+    mass: jax.Array
+    """The probability of each byte, (…, 256) float32: of the first one, or behind it, of the second."""
     known: jax.Array
     """Whether there is anything to expect: both addresses are complete, and the RTT is not."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model.network.lookups import Expected, field_ends, prefix_hashes
+from model.network.lookups import NO_BYTE_YET, field_ends, prefix_hashes
 from model.network.token_places import positions_of, take, token_places
 from stores.vocabulary import BYTE0, MEASUREMENT_START
 
@@ -78,9 +78,10 @@ def awaits_rtt(tokens: jax.Array) -> jax.Array:
     return (source >= 0) & (destination >= 0) & (rtt < 0) & (failed < 0)
 
 
-def of_tokens(tokens: jax.Array, mean: jax.Array, deviation: jax.Array) -> Expected:
-    """What is expected in slots (B, M) of windows (B, T), at their tokens."""
-    number = slot_numbers(tokens)
-    known = awaits_rtt(tokens) & (number >= 0) & (number < mean.shape[1])
-    at = jnp.clip(number, 0, mean.shape[1] - 1)
-    return Expected(take(mean, at), take(deviation, at), known)
+def first_bytes(tokens: jax.Array, rtt_so_far: jax.Array, slots: int) -> jax.Array:
+    """The first byte of the RTT of each of the `slots` of windows (B, T), (B, slots) int32, though the second
+    may not be there; `NO_BYTE_YET` without one. `rtt_so_far` (B, T) are those of `LookupRows`."""
+    inside = slot_numbers(tokens)[:, None, :] == jnp.arange(slots, dtype=jnp.int32)[None, :, None]
+    is_byte = (rtt_so_far >= 0) & (rtt_so_far < NO_BYTE_YET)
+    found = jnp.where(inside & is_byte[:, None, :], rtt_so_far[:, None, :], -1).max(2)
+    return jnp.where(found >= 0, found, NO_BYTE_YET)

@@ -15,8 +15,8 @@ from model.network.attention import Implementation, LayerCache, attend
 from model.network.dropout import dropout
 from model.network.lookups import LookupRows, Lookups, lookup_rows
 from model.network.nearness import Nearness
-from model.network.placement import Placement, placement_loss
-from model.network.slots import of_tokens, read_slots
+from model.network.placement import Placement, at_tokens, placement_loss
+from model.network.slots import read_slots
 
 ROPE_BASE = 10_000.0
 VOCABULARY_ALIGNMENT = 64  # matrix units are fastest on multiples of it
@@ -159,9 +159,10 @@ class Transformer(nnx.Module):
         slots = read_slots(tokens, rows.placed)
         number = jnp.arange(slots.answered.shape[1])
         earlier = number[None, None, :] < number[None, :, None]
-        mean, deviation = self.placement.expect(self.placement.place(slots), slots, earlier)
-        expected = lax.stop_gradient(of_tokens(tokens, mean, deviation))
-        return rows._replace(expected=expected)
+        prior = self.placement.prior(slots)
+        expectation = self.placement.expect(self.placement.place(prior), prior, earlier)
+        expected = at_tokens(expectation, tokens, rows.rtt_so_far)
+        return rows._replace(expected=lax.stop_gradient(expected))
 
     def placement_loss(self, tokens: jax.Array, looked_up: LookupRows | None = None) -> jax.Array:
         """What the placement, if there is one, is to learn from the windows (B, T), () float32."""
@@ -241,8 +242,7 @@ class Transformer(nnx.Module):
         x += self.lookups(rows).astype(self.dtype)
         if self.placement is None:
             return x
-        assert rows.expected is not None
-        return x + self.placement.embed(rows.expected).astype(self.dtype)
+        return x + self.placement.embed(rows).astype(self.dtype)
 
     def _split_blocks(self) -> tuple[Any, list[Any]]:
         """The graph that all blocks share, and the weights of each entry of `blocks`."""

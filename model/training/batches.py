@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
 from model.config import Config
 from model.devices import Devices
 from model.training.compose import Composer
-from model.training.scatter import Scatterer
+from model.training.scatter import PairRows, Scatterer
+from model.training.source_windows import SourceWindows
 from stores.cut import TokenRows, cut_windows
 from stores.sampler import MixtureSampler
 
-DeviceRows = tuple[jax.Array, jax.Array]
+HostRows = tuple[NDArray[np.uint16], ...]
+"""(B, context) tokens and (B,) lengths, and (W, context) tokens that only the placement reads, if there are any."""
+DeviceRows = tuple[jax.Array, ...]
+"""The same on the devices."""
 
 AHEAD = 4  # batches on the devices, waiting for their step
 
@@ -35,52 +41,67 @@ class Sampler(Protocol):
 
 
 class Batches:
-    """The batch of each step: the sampler's windows, cut to the context, some of them replaced. A pure
-    function of seed and step."""
+    """The batch of each step: the sampler's windows, cut to the context, some of them replaced, and further
+    ones for the placement. A pure function of seed and step."""
 
     def __init__(
-        self, sampler: Sampler, context: int, seed: int, *replacers: Composer | Scatterer
+        self,
+        sampler: Sampler,
+        context: int,
+        seed: int,
+        *replacers: Composer | Scatterer,
+        of_sources: SourceWindows | None = None,
     ) -> None:
-        """The `replacers` work one after the other on the cut windows."""
+        """The `replacers` work one after the other on the cut windows; `of_sources` are for the placement."""
         self.sampler = sampler
         self.context = context
         self.seed = seed
         self.replacers = replacers
+        self.of_sources = of_sources
 
-    def batch(self, step: int) -> TokenRows:
-        """(B, context) uint16 tokens and (B,) uint16 lengths of a step, counted from 0."""
+    def batch(self, step: int) -> HostRows:
+        """The rows of a step, counted from 0."""
         tokens, lengths = self.sampler.batch(step)
         first = self.sampler.shard_index * len(tokens)
         tokens, lengths = cut_windows(tokens, lengths, self.context, (self.seed, step), first)
         for replacer in self.replacers:
             replacer.replace(step, tokens, lengths)
-        return tokens, lengths
+        if self.of_sources is None:
+            return tokens, lengths
+        return tokens, lengths, self.of_sources.batch(step)
 
 
 def make_batches(config: Config, sampler: MixtureSampler) -> Batches:
     """The batches that a run of this configuration trains on."""
     context, train = config.model.context, config.train
     replacers: list[Composer | Scatterer] = []
+    of_sources = None
+    further = train.placement_windows if config.model.places else 0
     if train.composed:
         replacers.append(Composer(sampler, context, train.seed, train.composed))
-    if train.scattered:
-        replacers.append(Scatterer(sampler, context, train.seed, train.scattered))
-    return Batches(sampler, context, train.seed, *replacers)
+    if train.scattered or further:
+        rows = PairRows.find(sampler.store, sampler.split)
+        if train.scattered:
+            replacers.append(Scatterer(sampler, rows, context, train.seed, train.scattered))
+        if further:
+            of_sources = SourceWindows(sampler, rows, context, train.seed, further)
+    return Batches(sampler, context, train.seed, *replacers, of_sources=of_sources)
 
 
-def put(rows: TokenRows, devices: Devices) -> DeviceRows:
+def put(rows: HostRows, devices: Devices) -> DeviceRows:
     """The rows on the devices, divided among them; returns before the transfer is complete.
 
     Where several processes train, `rows` are this one's (`Devices.own_rows`), and the arrays are of them all.
     """
     placed: DeviceRows
     if devices.hosts == 1:
-        placed = jax.device_put(rows, (devices.by_row, devices.by_row))
+        placed = jax.device_put(rows, devices.by_row)
     else:
         with jax.transfer_guard(
             "allow"
         ):  # asked for here, but JAX takes it for an implicit transfer
-            placed = jax.make_array_from_process_local_data((devices.by_row, devices.by_row), rows)
+            places = (devices.by_row,) * len(rows)
+            placed = jax.make_array_from_process_local_data(places, rows)
     return placed
 
 

@@ -34,13 +34,16 @@ class Disguise(NamedTuple):
     masks: jax.Array  # (B, 17) int32, what the byte at each place is XORed with; 1 … 255
 
 
-SALT = 1  # keeps these draws apart from those of dropout
+OF_BATCH, OF_SOURCES = 1, 2
+"""What is drawn for: keep these draws apart from each other, and from those of dropout."""
 
 
-def draw_disguise(seed: int, step: jax.Array, windows: int, share: float) -> Disguise:
+def draw_disguise(
+    seed: int, step: jax.Array, windows: int, share: float, what: int = OF_BATCH
+) -> Disguise:
     """The disguise of a training step; a pure function of its arguments."""
     key = jax.random.fold_in(jax.random.key(seed), step)
-    first, second, third = jax.random.split(jax.random.fold_in(key, SALT), 3)
+    first, second, third = jax.random.split(jax.random.fold_in(key, what), 3)
     return Disguise(
         jax.random.bernoulli(first, share, (windows,)),
         jnp.maximum(jax.random.randint(second, (windows,), 1 - WHOLE, QUARTERS), 0),

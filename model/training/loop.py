@@ -15,7 +15,7 @@ import jax
 from numpy.typing import NDArray
 
 from model.config import Config
-from model.devices import memory_statistics, use_compile_cache, visible_devices
+from model.devices import check_batch, memory_statistics, use_compile_cache, visible_devices
 from model.network.flops import count_parameters, utilization
 from model.run_folder import (
     CHECKPOINTS_FOLDER,
@@ -134,7 +134,7 @@ class Trainer:
         self.progress = progress
         self.devices = visible_devices(config.train.fsdp)
         self.profile = profile and self.devices.host == 0  # of the processes, the one that writes
-        self.devices.check_batch(config.train.batch_size)
+        check_batch(config.train, self.devices.count)
         sampler = MixtureSampler(store, "train", config.train.batch_size, config.train.seed)
         self.batches = make_batches(config, sampler.shard(self.devices.host, self.devices.hosts))
         self.held_out = self.batches_of(store.choosing_split)

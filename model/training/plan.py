@@ -100,7 +100,7 @@ def make_plan(
     devices = devices or visible.count
     if device_memory is None:
         device_memory = (memory_statistics() or {}).get("limit_bytes")
-    check_batch(config.train.batch_size, devices)
+    check_batch(config.train, devices)
     check_fsdp(config.train.fsdp, devices)
     memory = plan_memory(config, config.train.batch_size // devices)
     flops = flops_per_token(config.model)

@@ -26,6 +26,7 @@ from model.training.window_writer import (
     time_tokens,
     write_windows,
 )
+from stores.cut import TokenRows
 from stores.hashing import keyed
 from stores.permutation import permute
 from stores.sampler import MixtureSampler
@@ -53,6 +54,8 @@ class PairRows:
     """Tokens of a row without those of its time, (rows,)."""
     first: NDArray[np.int64]
     """The first row of each pair, and the number of rows, (pairs + 1,)."""
+    source: NDArray[np.uint64]
+    """A hash of each pair's source, (pairs,)."""
 
     @property
     def pairs(self) -> int:
@@ -63,14 +66,14 @@ class PairRows:
     def find(cls, store: Store, split: str) -> PairRows:
         """Look through the windows of a split; of a large one, through `MOST_WINDOWS` of them.
 
-        About 0.8 s per million rows, and 40 bytes for each that asks.
+        About 0.8 s per million rows, and 40 bytes for each that asks, 16 for each pair.
         """
         windows = store.windows(split, MODE)
         seen = np.arange(min(windows, MOST_WINDOWS))
         if windows > MOST_WINDOWS:
             seen = np.sort(permute(seen, windows, keyed(WINDOW)))
         lengths = store.lengths(split, MODE)
-        pairs, places, sizes = [], [], []
+        pairs, sources, places, sizes = [], [], [], []
         blocks = np.array_split(seen, -(-len(seen) // BLOCK))
         far_apart = windows > FAR_APART * MOST_WINDOWS
         for number, rows in enumerate(blocks):
@@ -83,6 +86,7 @@ class PairRows:
             start, end, time_at = pool.start[asks], pool.end[asks], pool.time_at[asks]
             moved = rows[pool.window[asks]] * CONTEXT - pool.window[asks] * CONTEXT
             pairs.append(pool.pair[asks])
+            sources.append(pool.source[asks])
             sizes.append(end - start - time_tokens(pool.tokens, time_at))
             seconds = pool.seconds[asks]
             places.append(RowPlaces(start + moved, end + moved, time_at + moved, seconds))
@@ -93,18 +97,45 @@ class PairRows:
             RowPlaces(*(np.concatenate(field)[order] for field in zip(*places, strict=True))),
             np.concatenate(sizes)[order],
             np.append(first, len(pair)),
+            np.concatenate(sources)[order[first]],
         )
+
+    def write(
+        self,
+        store: Store,
+        split: str,
+        row: NDArray[np.int64],
+        of: NDArray[np.int64],
+        timed: NDArray[np.bool_],
+        context: int,
+    ) -> TokenRows:
+        """Some of these rows (n,), in their order, as windows (W, context) and lengths (W,), both uint16.
+
+        `of` (n,), ascending, is the window of each, and `timed` (W,) says which windows keep times.
+        """
+        places = RowPlaces(*(field[row] for field in self.places))
+        window = places.start // CONTEXT
+        held, held_at = np.unique(window, return_inverse=True)
+        tokens = store.gather(split, MODE, held).ravel()
+        moved = (held_at - window) * CONTEXT
+        places = places._replace(
+            start=places.start + moved, end=places.end + moved, time_at=places.time_at + moved
+        )
+        return write_windows(tokens, places, of, timed, context)
 
 
 class Scatterer:
     """Replaces a share of each batch's windows by scattered ones. A pure function of seed and step."""
 
-    def __init__(self, sampler: MixtureSampler, context: int, seed: int, share: float) -> None:
+    def __init__(
+        self, sampler: MixtureSampler, rows: PairRows, context: int, seed: int, share: float
+    ) -> None:
+        """`rows` are those of the sampler's split."""
         self.sampler = sampler
+        self.rows = rows
         self.context = context
         self.seed = seed
         self.share = share
-        self.rows = PairRows.find(sampler.store, sampler.split)
         mean_size = self.rows.size.mean() if self.rows.pairs else context
         self.drawn = max(1, int(context / mean_size))
         """Pairs drawn for each window; about half of the windows have no room for the last ones."""
@@ -126,7 +157,7 @@ class Scatterer:
             )  # none where a context has no room for a row
             tokens[rows[some]], lengths[rows[some]] = windows[some], sizes[some]
 
-    def windows(self, number: NDArray[np.int64]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    def windows(self, number: NDArray[np.int64]) -> TokenRows:
         """Scattered windows by their number (n,) in the sequence of all: tokens (n, context), lengths (n,)."""
         draw = number[:, None] * self.drawn + np.arange(self.drawn)
         pair = self._pair(draw.ravel())
@@ -144,15 +175,8 @@ class Scatterer:
         row, seconds = row[fits], np.where(timed[:, None], seconds, 0)[fits]
         row = row[np.lexsort((seconds, of))]
 
-        places = RowPlaces(*(field[row] for field in self.rows.places))
-        window = places.start // CONTEXT
-        held, held_at = np.unique(window, return_inverse=True)
-        tokens = self.sampler.store.gather(self.sampler.split, MODE, held).ravel()
-        moved = (held_at - window) * CONTEXT
-        places = places._replace(
-            start=places.start + moved, end=places.end + moved, time_at=places.time_at + moved
-        )
-        return write_windows(tokens, places, of, timed, self.context)
+        store, split = self.sampler.store, self.sampler.split
+        return self.rows.write(store, split, row, of, timed, self.context)
 
     def _pair(self, draw: NDArray[np.int64]) -> NDArray[np.int64]:
         """The pair of each draw: all of them once, in an order of their own, before any comes again."""

@@ -18,10 +18,11 @@ from model.network.attention import choose_attention
 from model.network.dropout import dropout_keys
 from model.network.named_weights import fill_weights
 from model.network.transformer import Transformer, dropout_sites
-from model.training.hidden_sources import draw_disguise, hide_sources
+from model.training.hidden_sources import OF_SOURCES, draw_disguise, hide_sources
 from model.training.loss import Tally, empty_tally, next_token_loss
 from model.training.optimizer import make_optimizer, make_schedule
 from model.training.sharding import gathering_again, place_state, whole
+from model.training.source_windows import LONGEST
 
 PLACEMENT_WEIGHT = 0.01
 """Of the placement's loss. It has weights of its own, so only the clipping of the gradients depends on this."""
@@ -49,7 +50,8 @@ class Steps:
     """The compiled functions of a run, and the shapes they take.
 
     `tokens` (B, T) and `lengths` (B,) are uint16, on the devices and divided by row. `train(state,
-    tokens, lengths)` returns (state, loss) and reuses the buffers of the state it is given;
+    tokens, lengths)` returns (state, loss) and reuses the buffers of the state it is given; where the
+    placement has windows of its own, their tokens come third (`model.training.source_windows`).
     `evaluate(weights, tokens, lengths)` returns a `Tally`. Making a `Steps` compiles both, which takes
     seconds to minutes; `compile_seconds` is how long `train` took. `learning_rate(state)` is the rate of
     the last step done.
@@ -68,6 +70,9 @@ class Steps:
         self.abstract_state = _placed(shapes, self.places)
         started = time.perf_counter()
         batch = self._abstract_batch(config.train.batch_size)
+        if config.model.places and config.train.placement_windows:
+            length = min(config.model.context, LONGEST)
+            batch += (self._abstract_rows(config.train.placement_windows, length),)
         jitted = jax.jit(
             self._train, donate_argnums=0, out_shardings=(self.places, devices.replicated)
         )
@@ -100,7 +105,11 @@ class Steps:
         return _first_state(self._model(), self.optimizer)
 
     def _train(
-        self, state: TrainState, tokens: jax.Array, lengths: jax.Array
+        self,
+        state: TrainState,
+        tokens: jax.Array,
+        lengths: jax.Array,
+        of_sources: jax.Array | None = None,
     ) -> tuple[TrainState, jax.Array]:
         tokens, lengths = tokens.astype(jnp.int32), lengths.astype(jnp.int32)
         train = self.config.train
@@ -110,6 +119,11 @@ class Steps:
         if hides and not train.overfit_one_batch:
             disguise = draw_disguise(train.seed, state.step, len(tokens), train.hidden_sources)
             tokens, looked_up = hide_sources(tokens, disguise, self.config.model)
+        to_place = tokens, looked_up
+        if of_sources is not None:
+            of_sources = of_sources.astype(jnp.int32)
+            disguise = draw_disguise(train.seed, state.step, len(of_sources), 1.0, OF_SOURCES)
+            to_place = hide_sources(of_sources, disguise, self.config.model)
 
         def loss_of(weights: nnx.State[Any, Any]) -> tuple[jax.Array, tuple[jax.Array, Tally]]:
             model = nnx.merge(self.graph, whole(weights, self.devices))
@@ -117,7 +131,7 @@ class Steps:
             loss, tally = next_token_loss(
                 logits, tokens, lengths, train.answer_weight, train.second_byte_weight
             )
-            total = loss + PLACEMENT_WEIGHT * model.placement_loss(tokens, looked_up)
+            total = loss + PLACEMENT_WEIGHT * model.placement_loss(*to_place)
             return total, (loss, tally)
 
         loss_and_gradient = jax.value_and_grad(gathering_again(loss_of, self.devices), has_aux=True)
@@ -142,13 +156,11 @@ class Steps:
         logits = nnx.merge(self.graph, whole(weights, self.devices))(tokens)
         return next_token_loss(logits, tokens, lengths)[1]
 
-    def _abstract_batch(self, rows: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-        shape = (rows, self.config.model.context)
-        place = self.devices.by_row
-        return (
-            jax.ShapeDtypeStruct(shape, jnp.uint16, sharding=place),
-            jax.ShapeDtypeStruct(shape[:1], jnp.uint16, sharding=place),
-        )
+    def _abstract_batch(self, rows: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        return self._abstract_rows(rows, self.config.model.context), self._abstract_rows(rows)
+
+    def _abstract_rows(self, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.uint16, sharding=self.devices.by_row)
 
 
 def state_shapes(config: Config) -> TrainState:

@@ -136,8 +136,10 @@ def test_the_files_can_be_read_without_this_project(exported: Path) -> None:
         assert file.get_tensor("embedding").shape == (267, 32)
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     tables = [name.removesuffix(".rows") for name in arrays if name.endswith(".rows")]
+    of_lookups = ["lookups.carried", "lookups.factors", "lookups.prefix"]
+    of_kinds = ["placement.kinds.queries", "placement.kinds.table"]
     of_placement = ["placement.of_destination", "placement.of_source"]
-    assert tables == ["lookups.carried", "lookups.factors", "lookups.prefix", *of_placement]
+    assert tables == [*of_lookups, *of_kinds, *of_placement]
     parameters = 0
     for name in arrays.keys() - {f"{table}.rows" for table in tables}:
         rows = config["model"]["prefix_rows"] if name in tables else len(arrays[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 import jax
@@ -12,8 +13,8 @@ import pytest
 from flax import nnx
 
 from model.config import ModelConfig
-from model.network.lookups import NO_BYTE_YET, Expected, lookup_rows
-from model.network.placement import Placement, masses, placement_loss, roots
+from model.network.lookups import NO_BYTE_YET, lookup_rows
+from model.network.placement import Expectation, Placement, placement_loss, roots
 from model.network.slots import Slots, read_slots
 from model.network.transformer import Transformer
 from stores.codec import Measurement, encode_field, encode_rtt
@@ -22,7 +23,7 @@ from tests.model.conftest import small_config
 
 IN_ORDER = (Field.SOURCE, Field.DESTINATION, Field.RESULT)
 RESULT_FIRST = (Field.RESULT, Field.SOURCE, Field.DESTINATION)
-CONFIG: ModelConfig = small_config(dropout=0, prefix_rows=4096, context=256).model
+CONFIG: ModelConfig = small_config(dropout=0, prefix_rows=4096, context=256, source_kinds=0).model
 
 Row = tuple[int, int, float | None]
 
@@ -55,10 +56,30 @@ def random_placement(seed: int = 0) -> Placement:
 
 
 @nnx.jit
-def expectations(placement: Placement, slots: Slots) -> tuple[jax.Array, jax.Array]:
+def expectations(placement: Placement, slots: Slots) -> Expectation:
     number = jnp.arange(slots.answered.shape[1])
     earlier = number[None, None, :] < number[None, :, None]
-    return placement.expect(placement.place(slots), slots, earlier)
+    prior = placement.prior(slots)
+    return placement.expect(placement.place(prior), prior, earlier)
+
+
+def learned(placement: Placement, draws: Iterable[Slots], rate: float) -> Placement:
+    """It, after a step on each of the draws."""
+    graph, weights = nnx.split(placement)
+    optimizer = optax.adam(rate)
+    state = optimizer.init(weights)
+
+    @jax.jit
+    def step(weights, state, slots):  # type: ignore[no-untyped-def]
+        gradient = jax.grad(lambda w: placement_loss(nnx.merge(graph, w), slots))(weights)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(weights, updates), state
+
+    for slots in draws:
+        weights, state = step(weights, state, slots)
+    merged: Placement = nnx.merge(graph, weights)
+    return merged
 
 
 ROWS: tuple[Row, ...] = (
@@ -91,7 +112,8 @@ def test_slots_are_the_measurements_of_a_window_in_order() -> None:
 
 def test_an_expectation_is_that_of_the_plain_formula_of_gaussian_processes() -> None:
     placement, slots = random_placement(), slots_of(window(*ROWS))
-    mean, deviation = expectations(placement, slots)
+    expectation = expectations(placement, slots)
+    mean, deviation = expectation.mean[..., 0], expectation.deviation
     scale, coefficient, own, noise = np.exp(np.asarray(placement.variances[...], np.float64))
 
     def sums(table: jax.Array, rows: jax.Array) -> np.ndarray:
@@ -134,10 +156,10 @@ def test_nothing_that_comes_later_changes_an_expectation() -> None:
 def test_only_answers_of_the_same_source_say_anything() -> None:
     placement = random_placement()
     alone, others, failed = (
-        expectations(placement, slots_of(window(*rows, (1, 13, 44.0))))[0][0, len(rows)]
+        expectations(placement, slots_of(window(*rows, (1, 13, 44.0)))).mean[0, len(rows), 0]
         for rows in ([], [(2, 13, 90.0), (3, 10, 1.0)], [(1, 10, None)])
     )
-    told = expectations(placement, slots_of(window((1, 10, 20.0), (1, 13, 44.0))))[0][0, 1]
+    told = expectations(placement, slots_of(window((1, 10, 20.0), (1, 13, 44.0)))).mean[0, 1, 0]
     assert alone == others == failed != told
 
 
@@ -145,20 +167,21 @@ def test_an_rtt_expected_with_certainty_is_expected_as_its_own_bytes() -> None:
     for rtt_ms in (0.001, 0.3, 1.0, 1.023, 1.024, 2.047, 2.048, 7.7, 80.0, 250.0, 999.0):
         code = encode_rtt(rtt_ms)
         first, second = jnp.int32(code >> 8), jnp.int32(code & 255)
-        certain = Expected(roots(first, second), jnp.float32(1e-6), jnp.bool_(True))
-        assert masses(certain, jnp.int32(NO_BYTE_YET)).argmax() == first
-        assert masses(certain, first).argmax() == second
+        certain = Expectation(roots(first, second)[None], jnp.zeros(1), jnp.float32(1e-6))
+        assert certain.of_next(jnp.int32(NO_BYTE_YET)).argmax() == first
+        assert certain.of_next(first).argmax() == second
 
 
 def test_masses_are_distributions_over_bytes_that_occur() -> None:
-    mean = jnp.array([0.001, 0.2, 1.0, 3.0, 40.0], jnp.float32)
-    expected = Expected(mean, jnp.full(5, 0.1, jnp.float32), jnp.ones(5, bool))
+    mean = jnp.array([[0.001], [0.2], [1.0], [3.0], [40.0]], jnp.float32)
+    expected = Expectation(mean, jnp.zeros((5, 1)), jnp.full(5, 0.1, jnp.float32))
     for so_far in (NO_BYTE_YET, 0, 0x4D, 0xFF):
-        mass = masses(expected, jnp.full(5, so_far, jnp.int32))
+        mass = expected.of_next(jnp.full(5, so_far, jnp.int32))
         np.testing.assert_allclose(mass.sum(1), 1, rtol=1e-3)
         assert (mass >= 0).all()
     never = [byte for byte in range(8, 256) if byte & 7 < 4]
-    assert masses(expected, jnp.full(5, NO_BYTE_YET, jnp.int32))[:3, jnp.array(never)].max() < 1e-5
+    first = expected.of_next(jnp.full(5, NO_BYTE_YET, jnp.int32))
+    assert first[:3, jnp.array(never)].max() < 1e-5
 
 
 def test_a_model_begins_without_its_expectations_but_reads_them_at_once() -> None:
@@ -214,21 +237,9 @@ def test_it_learns_to_place_a_source_that_it_has_never_seen() -> None:
             )
         return slots_of(jnp.concatenate(windows))
 
-    placement = Placement(CONFIG)
-    graph, weights = nnx.split(placement)
-    optimizer = optax.adam(0.02)
-    state = optimizer.init(weights)
-
-    @jax.jit
-    def step(weights, state, slots):  # type: ignore[no-untyped-def]
-        gradient = jax.grad(lambda w: placement_loss(nnx.merge(graph, w), slots))(weights)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimizer.update(gradient, state)
-        return optax.apply_updates(weights, updates), state
-
-    for turn in range(150):
-        weights, state = step(weights, state, draw([1000 + 8 * turn + i for i in range(8)]))
+    draws = (draw([1000 + 8 * turn + i for i in range(8)]) for turn in range(150))
+    placement = learned(Placement(CONFIG), draws, rate=0.02)
     asked = draw([5000 + i for i in range(32)])
-    mean, _ = expectations(nnx.merge(graph, weights), asked)
+    mean = expectations(placement, asked).mean[..., 0]
     error = np.abs(mean - roots(asked.first, asked.second))[:, :8]
     assert np.median(error[:, 7]) < 0.3 * np.median(error[:, 0])

@@ -55,3 +55,5 @@ def test_the_plan_says_what_parts_of_the_weights_take_and_whether_they_fit() -> 
         plan(3, 10)
     with pytest.raises(ConfigError, match="batch size 32 over 5 devices"):
         make_plan(make_config("85m", {}), None, devices=5)
+    with pytest.raises(ConfigError, match="placement_windows 6 over 4 devices"):
+        make_plan(make_config("85m", {"placement_windows": 6}), None, devices=4)

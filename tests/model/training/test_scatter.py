@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,77 +12,41 @@ import pytest
 from model.training import scatter
 from model.training.batches import Batches
 from model.training.scatter import MODE, PairRows, Scatterer
-from stores.codec import Measurement, decode_window
+from stores.codec import Measurement
 from stores.hashing import keyed
-from stores.layout import MODES, SPLITS
 from stores.maps import ROW_BYTES, WindowMaps
 from stores.permutation import permute
-from stores.reader import TokenStore
 from stores.sampler import MixtureSampler
-from stores.vocabulary import BYTE0, FAILED, RTT_START, TIMESTAMP_ABS, TIMESTAMP_DELTA4
-from tests.helpers import random_measurements, windows_of_mode, write_store
-
-CONTEXT = 256
-Pair = tuple[object, object]
+from tests.helpers import random_measurements
+from tests.model.training.pairs import (
+    CONTEXT,
+    Pair,
+    asking_rows,
+    decoded,
+    sampler_of_pairs,
+    store_of,
+)
 
 
 @pytest.fixture(scope="module")
 def sampler(tmp_path_factory: pytest.TempPathFactory) -> MixtureSampler:
-    """Of a store with 200 pairs of 20 sources, a few of which have most of the rows."""
-    random = np.random.default_rng(0)
-    some = random_measurements(2000)
-    by_family = {v: [m for m in some if m.src.version == v] for v in (4, 6)}
-    rows = []
-    for source in {m.src: m for m in some}.values():
-        if len({m.src for m in rows}) == 20:
-            break
-        for other in random.choice(len(by_family[source.src.version]), 10, replace=False):
-            target = by_family[source.src.version][other].dst
-            often = 30 if other % 10 == 0 else 1 + other % 3
-            rows += [
-                Measurement(source.src, target, float(rtt_ms), 1_600_000_000 + int(later))
-                for rtt_ms, later in random.uniform(1, [300, 500_000], (often, 2))
-            ]
-    rows.sort(key=lambda row: row.time or 0)
-    return store_of(rows, tmp_path_factory.mktemp("pairs") / "store.zarr", batch=8)
-
-
-def store_of(rows: list[Measurement], path: Path, batch: int = 1) -> MixtureSampler:
-    """The windows of a store of these rows."""
-    counts = {split: len(rows) for split in SPLITS}
-    arrays = {(split, mode): windows_of_mode(rows, mode) for split in SPLITS for mode in MODES}
-    return MixtureSampler(TokenStore.open(write_store(path, arrays, counts)), "train", batch, 0)
+    return sampler_of_pairs(tmp_path_factory.mktemp("pairs") / "store.zarr")
 
 
 @pytest.fixture(scope="module")
 def asking(sampler: MixtureSampler) -> dict[Pair, set[Measurement]]:
-    """By pair, the rows of the store whose result comes after both addresses, found with the plain decoder."""
-    lengths = sampler.store.lengths("train", MODE)
-    windows = sampler.store.gather("train", MODE, np.arange(len(lengths)))
-    found: dict[Pair, set[Measurement]] = {}
-    for window, length in zip(windows, lengths, strict=True):
-        live = window[:length]
-        starts = np.append(np.flatnonzero(live == live[0]), length)
-        for row, (start, end) in zip(
-            decode_window(window, int(length)),
-            pairwise(starts),
-            strict=True,
-        ):
-            roles = live[start:end][live[start:end] < BYTE0]
-            untimed = roles[(roles < TIMESTAMP_ABS) | (roles > TIMESTAMP_DELTA4)]
-            if untimed[-1] in (RTT_START, FAILED):
-                found.setdefault((row.src, row.dst), set()).add(row)
-    return found
+    return asking_rows(sampler)
 
 
-def decoded(windows: np.ndarray, lengths: np.ndarray) -> list[list[Measurement]]:
-    return [decode_window(w, int(n)) for w, n in zip(windows, lengths, strict=True)]
+def scatterer_of(sampler: MixtureSampler, context: int, seed: int, share: float) -> Scatterer:
+    """On all rows of the sampler's split."""
+    return Scatterer(sampler, PairRows.find(sampler.store, sampler.split), context, seed, share)
 
 
 def test_rows_are_those_that_ask_and_end_within_the_context(
     sampler: MixtureSampler, asking: dict[Pair, set[Measurement]]
 ) -> None:
-    windows, lengths = Scatterer(sampler, CONTEXT, 0, 0.5).windows(np.arange(40))
+    windows, lengths = scatterer_of(sampler, CONTEXT, 0, 0.5).windows(np.arange(40))
     assert windows.shape == (40, CONTEXT)
     for row, rows in enumerate(decoded(windows, lengths)):
         assert not windows[row, lengths[row] :].any()
@@ -97,7 +60,7 @@ def test_rows_are_those_that_ask_and_end_within_the_context(
 def test_a_share_of_the_windows_tells_all_times_and_in_their_order(
     sampler: MixtureSampler,
 ) -> None:
-    windows = decoded(*Scatterer(sampler, CONTEXT, 0, 0.5).windows(np.arange(300)))
+    windows = decoded(*scatterer_of(sampler, CONTEXT, 0, 0.5).windows(np.arange(300)))
     timed = [[m.time for m in rows if m.time is not None] for rows in windows]
     assert all(len(times) in (0, len(rows)) for times, rows in zip(timed, windows, strict=True))
     assert all(times == sorted(times) for times in timed)
@@ -106,7 +69,7 @@ def test_a_share_of_the_windows_tells_all_times_and_in_their_order(
 
 def test_times_that_no_delta_holds_are_left_out(tmp_path: Path) -> None:
     rows = [replace(row, time=n * 2**33) for n, row in enumerate(random_measurements(40))]
-    scatterer = Scatterer(store_of(rows, tmp_path / "store.zarr"), CONTEXT, 0, 0.5)
+    scatterer = scatterer_of(store_of(rows, tmp_path / "store.zarr"), CONTEXT, 0, 0.5)
     for window in decoded(*scatterer.windows(np.arange(20))):
         assert len(window) == 1 or all(row.time is None for row in window)
 
@@ -114,7 +77,7 @@ def test_times_that_no_delta_holds_are_left_out(tmp_path: Path) -> None:
 def test_all_pairs_come_up_about_equally_often_however_many_rows_they_have(
     sampler: MixtureSampler, asking: dict[Pair, set[Measurement]]
 ) -> None:
-    scatterer = Scatterer(sampler, CONTEXT, 0, 0.5)
+    scatterer = scatterer_of(sampler, CONTEXT, 0, 0.5)
     assert scatterer.rows.pairs == len(asking)
     epochs = 10
     count = epochs * len(asking) // scatterer.drawn
@@ -133,8 +96,8 @@ def test_an_exact_share_of_the_windows_is_scattered_as_a_function_of_seed_and_st
     sampler: MixtureSampler,
 ) -> None:
     plain = Batches(sampler, CONTEXT, 0)
-    scattering = Batches(sampler, CONTEXT, 0, Scatterer(sampler, CONTEXT, 0, 0.3))
-    other_seed = Batches(sampler, CONTEXT, 0, Scatterer(sampler, CONTEXT, 1, 0.3))
+    scattering = Batches(sampler, CONTEXT, 0, scatterer_of(sampler, CONTEXT, 0, 0.3))
+    other_seed = Batches(sampler, CONTEXT, 0, scatterer_of(sampler, CONTEXT, 1, 0.3))
     changed = 0
     for step in range(20):
         tokens, _ = scattering.batch(step)
@@ -145,9 +108,9 @@ def test_an_exact_share_of_the_windows_is_scattered_as_a_function_of_seed_and_st
 
 
 def test_hosts_scatter_their_part_of_the_same_batch(sampler: MixtureSampler) -> None:
-    whole = Batches(sampler, CONTEXT, 0, Scatterer(sampler, CONTEXT, 0, 0.6)).batch(3)
+    whole = Batches(sampler, CONTEXT, 0, scatterer_of(sampler, CONTEXT, 0, 0.6)).batch(3)
     parts = [
-        Batches(shard, CONTEXT, 0, Scatterer(shard, CONTEXT, 0, 0.6)).batch(3)
+        Batches(shard, CONTEXT, 0, scatterer_of(shard, CONTEXT, 0, 0.6)).batch(3)
         for shard in (sampler.shard(host, 4) for host in range(4))
     ]
     # How the other windows are cut to the context is not this module's concern.
@@ -189,9 +152,9 @@ def test_a_window_stays_as_it_is_where_no_row_asks_or_fits(
         for row in random_measurements(40)
         if len(PairRows.find(store_of([row], tmp_path / f"{row.dst}").store, "train").size) == 0
     ]
-    none = Scatterer(store_of(asks, tmp_path / "none"), CONTEXT, 0, 1.0)
+    none = scatterer_of(store_of(asks, tmp_path / "none"), CONTEXT, 0, 1.0)
     assert none.rows.pairs == 0
-    for scatterer in (none, Scatterer(sampler, 8, 0, 1.0)):
+    for scatterer in (none, scatterer_of(sampler, 8, 0, 1.0)):
         tokens, lengths = np.full((8, scatterer.context), 7, np.uint16), np.full(8, 5, np.uint16)
         scatterer.replace(0, tokens, lengths)
         assert (tokens == 7).all()

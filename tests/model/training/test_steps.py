@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from model.config import Config
 from model.devices import visible_devices
 from model.network.lookups import lookup_rows
 from model.training.loop import train
 from model.training.optimizer import PLACEMENT_RATE, make_optimizer, make_schedule
-from model.training.step import Steps
+from model.training.step import Steps, TrainState
 from stores.codec import Measurement, encode_window
 from tests.model.conftest import small_config
 
 
 def test_steps_run_under_the_transfer_guard_and_reuse_the_state(store: Path) -> None:
-    config, devices = small_config(), visible_devices()
+    config, devices = small_config(placement_windows=0), visible_devices()
     steps = Steps(config, devices)
     rows = np.zeros((8, 128), np.uint16), np.full(8, 100, np.uint16)
     batch = jax.device_put(rows, (devices.by_row, devices.by_row))
@@ -38,7 +41,9 @@ def test_norm_scales_do_not_decay_and_matrices_do(store: Path) -> None:
     rows = np.zeros((8, 128), np.uint16), np.zeros(8, np.uint16)  # nothing live: gradients are 0
     batch = jax.device_put(rows, (devices.by_row, devices.by_row))
     for optimizer in ("adamw", "muon"):
-        config = small_config(optimizer=optimizer, weight_decay=0.5, warmup_steps=0)
+        config = small_config(
+            optimizer=optimizer, weight_decay=0.5, warmup_steps=0, placement_windows=0
+        )
         steps = Steps(config, devices)
         before = jax.device_get(steps.init().weights)
         state, _ = steps.train(steps.init(), *batch)
@@ -77,29 +82,64 @@ def test_what_places_a_source_learns_at_a_rate_of_its_own() -> None:
     np.testing.assert_allclose(own, PLACEMENT_RATE * others, rtol=1e-5)
 
 
-def test_a_placement_is_not_told_whole_sources_though_none_are_hidden() -> None:
-    """In all windows, one source pings the same destinations."""
-    config = small_config(
-        hidden_sources=0, composed=0, prefix_rows=2**14, weight_decay=0, warmup_steps=0
-    )
+def window_of_a_source() -> np.ndarray:
+    """Pings of some destinations, eight times the same window: (8, 128) uint16."""
     source, *others = (ip_address(f"192.0.2.{host}") for host in range(1, 8))
     rows = [(Measurement(source, there, 20.0, 1_700_000_000), False) for there in others]
     window = encode_window(rows)
     tokens = np.zeros((8, 128), np.uint16)
     tokens[:, : len(window)] = window
+    return tokens
+
+
+def state_after(config: Config, steps: int, *rows: np.ndarray) -> TrainState:
+    """What is learned from the same rows in so many steps."""
     devices = visible_devices()
-    steps = Steps(config, devices)
-    batch = jax.device_put(
-        (tokens, np.full(8, len(window), np.uint16)), (devices.by_row, devices.by_row)
+    compiled = Steps(config, devices)
+    batch = jax.device_put(rows, (devices.by_row,) * len(rows))
+    state = compiled.init()
+    for _ in range(steps):
+        state, _ = compiled.train(state, *batch)
+    return state
+
+
+@pytest.mark.parametrize("own_windows", [False, True])
+def test_a_placement_is_not_told_whole_sources_though_none_are_hidden(own_windows: bool) -> None:
+    config = small_config(
+        hidden_sources=0,
+        composed=0,
+        placement_windows=8 if own_windows else 0,
+        prefix_rows=2**14,
+        weight_decay=0,
+        warmup_steps=0,
     )
-    state = steps.init()
-    for _ in range(3):
-        state, _ = steps.train(state, *batch)
+    tokens = window_of_a_source()
+    rows = (tokens, np.full(8, 128, np.uint16), tokens)
+    state = state_after(config, 3, *rows[: 3 if own_windows else 2])
     table = np.asarray(state.weights["placement"]["of_source"][...])
     looked_up = lookup_rows(jnp.asarray(tokens[:1], jnp.int32), config.model.prefix_rows)
     [whole] = np.unique(looked_up.source[looked_up.source >= 0])
     assert table.any()  # networks are told
     assert not table[whole].any()
+
+
+def test_a_placement_with_windows_of_its_own_learns_from_them_alone_and_the_rest_does_not() -> None:
+    config = small_config(placement_windows=8, weight_decay=0, warmup_steps=0, dropout=0)
+    full, empty = window_of_a_source(), np.zeros((8, 128), np.uint16)
+    lengths = np.full(8, 128, np.uint16)
+    start = jax.device_get(Steps(config, visible_devices()).init().weights)
+
+    def changed(tokens: np.ndarray, of_sources: np.ndarray, *path: str) -> bool:
+        rows = tokens, lengths * tokens.any(), of_sources
+        weights = jax.device_get(state_after(config, 2, *rows).weights)
+        before, after = (functools.reduce(operator.getitem, path, w) for w in (start, weights))
+        return not np.array_equal(before[...], after[...])
+
+    features, table = ("placement", "of_destination"), ("lookups", "carried")
+    assert changed(empty, full, *features)
+    assert not changed(full, empty, *features)
+    assert changed(full, empty, *table)
+    assert not changed(empty, full, *table)
 
 
 @pytest.mark.parametrize(
