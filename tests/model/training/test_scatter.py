@@ -18,24 +18,7 @@ from stores.maps import ROW_BYTES, WindowMaps
 from stores.permutation import permute
 from stores.sampler import MixtureSampler
 from tests.helpers import random_measurements
-from tests.model.training.pairs import (
-    CONTEXT,
-    Pair,
-    asking_rows,
-    decoded,
-    sampler_of_pairs,
-    store_of,
-)
-
-
-@pytest.fixture(scope="module")
-def sampler(tmp_path_factory: pytest.TempPathFactory) -> MixtureSampler:
-    return sampler_of_pairs(tmp_path_factory.mktemp("pairs") / "store.zarr")
-
-
-@pytest.fixture(scope="module")
-def asking(sampler: MixtureSampler) -> dict[Pair, set[Measurement]]:
-    return asking_rows(sampler)
+from tests.model.training.pairs import CONTEXT, Pair, decoded, store_of
 
 
 def scatterer_of(sampler: MixtureSampler, context: int, seed: int, share: float) -> Scatterer:

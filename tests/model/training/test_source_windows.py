@@ -6,33 +6,15 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from model.training.scatter import PairRows
 from model.training.source_windows import SourceWindows
 from stores.codec import Measurement
 from stores.sampler import MixtureSampler
 from tests.helpers import random_measurements
-from tests.model.training.pairs import (
-    CONTEXT,
-    Pair,
-    asking_rows,
-    decoded,
-    sampler_of_pairs,
-    store_of,
-)
+from tests.model.training.pairs import CONTEXT, Pair, decoded, store_of
 
 SOURCES = 20
-
-
-@pytest.fixture(scope="module")
-def sampler(tmp_path_factory: pytest.TempPathFactory) -> MixtureSampler:
-    return sampler_of_pairs(tmp_path_factory.mktemp("pairs") / "store.zarr")
-
-
-@pytest.fixture(scope="module")
-def asking(sampler: MixtureSampler) -> dict[Pair, set[Measurement]]:
-    return asking_rows(sampler)
 
 
 def windows_of(
